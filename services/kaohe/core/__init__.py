@@ -1,0 +1,1 @@
+"""The pure core: ``(state, event, packs) -> (state, outputs)``, without I/O, clock or randomness."""

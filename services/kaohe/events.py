@@ -1,0 +1,671 @@
+"""What comes in: one struct per event type, in the CloudEvents 1.0 JSON envelope.
+
+An event on the wire is a CloudEvents 1.0 document in structured mode::
+
+    {"specversion": "1.0", "id": "c-81-answered", "source": "acd", "type": "call.answered",
+     "subject": "a-17", "time": "2026-08-03T09:00:12Z",
+     "data": {"agent": "a-17", "queue": "sales", "call_id": "c-81", "wait_ms": 12000, "rings": 2}}
+
+``type`` is the tag of a union: one pass over the bytes gives the envelope and its typed ``data``. ``subject`` is the
+partition key. It is the agent, or the queue (or team, or site) for an event that has no agent; every event of one
+ticket, complaint, promise or task carries the subject of the event that opened it, so that they meet in one partition.
+
+Every payload can name four *dimensions*: ``agent``, ``queue``, ``team`` and ``site``. An agent must equal the subject.
+A team or site left empty is filled from the roster as it stood at the event's time.
+
+Durations are whole milliseconds (``_ms``), money is whole minor units (``_minor``) with an ISO 4217 currency, moments
+are RFC 3339 with an offset. ``customer`` is always a pseudonym (``c-`` and hexadecimal digits): the adapters make it,
+and an event that carries anything else there is refused, so that a telephone number is never stored in clear.
+
+Fields are only ever added, and only with a default: a log stored years ago must still decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from kaohe.errors import EventError
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+"""An identifier that must be there."""
+Label = Annotated[str, Meta(max_length=200)]
+"""An identifier that may be empty."""
+Text = Annotated[str, Meta(max_length=2000)]
+"""Words for people."""
+Pseudonym = Annotated[str, Meta(max_length=66, extra_json_schema={"pattern": "^(c-[0-9a-f]{16,64})?$"})]
+"""A customer's pseudonym, or empty where the source knows none. ``decode`` checks the form: a regular expression in
+the decoder itself would double the time of decoding a call."""
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A moment with its offset from UTC."""
+Millis = Annotated[int, Meta(ge=0, le=31_622_400_000)]
+"""A duration in whole milliseconds, at most 366 days."""
+Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+"""How many."""
+Minor = Annotated[int, Meta(ge=-(10**15), le=10**15)]
+"""An amount of money in minor units (cents, fen)."""
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$")]
+"""An ISO 4217 code."""
+Score = Annotated[int, Meta(ge=0, le=10_000)]
+"""A score in hundredths of a point out of 100: 8750 is 87.5."""
+Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+"""A calendar day in the site's time zone."""
+
+Satisfaction = Literal["very_satisfied", "satisfied", "neutral", "dissatisfied"]
+Priority = Literal["urgent", "high", "normal", "low"]
+Rating = Literal["excellent", "good", "fair", "poor"]
+Growth = Literal["marked", "some", "little", "none"]
+LeaveKind = Literal["personal", "sick", "marriage", "bereavement", "maternity", "annual"]
+
+
+class Payload(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """The dimensions every event may carry. Empty means not known."""
+
+    agent: Label = ""
+    queue: Label = ""
+    team: Label = ""
+    site: Label = ""
+
+
+class Envelope(msgspec.Struct, kw_only=True, tag_field="type"):
+    """The CloudEvents attributes. Each event type has its own subclass with a typed ``data``."""
+
+    id: Name
+    source: Name
+    subject: Name
+    time: Moment
+    specversion: Literal["1.0"] = "1.0"
+    data: Any = None
+
+
+PAYLOADS: dict[str, type[Payload]] = {}
+"""Event type to the struct of its data, in the order of declaration."""
+
+ENVELOPES: dict[str, type[Envelope]] = {}
+"""Event type to the struct of the whole event."""
+
+_P = TypeVar("_P", bound=type[Payload])
+
+
+def event(tag: str) -> Callable[[_P], _P]:
+    """Register a payload under its event type and derive the envelope that carries it."""
+
+    def register(payload: _P) -> _P:
+        assert tag not in PAYLOADS, tag
+        PAYLOADS[tag] = payload
+        envelope = msgspec.defstruct(
+            payload.__name__ + "Event",
+            [("data", payload)],
+            bases=(Envelope,),
+            tag_field="type",
+            tag=tag,
+            kw_only=True,
+            gc=False,
+            module=__name__,
+        )
+        ENVELOPES[tag] = envelope
+        return payload
+
+    return register
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+class _Call(Payload, kw_only=True):
+    call_id: Name
+    customer: Pseudonym = ""
+    service: Label = ""
+
+
+@event("call.queued")
+class CallQueued(_Call, kw_only=True):
+    """A caller entered a queue and waits."""
+
+
+@event("call.offered")
+class CallOffered(_Call, kw_only=True):
+    """A call reached the contact centre's people: it was presented to a queue or straight to an agent.
+
+    It is counted in the moment it was offered; calls that end inside the voice unit are never offered.
+    """
+
+
+@event("call.answered")
+class CallAnswered(_Call, kw_only=True):
+    """An agent answered. ``wait_ms`` is the time from entering the queue to the answer (0 without a queue)."""
+
+    wait_ms: Millis = 0
+    rings: Count = 0
+
+
+@event("call.held")
+class CallHeld(_Call, kw_only=True):
+    """The caller was put on hold and taken back after ``hold_ms``."""
+
+    hold_ms: Millis = 0
+
+
+@event("call.transferred")
+class CallTransferred(_Call, kw_only=True):
+    """The agent handed the call on. ``warm`` when the agent introduced the caller to the next person."""
+
+    to: Label = ""
+    warm: bool = False
+
+
+@event("call.completed")
+class CallCompleted(_Call, kw_only=True):
+    """An answered call and its after-call work are over. Handle time = talk + hold + wrap."""
+
+    talk_ms: Millis = 0
+    hold_ms: Millis = 0
+    wrap_ms: Millis = 0
+
+
+@event("call.abandoned")
+class CallAbandoned(_Call, kw_only=True):
+    """The caller hung up while waiting in the queue, after ``wait_ms``."""
+
+    wait_ms: Millis = 0
+
+
+@event("call.voice_unit_abandoned")
+class CallVoiceUnitAbandoned(_Call, kw_only=True):
+    """The caller hung up inside the voice unit: never offered to anybody."""
+
+    voice_unit_ms: Millis = 0
+
+
+# --- what agents are doing --------------------------------------------------------------------------------------------
+
+
+@event("agent.logged_in")
+class AgentLoggedIn(Payload, kw_only=True):
+    """The agent logged in to take calls; not ready until a ready event."""
+
+
+@event("agent.logged_out")
+class AgentLoggedOut(Payload, kw_only=True):
+    """The agent logged out."""
+
+
+@event("agent.ready")
+class AgentReady(Payload, kw_only=True):
+    """The agent can take calls (or is on one)."""
+
+
+@event("agent.not_ready")
+class AgentNotReady(Payload, kw_only=True):
+    """The agent is logged in but cannot take calls: break, meeting, training, …"""
+
+    reason: Label = ""
+
+
+# --- tickets ----------------------------------------------------------------------------------------------------------
+
+
+class _Ticket(Payload, kw_only=True):
+    ticket_id: Name
+    customer: Pseudonym = ""
+    service: Label = ""
+    priority: Priority = "normal"
+
+
+@event("ticket.opened")
+class TicketOpened(_Ticket, kw_only=True):
+    """A request was recorded and waits for its first response. ``due_at`` overrides the policy's time limit."""
+
+    due_at: Moment | None = None
+
+
+@event("ticket.first_response")
+class TicketFirstResponse(_Ticket, kw_only=True):
+    """The customer got the first answer of a person."""
+
+
+@event("ticket.resolved")
+class TicketResolved(_Ticket, kw_only=True):
+    """The request is done. ``first_contact`` when the first contact was enough."""
+
+    first_contact: bool = False
+    handling_ms: Millis = 0
+
+
+@event("ticket.reopened")
+class TicketReopened(_Ticket, kw_only=True):
+    """The customer came back: it was not done after all."""
+
+
+@event("ticket.closed")
+class TicketClosed(_Ticket, kw_only=True):
+    """Closed for good."""
+
+
+# --- complaints -------------------------------------------------------------------------------------------------------
+
+
+class _Complaint(Payload, kw_only=True):
+    complaint_id: Name
+    customer: Pseudonym = ""
+    severity: Literal["minor", "major", "critical"] = "minor"
+
+
+@event("complaint.logged")
+class ComplaintLogged(_Complaint, kw_only=True):
+    """A complaint was recorded. Difficult ones carry the promised reply time and the person to hand over to (CK-16)."""
+
+    category: Label = ""
+    promised_at: Moment | None = None
+    handed_to: Label = ""
+    complete: bool = True
+
+
+@event("complaint.responded")
+class ComplaintResponded(_Complaint, kw_only=True):
+    """The customer got the first answer to the complaint."""
+
+
+@event("complaint.resolved")
+class ComplaintResolved(_Complaint, kw_only=True):
+    """The complaint is settled; ``handling_ms`` from logging to settlement."""
+
+    handling_ms: Millis = 0
+
+
+@event("complaint.upheld")
+class ComplaintUpheld(_Complaint, kw_only=True):
+    """Looked into and found right: it counts against whoever caused it."""
+
+    improper_handling: bool = False
+    bad_attitude: bool = False
+
+
+@event("complaint.dismissed")
+class ComplaintDismissed(_Complaint, kw_only=True):
+    """Looked into and found without ground."""
+
+    reason: Text = ""
+
+
+@event("complaint.followed_up")
+class ComplaintFollowedUp(_Complaint, kw_only=True):
+    """Called back after the settlement."""
+
+
+# --- surveys ----------------------------------------------------------------------------------------------------------
+
+
+@event("survey.customer")
+class SurveyCustomer(Payload, kw_only=True):
+    """A customer's answer, by survey or call-back."""
+
+    survey_id: Label = ""
+    customer: Pseudonym = ""
+    satisfaction: Satisfaction
+    channel: Literal["survey", "call_back"] = "survey"
+
+
+@event("survey.colleague")
+class SurveyColleague(Payload, kw_only=True):
+    """A colleague inside the team rates the agent. ``by`` is the colleague."""
+
+    by: Label = ""
+    satisfaction: Satisfaction
+
+
+@event("survey.cross_department")
+class SurveyCrossDepartment(Payload, kw_only=True):
+    """Another department rates the cooperation. ``by`` is the department."""
+
+    by: Label = ""
+    rating: Rating
+
+
+@event("survey.complaint_follow_up")
+class SurveyComplaintFollowUp(Payload, kw_only=True):
+    """The customer rates how a complaint was handled."""
+
+    complaint_id: Label = ""
+    customer: Pseudonym = ""
+    satisfaction: Satisfaction
+
+
+@event("survey.mystery_shopper")
+class SurveyMysteryShopper(Payload, kw_only=True):
+    """A test customer's score."""
+
+    by: Label = ""
+    score: Score
+    category: Label = ""
+
+
+# --- promises and tasks -----------------------------------------------------------------------------------------------
+
+
+@event("promise.made")
+class PromiseMade(Payload, kw_only=True):
+    """A customer was promised something by ``due_at``."""
+
+    promise_id: Name
+    customer: Pseudonym = ""
+    due_at: Moment
+
+
+@event("promise.kept")
+class PromiseKept(Payload, kw_only=True):
+    """The promise was kept."""
+
+    promise_id: Name
+    customer: Pseudonym = ""
+
+
+@event("task.assigned")
+class TaskAssigned(Payload, kw_only=True):
+    """Work with a due time was given to the agent. ``kind`` is work, improvement, coaching, training, …"""
+
+    task_id: Name
+    kind: Label = "work"
+    due_at: Moment
+    starts_at: Moment | None = None
+    owner: Label = ""
+
+
+@event("task.completed")
+class TaskCompleted(Payload, kw_only=True):
+    """The task is done."""
+
+    task_id: Name
+    kind: Label = "work"
+
+
+# --- quality ----------------------------------------------------------------------------------------------------------
+
+
+@event("error.recorded")
+class ErrorRecorded(Payload, kw_only=True):
+    """A mistake in a piece of work was established."""
+
+    error_id: Label = ""
+    work_id: Label = ""
+    severity: Literal["minor", "major", "critical"] = "minor"
+    category: Label = ""
+
+
+@event("record.audited")
+class RecordAudited(Payload, kw_only=True):
+    """A record was checked: ``fields_right`` of ``fields_checked`` were complete and right."""
+
+    record_id: Label = ""
+    fields_checked: Count = 0
+    fields_right: Count = 0
+    complete: bool = True
+    by: Label = ""
+
+
+@event("quality.evaluated")
+class QualityEvaluated(Payload, kw_only=True):
+    """A monitored contact was scored."""
+
+    evaluation_id: Label = ""
+    call_id: Label = ""
+    score: Score
+    by: Label = ""
+
+
+@event("flow.audited")
+class FlowAudited(Payload, kw_only=True):
+    """A reception was compared with the standard flow: ``steps_followed`` of ``steps_checked``."""
+
+    audit_id: Label = ""
+    steps_checked: Annotated[int, Meta(ge=1, le=1000)]
+    steps_followed: Count
+    by: Label = ""
+
+
+@event("area.inspected")
+class AreaInspected(Payload, kw_only=True):
+    """A work area was inspected. A ``patrol`` covers area, flow and working state together."""
+
+    area: Label = ""
+    score: Score
+    kind: Literal["area", "patrol"] = "area"
+    by: Label = ""
+
+
+# --- attendance -------------------------------------------------------------------------------------------------------
+
+
+@event("shift.scheduled")
+class ShiftScheduled(Payload, kw_only=True):
+    """A shift was planned for the agent on ``day`` (the site's calendar)."""
+
+    shift_id: Name
+    day: Day
+    starts_at: Moment
+    ends_at: Moment
+
+
+@event("shift.changed")
+class ShiftChanged(Payload, kw_only=True):
+    """A planned shift moved, or was called off."""
+
+    shift_id: Name
+    day: Day
+    starts_at: Moment
+    ends_at: Moment
+    cancelled: bool = False
+
+
+@event("clock.in")
+class ClockIn(Payload, kw_only=True):
+    """The agent clocked in."""
+
+    shift_id: Label = ""
+
+
+@event("clock.out")
+class ClockOut(Payload, kw_only=True):
+    """The agent clocked out."""
+
+    shift_id: Label = ""
+
+
+class _Leave(Payload, kw_only=True):
+    leave_id: Name
+    kind: LeaveKind
+    first_day: Day
+    last_day: Day
+    half_day: bool = False
+
+
+@event("leave.requested")
+class LeaveRequested(_Leave, kw_only=True):
+    """The agent asked for leave."""
+
+
+@event("leave.approved")
+class LeaveApproved(_Leave, kw_only=True):
+    """The supervisor ``by`` approved it."""
+
+    by: Label = ""
+
+
+@event("leave.rejected")
+class LeaveRejected(_Leave, kw_only=True):
+    """The supervisor ``by`` rejected it."""
+
+    by: Label = ""
+    reason: Text = ""
+
+
+@event("exemption.granted")
+class ExemptionGranted(Payload, kw_only=True):
+    """A penalty is waived with a reason. ``incident`` names what is excused: a complaint, a shift, a decision."""
+
+    exemption_id: Name
+    incident: Name
+    rule: Label = ""
+    reason: Text = ""
+    by: Label = ""
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class _Training(Payload, kw_only=True):
+    training_id: Name
+    course: Label = ""
+
+
+@event("training.assigned")
+class TrainingAssigned(_Training, kw_only=True):
+    """The agent is required to attend by ``due_at``."""
+
+    due_at: Moment | None = None
+
+
+@event("training.attended")
+class TrainingAttended(_Training, kw_only=True):
+    """The agent attended."""
+
+
+@event("training.assessed")
+class TrainingAssessed(_Training, kw_only=True):
+    """The exam or the judgement after a training. ``growth`` where knowledge and skill growth was judged (LS-09)."""
+
+    score: Score = 0
+    passed: bool = True
+    growth: Growth | None = None
+
+
+@event("certificate.earned")
+class CertificateEarned(Payload, kw_only=True):
+    """The agent holds a certificate, until ``expires_at`` if that is set."""
+
+    certificate: Name
+    expires_at: Moment | None = None
+
+
+@event("certificate.expiring")
+class CertificateExpiring(Payload, kw_only=True):
+    """A certificate will lapse at ``expires_at``."""
+
+    certificate: Name
+    expires_at: Moment
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+
+
+class _Booking(Payload, kw_only=True):
+    booking_id: Name
+    account: Label = ""
+    amount_minor: Minor
+    currency: Currency = "CNY"
+
+
+@event("cost.booked")
+class CostBooked(_Booking, kw_only=True):
+    """A cost was booked to a team or site."""
+
+
+@event("budget.booked")
+class BudgetBooked(_Booking, kw_only=True):
+    """A budget was granted to a team or site."""
+
+
+# --- the frame: roster, packs, clock ----------------------------------------------------------------------------------
+
+
+@event("roster.changed")
+class RosterChanged(Payload, kw_only=True):
+    """Who the agent is from the event's time on: team, site, position, superior, hire date, pay base, packs in force.
+
+    An empty ``packs`` means every pack that is loaded.
+    """
+
+    position: Label = ""
+    superior: Label = ""
+    hired_on: Day | None = None
+    left_on: Day | None = None
+    pay_base_minor: Minor = 0
+    currency: Currency = "CNY"
+    packs: Annotated[list[Name], Meta(max_length=32)] = []
+
+
+@event("pack.activated")
+class PackActivated(Payload, kw_only=True):
+    """From the event's time on ``version`` of ``pack`` judges. It goes to every partition."""
+
+    pack: Name
+    version: Name
+    by: Label = ""
+    reason: Text = ""
+
+
+@event("clock.tick")
+class ClockTick(Payload, kw_only=True):
+    """The log's clock: no event before this time is missing except late ones. It goes to every partition."""
+
+
+Event = Envelope
+"""Any decoded event."""
+
+
+def _union(classes: list[type[Envelope]]) -> Any:
+    union: Any = classes[0]
+    for cls in classes[1:]:
+        union = union | cls
+    return union
+
+
+DECODER = msgspec.json.Decoder(_union(list(ENVELOPES.values())))
+"""Decodes one event in one pass; raises msgspec.ValidationError or msgspec.DecodeError."""
+
+ENCODER = msgspec.json.Encoder()
+
+
+def decode(raw: bytes) -> Envelope:
+    """Decode one CloudEvents document. EventError with code ``malformed``, ``unknown_type``, ``invalid`` or ``clear_customer``."""
+    try:
+        decoded: Envelope = DECODER.decode(raw)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        code = "unknown_type" if text.startswith("Invalid value") and text.endswith("`$.type`") else "invalid"
+        raise EventError(code, text) from None
+    except msgspec.DecodeError as error:
+        raise EventError("malformed", f"not a JSON document: {error}") from None
+    customer = getattr(decoded.data, "customer", "")
+    if customer and not is_pseudonym(customer):
+        raise EventError("clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)")
+    return decoded
+
+
+def is_pseudonym(customer: str) -> bool:
+    """Whether ``customer`` has the form that the adapters give a pseudonym."""
+    digits = customer[2:]
+    return customer[:2] == "c-" and 16 <= len(digits) <= 64 and digits.isalnum() and digits == digits.lower()
+
+
+def make(tag: str, *, id: str, source: str, subject: str, time: datetime, data: Payload) -> Envelope:
+    """Build an event of type ``tag``; ``data`` must be its payload struct."""
+    assert type(data) is PAYLOADS[tag], f"{tag} carries {PAYLOADS[tag].__name__}, not {type(data).__name__}"
+    envelope: Envelope = ENVELOPES[tag](id=id, source=source, subject=subject, time=time, data=data)
+    return envelope
+
+
+def encode(event: Envelope) -> bytes:
+    """The event as one line of canonical JSON."""
+    return ENCODER.encode(event)
+
+
+def type_of(event: Envelope) -> str:
+    """The CloudEvents type of an event."""
+    tag = type(event).__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag

@@ -1,0 +1,1 @@
+"""Rule packs: load, check, compile, test and trace."""
