@@ -93,3 +93,7 @@ class ExpressionError(KaoheError):
 
 class ParameterError(KaoheError):
     """A parameter has no value on the day asked for, or a value outside its bounds."""
+
+
+class MatcherError(KaoheError):
+    """Rules or a fact that the rule engine cannot carry, or an engine that did not answer as it must."""
