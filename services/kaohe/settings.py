@@ -53,7 +53,10 @@ class KafkaSecurity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that can be configured. Durations are in seconds, sizes in records."""
+    """Everything that can be configured. Durations are in seconds, sizes in records.
+
+    ``metrics_agents_max`` is how many agents have Prometheus series of their own; 0, the default, is none.
+    """
 
     broker: str = "127.0.0.1:9092"
     security: KafkaSecurity = KafkaSecurity()
@@ -65,7 +68,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_records_max: int = 200_000
     session_timeout_s: float = 6.0
     fetch_records_max: int = 10_000
+    metrics_host: str = "127.0.0.1"
     metrics_port: int = 9464
+    metrics_agents_max: int = 0
     database_url: str = "sqlite:///kaohe.db"
 
     @property
@@ -160,6 +165,7 @@ def _check(settings: Settings) -> None:
         "session_timeout_s": (6, 300),
         "fetch_records_max": (100, 1_000_000),
         "metrics_port": (0, 65535),
+        "metrics_agents_max": (0, 10_000),
     }
     for field, (low, high) in bounds.items():
         value = getattr(settings, field)
