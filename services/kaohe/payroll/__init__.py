@@ -1,0 +1,1 @@
+"""The ledger in SQL and the consumer that fills it from Kafka."""

@@ -1,0 +1,1 @@
+"""Alembic's environment of the ledger. Run by ``kaohe.payroll.ledger.upgrade``, never by hand."""

@@ -1,0 +1,135 @@
+"""What the ledger takes in: the records of three topics, how they are read, and which revision of an entry counts.
+
+Theory of operation: a record's bytes are decoded into the struct of its topic and then checked for what no database
+could hold exactly (points that are not decimal text, integers beyond 64 bits, a NUL inside a text, keys too long for
+an index). A record that fails is refused with a short code and a reason, and never reaches the ledger's tables, so
+one bad record cannot stop the rest of its batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Context, Decimal, Inexact, Rounded
+from typing import TypeVar
+
+import msgspec
+
+from kaohe.decisions import ALERT_DECODER, DECISION_DECODER, GRADE_DECODER, Alert, Decision, Grade
+from kaohe.errors import EventError
+
+Record = Decision | Alert | Grade
+"""Anything the ledger keeps."""
+
+DECISIONS_TOPIC = "kaohe.decisions"
+ALERTS_TOPIC = "kaohe.alerts"
+GRADES_TOPIC = "kaohe.grades"
+TOPICS = (DECISIONS_TOPIC, ALERTS_TOPIC, GRADES_TOPIC)
+
+_DECODERS: dict[
+    str, msgspec.json.Decoder[Decision] | msgspec.json.Decoder[Alert] | msgspec.json.Decoder[Grade]
+] = {
+    DECISIONS_TOPIC: DECISION_DECODER,
+    ALERTS_TOPIC: ALERT_DECODER,
+    GRADES_TOPIC: GRADE_DECODER,
+}
+
+INTEGER_MAX = 2**63 - 1
+KEY_CHARACTERS_MAX = 200
+RAW_CHARACTERS_MAX = 8_192
+_KEYS = ("id", "rule", "subject", "period")
+_EXACT = re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,24})?", re.ASCII)
+_LONG_NUMBER = re.compile(r"[0-9]{7,}")
+
+_EXACTLY = Context(prec=100, traps=[Inexact, Rounded])
+"""Sums 48-digit decimals without rounding, and raises rather than round."""
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A record and where in the log it stood."""
+
+    topic: str
+    partition: int
+    offset: int
+    record: Record
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A record that cannot be kept: a short code for counting, the reason, and its text with long numbers masked."""
+
+    topic: str
+    partition: int
+    offset: int
+    code: str
+    reason: str
+    raw: str
+
+
+def read_record(topic: str, partition: int, offset: int, raw: bytes | None) -> Delivery | Unreadable:
+    """Read one record of one of the ledger's topics; a bad one comes back as ``Unreadable``, nothing is raised."""
+    try:
+        return Delivery(topic, partition, offset, decode_record(topic, raw))
+    except EventError as error:
+        return Unreadable(topic, partition, offset, error.code, error.reason, masked(raw or b""))
+
+
+def decode_record(topic: str, raw: bytes | None) -> Record:
+    """Decode and check a record of ``topic``. EventError with code ``malformed``, ``invalid`` or ``unfit``."""
+    assert topic in _DECODERS, topic
+    if raw is None:
+        raise EventError("malformed", "the record has no value; a record of the ledger is never a tombstone")
+    try:
+        record: Record = _DECODERS[topic].decode(raw)
+    except msgspec.ValidationError as error:
+        raise EventError("invalid", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventError("malformed", f"not a JSON document: {error}") from None
+    except RecursionError:
+        raise EventError("malformed", "the JSON document is nested too deeply") from None
+    reason = _unfit(record)
+    if reason:
+        raise EventError("unfit", reason)
+    return record
+
+
+def _unfit(record: Record) -> str:
+    """Why no database could hold ``record`` exactly; empty when it is fit."""
+    for field in record.__struct_fields__:
+        value = getattr(record, field)
+        if isinstance(value, str):
+            if "\0" in value:
+                return f"$.{field} holds a NUL character"
+            if field in _KEYS and len(value) > KEY_CHARACTERS_MAX:
+                return f"$.{field} is longer than {KEY_CHARACTERS_MAX} characters"
+        elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+            return f"$.{field} is beyond 64 bits"
+    if not record.id:
+        return "$.id is empty"
+    if not isinstance(record, Alert) and record.revision < 0:
+        return "$.revision is negative"
+    if isinstance(record, Decision) and not _EXACT.fullmatch(record.points):
+        return "$.points is not a decimal number such as -4 or 0.5"
+    return ""
+
+
+def masked(raw: bytes) -> str:
+    """The text of a record for people to look at, cut to a bound, with every run of seven or more digits hidden."""
+    text = raw[: RAW_CHARACTERS_MAX * 4].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
+    return _LONG_NUMBER.sub(lambda run: "#" * len(run.group()), text)[:RAW_CHARACTERS_MAX]
+
+
+def exact_sum(points: Sequence[str]) -> Decimal:
+    """The exact sum of decimal texts: ``0.1`` and ``0.2`` make ``0.3``. Raises rather than round."""
+    total = Decimal(0)
+    for text in points:
+        total = _EXACTLY.add(total, Decimal(text))
+    return total
+
+
+_Revised = TypeVar("_Revised", Decision, Grade)
+
+
+def current_revision(revisions: Sequence[_Revised]) -> _Revised:
+    """The revision that counts among all of one id: the highest final one, else the highest provisional one."""
+    assert revisions, "an entry has at least one revision"
+    return max(revisions, key=lambda entry: (entry.status == "final", entry.revision))
