@@ -1,0 +1,147 @@
+"""Calendar periods in a site's time zone: which day, week, month, quarter and year a moment belongs to.
+
+Moments are whole milliseconds since the Unix epoch. A period is named by its label (``2026-08-03``, ``2026-W32``,
+``2026-08``, ``2026-Q3``, ``2026``); weeks are those of ISO 8601. Every zone in use keeps offsets that are whole
+quarter hours, so the periods of one quarter hour are the same for all its moments: that is what is remembered, and it
+makes the common question a look-up in a dictionary.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from kaohe.errors import UsageError
+
+QUARTER_HOUR_MS = 900_000
+DAY_MS = 86_400_000
+REMEMBERED_QUARTER_HOURS = 20_000
+"""Bound of the memory per zone: 208 days. It is emptied when full."""
+
+WINDOWS = ("day", "week", "month", "quarter", "year")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Period(msgspec.Struct, frozen=True, order=True):
+    """A calendar period: from ``start_ms`` (inside) to ``end_ms`` (outside)."""
+
+    window: str
+    label: str
+    start_ms: int
+    end_ms: int
+
+
+class Calendar:
+    """The periods of one time zone."""
+
+    def __init__(self, zone: str) -> None:
+        try:
+            self.zone = ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise UsageError(f"unknown time zone {zone!r}; name one of the IANA data base, such as Asia/Shanghai") from None
+        self.name = zone
+        self._remembered: dict[int, tuple[Period, ...]] = {}
+
+    def periods(self, moment_ms: int) -> tuple[Period, ...]:
+        """The day, week, month, quarter and year of a moment, in that order."""
+        key = moment_ms // QUARTER_HOUR_MS
+        found = self._remembered.get(key)
+        if found is None:
+            if len(self._remembered) >= REMEMBERED_QUARTER_HOURS:
+                self._remembered.clear()
+            day = self.day(moment_ms)
+            found = tuple(self.period(window, label_of(window, day)) for window in WINDOWS)
+            self._remembered[key] = found
+        return found
+
+    def containing(self, window: str, moment_ms: int) -> Period:
+        """The period of kind ``window`` that a moment belongs to."""
+        return self.periods(moment_ms)[WINDOWS.index(window)]
+
+    def previous(self, period: Period) -> Period:
+        """The period just before ``period``."""
+        return self.containing(period.window, period.start_ms - 1)
+
+    def following(self, period: Period) -> Period:
+        """The period just after ``period``."""
+        return self.containing(period.window, period.end_ms)
+
+    def period(self, window: str, label: str) -> Period:
+        """The period with this label; UsageError when the label is none."""
+        first, after = bounds_of(window, label)
+        return Period(window, label, self._midnight_ms(first), self._midnight_ms(after))
+
+    def day(self, moment_ms: int) -> date:
+        """The calendar day of a moment in this zone."""
+        return datetime.fromtimestamp(moment_ms // 1000, self.zone).date()
+
+    def text(self, moment_ms: int) -> str:
+        """A moment as RFC 3339 with this zone's offset, to the millisecond where there are any."""
+        moment = (EPOCH + timedelta(milliseconds=moment_ms)).astimezone(self.zone)
+        return moment.isoformat(timespec="milliseconds" if moment_ms % 1000 else "seconds")
+
+    def _midnight_ms(self, day: date) -> int:
+        midnight = datetime(day.year, day.month, day.day, tzinfo=self.zone)
+        return int(midnight.timestamp()) * 1000
+
+
+@lru_cache(maxsize=64)
+def calendar(zone: str) -> Calendar:
+    """The one calendar of a zone."""
+    return Calendar(zone)
+
+
+def label_of(window: str, day: date) -> str:
+    """The label of the period of kind ``window`` that contains ``day``."""
+    if window == "day":
+        return day.isoformat()
+    if window == "week":
+        year, week, _ = day.isocalendar()
+        return f"{year:04d}-W{week:02d}"
+    if window == "month":
+        return f"{day.year:04d}-{day.month:02d}"
+    if window == "quarter":
+        return f"{day.year:04d}-Q{(day.month + 2) // 3}"
+    assert window == "year", window
+    return f"{day.year:04d}"
+
+
+_FORMS = {
+    "day": re.compile(r"(\d{4})-(\d\d)-(\d\d)"),
+    "week": re.compile(r"(\d{4})-W(\d\d)"),
+    "month": re.compile(r"(\d{4})-(\d\d)"),
+    "quarter": re.compile(r"(\d{4})-Q([1-4])"),
+    "year": re.compile(r"(\d{4})"),
+}
+
+
+def bounds_of(window: str, label: str) -> tuple[date, date]:
+    """First day of a period and the first day after it; UsageError when ``label`` names no such period."""
+    match = _FORMS[window].fullmatch(label)
+    try:
+        if match is None:
+            raise ValueError
+        numbers = [int(group) for group in match.groups()]
+        if window == "day":
+            first = date(*numbers)
+            return first, first + timedelta(days=1)
+        if window == "week":
+            first = date.fromisocalendar(numbers[0], numbers[1], 1)
+            return first, first + timedelta(days=7)
+        if window == "year":
+            return date(numbers[0], 1, 1), date(numbers[0] + 1, 1, 1)
+        months = 1 if window == "month" else 3
+        month = numbers[1] if window == "month" else 3 * numbers[1] - 2
+        after = month + months
+        return date(numbers[0], month, 1), date(numbers[0] + (after > 12), after - 12 if after > 12 else after, 1)
+    except ValueError:
+        raise UsageError(f"{label!r} is no {window}; a {window} looks like {label_of(window, date(2026, 8, 3))}") from None
+
+
+def to_ms(moment: datetime) -> int:
+    """A moment as whole milliseconds since the epoch, rounded to the nearest."""
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,299 @@
+"""From declared metrics to straight counting code.
+
+Theory of operation. Every metric is made of terms (``kaohe.core.model``). Equal terms of all packs share one *slot*.
+For each event type the terms that read it are turned into one Python function, generated once when the packs are
+loaded, that adds to two cells: the agent's and the *joint* cell of (queue, team, site). An event therefore touches
+only what it changes, and nothing is interpreted per event. Conditions are compiled into the code; a dated parameter
+becomes a comparison with the instants at which its value changes, so that an event is always counted by the value in
+force at its own time.
+
+A cell is a dictionary from slot to number. Slots below ``MAX_SLOT`` add up; those from ``MAX_SLOT`` keep the largest
+value, those from ``DISTINCT_SLOT`` keep a set of hashes. All three merge in any order with the same result, over time,
+partitions and members of a group, and all are integers: no order of additions can change a sum.
+
+In stored state and between processes a slot is named by a short hash of its meaning, so that a new pack version keeps
+the counts of every term it did not change.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from kaohe.core.calendars import calendar
+from kaohe.core.expressions import Expr, names, to_python
+from kaohe.core.model import Metric, Pack, Parameter, Term
+from kaohe.errors import KaoheError
+
+MAX_SLOT = 1_000_000
+DISTINCT_SLOT = 2_000_000
+
+Cell = dict[int, Any]
+"""Slot to integer (sum, maximum) or to a set of hashes (distinct)."""
+
+CountFunction = Callable[[Any, int, Cell | None, Cell, int], None]
+"""``(data, time_ms, agent_cell, joint_cell, weight)``: adds one event to its cells."""
+
+DISTINCT_KEPT = 2048
+"""How many of the smallest hashes a distinct count keeps: exact up to here, about 2 % standard error beyond."""
+_HASH_SPACE = 1 << 56
+
+HISTOGRAM_BOUNDS = tuple(
+    int(base * 10**power) for power in range(2, 7) for base in (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
+)
+"""Upper bounds (inclusive) of the histogram's buckets, from 100 to 8,000,000 in the field's unit, ten per decade."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A metric's value as an exact quotient; ``value`` is None where there is no data."""
+
+    numerator: Fraction
+    denominator: Fraction | None
+    value: Fraction | None
+
+
+class Layout:
+    """Which slot each term has, and how each metric reads its slots."""
+
+    def __init__(self, packs: Iterable[Pack]) -> None:
+        self.keys: list[str] = []
+        self.slots: dict[str, int] = {}
+        self.packs = tuple(packs)
+        self._terms: dict[str, tuple[Term, Pack, int, set[str]]] = {}
+        self.reads: dict[tuple[str, str], tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]] = {}
+        counters = {"sum": 0, "max": MAX_SLOT, "distinct": DISTINCT_SLOT}
+        for pack in self.packs:
+            for metric in pack.metrics.values():
+                sides = []
+                for terms in (metric.numerator, metric.denominator):
+                    sides.append(tuple((self._slot(pack, term, metric, counters), term.weight) for term in terms))
+                self.reads[pack.key, metric.name] = (sides[0], sides[1])
+        self.by_source: dict[str, list[tuple[Term, Pack, int, set[str]]]] = defaultdict(list)
+        for entry in self._terms.values():
+            self.by_source[entry[0].source].append(entry)
+
+    def _slot(self, pack: Pack, term: Term, metric: Metric, counters: dict[str, int]) -> int:
+        key = _term_key(pack, term)
+        found = self._terms.get(key)
+        if found is None:
+            space = "sum" if term.how == "histogram" else term.how
+            slot = counters[space]
+            width = len(HISTOGRAM_BOUNDS) + 1 if term.how == "histogram" else 1
+            counters[space] += width
+            for index in range(width):
+                name = key if width == 1 else f"{key}.{index}"
+                self.slots[name] = slot + index
+            found = self._terms[key] = (term, pack, slot, set())
+        found[3].update(metric.levels)
+        return found[2]
+
+    def names(self) -> dict[int, str]:
+        """Slot to its lasting name."""
+        return {slot: key for key, slot in self.slots.items()}
+
+
+def _term_key(pack: Pack, term: Term) -> str:
+    """A short hash of what the term adds up, the same in every process and version that means the same."""
+    meaning = [term.how, term.source, term.field]
+    if term.source.startswith("deadline/"):
+        meaning.append(pack.name)
+    if term.where is not None:
+        meaning.append(repr(term.where))
+        for name in sorted(names(term.where)):
+            if name.startswith("p."):
+                parameter = pack.parameters[name[2:]]
+                meaning.append(f"{pack.zone}:{parameter.values!r}")
+    return blake2b("\x1f".join(meaning).encode(), digest_size=6).hexdigest()
+
+
+# --- generated code ---------------------------------------------------------------------------------------------------
+
+
+def compile_counters(layout: Layout) -> dict[str, CountFunction]:
+    """One counting function per source that any term reads."""
+    return {source: _compile(source, layout) for source in sorted(layout.by_source)}
+
+
+def source_code(source: str, layout: Layout) -> str:
+    """The generated code for one source, for people who want to see it."""
+    lines = ["def count(d, t, A, J, w):"]
+    grouped: dict[str, list[tuple[Term, Pack, int, set[str]]]] = {}
+    for entry in layout.by_source[source]:
+        grouped.setdefault(_condition(entry[0], entry[1]), []).append(entry)
+    for condition, entries in grouped.items():
+        indent = "    "
+        if condition:
+            lines.append(f"{indent}if {condition}:")
+            indent += "    "
+        agent: list[str] = []
+        joint: list[str] = []
+        for term, _pack, slot, levels in entries:
+            if "agent" in levels:
+                agent += _add(term, slot, "A")
+            if levels - {"agent"}:
+                joint += _add(term, slot, "J")
+        if agent:
+            lines.append(f"{indent}if A is not None:")
+            lines += [f"{indent}    {line}" for line in agent]
+        lines += [f"{indent}{line}" for line in joint]
+    lines.append("    return")
+    return "\n".join(lines) + "\n"
+
+
+def _compile(source: str, layout: Layout) -> CountFunction:
+    namespace: dict[str, Any] = {"bisect": bisect.bisect_left, "bounds": HISTOGRAM_BOUNDS, "hash_of": distinct_hash}
+    code = compile(source_code(source, layout), f"<counting {source}>", "exec")
+    exec(code, namespace)  # the code is made above from a checked pack: names of fields and whole numbers only
+    function: CountFunction = namespace["count"]
+    return function
+
+
+def _add(term: Term, slot: int, cell: str) -> list[str]:
+    value = f"d.{term.field}" if term.field else "1"
+    if term.how == "sum":
+        return [f"{cell}[{slot}] += w" if not term.field else f"{cell}[{slot}] += w * {value}"]
+    if term.how == "histogram":
+        return [f"{cell}[{slot} + bisect(bounds, {value})] += w"]
+    if term.how == "max":
+        return [f"if {cell}[{slot}] < {value}: {cell}[{slot}] = {value}"]
+    return [
+        f"s = {cell}.get({slot})",
+        f"if {value}:",
+        f"    if s is None: {cell}[{slot}] = {{hash_of({value})}}",
+        f"    else: s.add(hash_of({value}))",
+    ]
+
+
+def _condition(term: Term, pack: Pack) -> str:
+    if term.where is None:
+        return ""
+    sources: dict[str, str] = {}
+    for name in names(term.where):
+        if name.startswith("event."):
+            sources[name] = "d." + name[len("event.") :]
+        else:
+            sources[name] = _dated(pack.parameters[name[2:]], pack, _unit_factor(pack.parameters[name[2:]].unit))
+    return to_python(term.where, sources)
+
+
+
+
+TIME_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+"""Parameters are stated in the unit people use; events carry milliseconds."""
+
+
+def _unit_factor(unit: str) -> Fraction:
+    return Fraction(TIME_UNITS_MS.get(unit, 1))
+
+
+def _dated(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
+    """The parameter's value at time ``t`` as source text: a constant, or a choice by the instants of change."""
+
+    def text(value: object) -> str:
+        if isinstance(value, str):
+            return repr(value)
+        if not isinstance(value, Fraction):
+            raise KaoheError(f"parameter {parameter.name} is a table and cannot stand in a metric's condition")
+        scaled = value * scale
+        return str(scaled.numerator) if scaled.denominator == 1 else f"({scaled.numerator}/{scaled.denominator})"
+
+    source = text(parameter.values[0][1])
+    for day, value in parameter.values[1:]:
+        change_ms = calendar(pack.zone).period("day", day.isoformat()).start_ms
+        source = f"({text(value)} if t >= {change_ms} else {source})"
+    return source
+
+
+# --- merging and reading ----------------------------------------------------------------------------------------------
+
+
+def distinct_hash(word: str) -> int:
+    """A 56-bit hash. A pseudonym is a keyed hash already: its digits serve."""
+    if word[:2] == "c-" and len(word) >= 18:
+        try:
+            return int(word[2:16], 16)
+        except ValueError:
+            pass
+    return int.from_bytes(blake2b(word.encode(), digest_size=7).digest(), "big")
+
+
+def merge(into: Cell, cell: Mapping[int, Any], sign: int = 1) -> None:
+    """Add a cell to another one (``sign`` -1 takes sums away again; maxima and sets stay)."""
+    for slot, value in cell.items():
+        if slot < MAX_SLOT:
+            into[slot] = into.get(slot, 0) + sign * value
+        elif sign < 0:
+            continue
+        elif slot < DISTINCT_SLOT:
+            if value > into.get(slot, 0):
+                into[slot] = value
+        else:
+            into[slot] = trim(into.get(slot, set()) | value)
+
+
+def trim(hashes: set[int]) -> set[int]:
+    """Keep a set of hashes bounded: the smallest ``DISTINCT_KEPT`` of a large one."""
+    if len(hashes) <= 2 * DISTINCT_KEPT:
+        return hashes
+    return set(sorted(hashes)[:DISTINCT_KEPT])
+
+
+def distinct_estimate(hashes: set[int]) -> int:
+    """How many different words: exact up to ``DISTINCT_KEPT``, then by the k-th smallest hash.
+
+    Source: Bar-Yossef et al., "Counting distinct elements in a data stream" (2002): (k - 1) / (k-th smallest in 0..1).
+    """
+    if len(hashes) <= DISTINCT_KEPT:
+        return len(hashes)
+    kth = sorted(hashes)[DISTINCT_KEPT - 1]
+    return (DISTINCT_KEPT - 1) * _HASH_SPACE // max(kth, 1)
+
+
+def read(layout: Layout, pack_key: str, metric: Metric, cell: Mapping[int, Any]) -> Reading:
+    """A metric's exact value from a cell of counts."""
+    numerator_reads, denominator_reads = layout.reads[pack_key, metric.name]
+    if metric.kind == "percentile":
+        return _percentile(metric, numerator_reads[0][0], cell)
+    if metric.kind == "distinct":
+        count = sum(distinct_estimate(cell.get(slot, set())) for slot, _ in numerator_reads)
+        return Reading(Fraction(count), None, Fraction(count))
+    if metric.kind == "max":
+        largest = max((cell.get(slot, 0) for slot, _ in numerator_reads), default=0)
+        value = metric.scale * largest
+        return Reading(value, None, value)
+    top = 0
+    for slot, weight in numerator_reads:
+        top += weight * cell.get(slot, 0)
+    if not denominator_reads:
+        value = metric.scale * top
+        return Reading(value, None, value)
+    bottom = 0
+    for slot, weight in denominator_reads:
+        bottom += weight * cell.get(slot, 0)
+    numerator = metric.scale * top
+    if bottom <= 0:
+        return Reading(numerator, Fraction(bottom), None)
+    return Reading(numerator, Fraction(bottom), numerator / bottom)
+
+
+def _percentile(metric: Metric, first: int, cell: Mapping[int, Any]) -> Reading:
+    """The upper bound of the histogram bucket in which the quantile lies (nearest rank)."""
+    assert metric.quantile is not None
+    counts = [cell.get(first + index, 0) for index in range(len(HISTOGRAM_BOUNDS) + 1)]
+    total = sum(counts)
+    if total <= 0:
+        return Reading(Fraction(0), Fraction(0), None)
+    rank = max(1, -((-metric.quantile.numerator * total) // metric.quantile.denominator))
+    reached = 0
+    for index, count in enumerate(counts):
+        reached += count
+        if reached >= rank:
+            bound = HISTOGRAM_BOUNDS[min(index, len(HISTOGRAM_BOUNDS) - 1)]
+            return Reading(Fraction(reached), Fraction(total), metric.scale * bound)
+    raise AssertionError("a rank lies within the total")

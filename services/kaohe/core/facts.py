@@ -1,0 +1,273 @@
+"""From counts, events, rosters and parameters to the flat, typed facts that rules judge.
+
+Theory of operation. A ``Moment`` is what is being judged: a subject at a moment of log time, for a period that is
+judged, or for an event or a missed deadline. ``reader`` turns a name of the rule language (``complaint_rate.month``,
+``p.complaint_rate_limit``, ``event.rating``) once, when packs are loaded, into a function from a ``Moment`` to the
+name's exact value; at run time nothing is looked up by text. A metric without data, a previous period that was never
+seen and an optional field that is empty are ``None``: unknown.
+
+Parameters are those in force on the day that is judged: the first day of a judged period, the day of an event, the
+day on which a deadline ran out, or today for a live alert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from fractions import Fraction
+from typing import Any
+
+from kaohe.core.calendars import Calendar, Period
+from kaohe.core.counting import TIME_UNITS_MS, Cell, Layout, Reading, read
+from kaohe.core.model import CALENDAR_WINDOWS, Metric, Pack, Parameter
+from kaohe.core.series import Series, span_ms
+from kaohe.decisions import UsedFact, UsedParameter
+
+Fact = Fraction | int | str | bool | None
+
+
+class Moment:
+    """What is being judged, with everything a fact may be read from.
+
+    ``at_ms`` is the moment of log time; ``period`` the judged period or None; ``day`` the day whose parameters count;
+    ``open_cells`` whether counts that are not folded yet are seen (they are when a single event is judged).
+    """
+
+    __slots__ = ("at_ms", "calendar", "cells", "day", "event", "late_ms", "open_cells", "period", "roster", "series")
+
+    def __init__(
+        self,
+        series: Series,
+        roster: tuple[str, str, str],
+        at_ms: int,
+        *,
+        day: date,
+        period: Period | None = None,
+        event: Any = None,
+        late_ms: int = 0,
+        open_cells: bool = False,
+    ) -> None:
+        self.series = series
+        self.calendar: Calendar = series.calendar
+        self.roster = roster
+        self.at_ms = at_ms
+        self.day = day
+        self.period = period
+        self.event = event
+        self.late_ms = late_ms
+        self.open_cells = open_cells
+        self.cells: dict[str, Cell | None] = {}
+
+    def current(self, window: str) -> Period:
+        """The period of kind ``window`` that is looked at: the judged one, or that of the moment.
+
+        A judgement at a boundary looks back, so the moment just before counts.
+        """
+        if self.period is not None:
+            if self.period.window == window:
+                return self.period
+            return self.calendar.containing(window, min(self.at_ms, self.period.end_ms) - 1)
+        return self.calendar.containing(window, self.at_ms if self.open_cells else self.at_ms - 1)
+
+    def counts(self, window: str) -> Cell | None:
+        """The counts of a window; None for a past period of which nothing is known."""
+        if window in self.cells:
+            return self.cells[window]
+        found = self._counts(window)
+        self.cells[window] = found
+        return found
+
+    def _counts(self, window: str) -> Cell | None:
+        series = self.series
+        if window == "now":
+            return series.total
+        if window.startswith("rolling_"):
+            return series.rolling[span_ms(window)].view()
+        if window.startswith("previous_"):
+            return series.periods.get(self.calendar.previous(self.current(window[len("previous_") :])))
+        if window.startswith("baseline_"):
+            kind, label = window[len("baseline_") :].split(":", 1)
+            return series.periods.get(self.calendar.period(kind, label))
+        period = self.current(window)
+        if self.open_cells:
+            return series.period_with_open(period)
+        return series.periods.get(period, {})
+
+
+Reader = Callable[[Moment], Fact]
+
+
+def metric_of(pack: Pack, name: str) -> tuple[Metric, str, bool]:
+    """The metric, window and whether its base (denominator) is meant, of a name such as ``satisfaction.month.base``."""
+    parts = name.split(".")
+    base = parts[-1] == "base" and len(parts) == 3
+    return pack.metrics[parts[0]], parts[1], base
+
+
+def reader(layout: Layout, pack: Pack, name: str) -> Reader:
+    """The function that reads ``name`` from a moment."""
+    head, _, rest = name.partition(".")
+    if head == "p":
+        return _parameter_reader(pack.parameters[rest])
+    if head == "event":
+        return lambda moment: _plain(getattr(moment.event, rest))
+    if head == "deadline":
+        assert rest == "late_ms", name
+        return lambda moment: Fraction(moment.late_ms)
+    if head == "roster":
+        index = ("team", "site", "position").index(rest)
+        return lambda moment: moment.roster[index]
+    metric, window, base = metric_of(pack, name)
+    if base:
+        return lambda moment: _base(reading_of(layout, pack, metric, window, moment))
+    return lambda moment: _value(reading_of(layout, pack, metric, window, moment))
+
+
+def reading_of(layout: Layout, pack: Pack, metric: Metric, window: str, moment: Moment) -> Reading | None:
+    """A metric's exact reading; None for a past period of which nothing is known."""
+    if window.startswith("baseline_"):
+        label = pack.parameters[metric.baseline].value_at(moment.day)
+        assert isinstance(label, str)
+        window = f"{window}:{label}"
+    counts = moment.counts(window)
+    return None if counts is None else read(layout, pack.key, metric, counts)
+
+
+def _value(reading: Reading | None) -> Fact:
+    return None if reading is None else reading.value
+
+
+def _base(reading: Reading | None) -> Fact:
+    if reading is None:
+        return None
+    return reading.denominator if reading.denominator is not None else reading.numerator
+
+
+def _parameter_reader(parameter: Parameter) -> Reader:
+    if len(parameter.values) == 1:
+        since, only = parameter.values[0]
+        if isinstance(only, dict):
+            raise AssertionError("a table is read by a word only")
+        constant: Fact = only
+
+        def read_constant(moment: Moment) -> Fact:
+            return constant if moment.day >= since else _dated(parameter, moment.day)
+
+        return read_constant
+    return lambda moment: _dated(parameter, moment.day)
+
+
+def _dated(parameter: Parameter, day: date) -> Fact:
+    value = parameter.value_at(day)
+    assert not isinstance(value, dict), parameter.name
+    return value
+
+
+def _plain(value: Any) -> Fact:
+    if value is None or isinstance(value, (str, bool, int, Fraction)):
+        return value
+    if isinstance(value, datetime):
+        return round(value.timestamp() * 1000)
+    raise AssertionError(f"a field of type {type(value).__name__} is no fact")
+
+
+def parameter_ms(parameter: Parameter, day: date, word: str) -> int:
+    """A time limit in milliseconds; a table is looked up by ``word`` (``*`` for every other word)."""
+    value = parameter.value_at(day)
+    if isinstance(value, dict):
+        value = value[word] if word in value else value["*"]
+    assert isinstance(value, Fraction), parameter.name
+    limit = value * TIME_UNITS_MS[parameter.unit]
+    return int(limit)
+
+
+# --- facts in words ---------------------------------------------------------------------------------------------------
+
+
+def number_text(value: Fraction | int) -> str:
+    """A number exactly: as a decimal where it ends within nine places, otherwise as a quotient with an approximation."""
+    value = Fraction(value)
+    scaled = value * 10**9
+    if scaled.denominator == 1:
+        sign = "-" if value < 0 else ""
+        digits = f"{abs(scaled.numerator):010d}"
+        text = f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
+        return sign + text
+    return f"{value.numerator}/{value.denominator} (≈ {float(value):.6f})"
+
+
+def fact_text(value: Fact) -> str | None:
+    """Any fact as text; None stays None."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else number_text(value)
+
+
+def used_fact(layout: Layout, pack: Pack, name: str, moment: Moment) -> UsedFact:
+    """A fact with what it was made of."""
+    head = name.partition(".")[0]
+    if head in ("event", "deadline", "roster"):
+        return UsedFact(value=fact_text(reader(layout, pack, name)(moment)), unit="ms" if name.endswith("_ms") else "")
+    metric, window, base = metric_of(pack, name)
+    reading = reading_of(layout, pack, metric, window, moment)
+    formula = formula_text(pack, metric, moment.day)
+    if reading is None:
+        return UsedFact(value=None, unit=metric.unit, formula=formula)
+    if base:
+        return UsedFact(value=fact_text(_base(reading)), unit="count", formula=formula)
+    return UsedFact(
+        value=fact_text(reading.value),
+        unit=metric.unit,
+        numerator=number_text(reading.numerator) if reading.denominator is not None else None,
+        denominator=number_text(reading.denominator) if reading.denominator is not None else None,
+        formula=formula,
+    )
+
+
+def used_parameter(parameter: Parameter, day: date, word: str = "") -> UsedParameter:
+    """A parameter as it was in force; of a table only the line that was used."""
+    since, value = parameter.entry_at(day)
+    if isinstance(value, dict):
+        key = word if word in value else "*"
+        text = f"{key}: {number_text(value[key])}"
+    else:
+        text = value if isinstance(value, str) else number_text(value)
+    return UsedParameter(value=text, unit=parameter.unit, since=since.isoformat(), clause=parameter.clause)
+
+
+def formula_text(pack: Pack, metric: Metric, day: date) -> str:
+    """The metric's formula with the parameters in force put in; before the first value the name stays."""
+    text = metric.formula
+    while "{p." in text:
+        start = text.index("{p.")
+        end = text.index("}", start)
+        parameter = pack.parameters[text[start + 3 : end]]
+        first = max(day, parameter.values[0][0])
+        value = parameter.value_at(first)
+        shown = number_text(value) if isinstance(value, Fraction) else str(value)
+        text = text[:start] + shown + text[end + 1 :]
+    return text
+
+
+def metric_windows(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
+    """The spans of all rolling windows that any metric of this level declares, in milliseconds, rising."""
+    spans: set[int] = set()
+    for pack in packs.values():
+        for metric in pack.metrics.values():
+            if level in metric.levels:
+                spans.update(span_ms(window) for window in metric.windows if window.startswith("rolling_"))
+    return tuple(sorted(spans))
+
+
+def is_calendar(window: str) -> bool:
+    """Whether a window is a calendar period."""
+    return window in CALENDAR_WINDOWS
+
+
+def utc_text(moment_ms: int) -> str:
+    """A moment in UTC as RFC 3339."""
+    moment = datetime.fromtimestamp(moment_ms // 1000, UTC)
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{moment_ms % 1000:03d}Z" if moment_ms % 1000 else f"{text}Z"

@@ -1,0 +1,246 @@
+"""What a loaded rule pack is: plain, immutable data that the engine is built from.
+
+``kaohe.packs`` reads YAML into these structs and has checked every reference, type, unit and bound before the core
+sees them; the core only interprets. Conditions stay as typed expressions (``kaohe.core.expressions``) so that each
+user (matcher, generated counting code, explanations) can compile them its own way.
+
+A metric is a quotient of two sums of *terms*. A term says what is added up: which source (an event type, an outcome
+of a deadline, a state of agents), which field (or 1 for a count), how (``sum``, ``max``, ``distinct``,
+``histogram``) and under which condition. Everything a metric needs is therefore additive or mergeable over time
+buckets, over partitions and over members of a group.
+"""
+
+from __future__ import annotations
+
+import bisect
+from datetime import date
+from fractions import Fraction
+from typing import Literal
+
+import msgspec
+
+from kaohe.core.expressions import Expr, ExprType
+from kaohe.decisions import Level, Severity, Words
+from kaohe.errors import ParameterError, Place
+
+Value = Fraction | str | dict[str, Fraction]
+"""A parameter's value: an exact number, a text, or a table from a word to a number (``*`` is every other word)."""
+
+Window = str
+"""``now`` (a stock), ``day``, ``week``, ``month``, ``quarter``, ``year``, or ``rolling_15m``, ``rolling_1h``, …"""
+
+CALENDAR_WINDOWS = ("day", "week", "month", "quarter", "year")
+
+
+class Clause(msgspec.Struct, frozen=True, kw_only=True):
+    """One clause of the policy. ``covers`` says in words how the pack covers it; ``kinds`` are M R S P W D."""
+
+    id: str
+    kinds: tuple[str, ...]
+    title: Words
+    text: Words
+    place: Place
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of the policy: dated, typed, bounded, with the clause that sets it.
+
+    ``values`` are (first day in force, value) in rising order of days.
+    """
+
+    name: str
+    clause: str
+    title: Words
+    kind: Literal["number", "text", "table"]
+    unit: str
+    minimum: Fraction | None
+    maximum: Fraction | None
+    choices: tuple[str, ...]
+    values: tuple[tuple[date, Value], ...]
+    place: Place
+
+    def value_at(self, day: date) -> Value:
+        """The value in force on ``day``; ParameterError before the first one."""
+        return self.entry_at(day)[1]
+
+    def entry_at(self, day: date) -> tuple[date, Value]:
+        """Since when, and what, is in force on ``day``; ParameterError before the first value."""
+        index = bisect.bisect_right(self.values, day, key=lambda entry: entry[0])
+        if not index:
+            first = self.values[0][0]
+            raise ParameterError(f"parameter {self.name} ({self.clause}) has no value on {day}: the first is {first}")
+        return self.values[index - 1]
+
+
+class Term(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing added up, ``weight`` (1 or -1) times.
+
+    ``source`` is an event type (``call.answered``), ``deadline/<name>/<outcome>`` with outcome ``opened``, ``met``,
+    ``missed``, ``late``, ``cancelled`` or ``cancelled_late``, or ``state/<state>`` with state ``logged_in``, ``ready``
+    or ``not_ready`` (its field is ``ms``). ``field`` is empty for a count. ``where`` is a condition over ``event.*``
+    and ``p.*``.
+    """
+
+    source: str
+    weight: int = 1
+    field: str = ""
+    how: Literal["sum", "max", "distinct", "histogram"] = "sum"
+    where: Expr | None = None
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared metric. Its value is ``scale * numerator / denominator`` (no denominator: ``scale * numerator``).
+
+    ``kind`` ``stock`` is a running balance (what is open now); ``percentile`` reads ``quantile`` from a histogram.
+    ``unit`` is the unit of the value (``ratio``, ``s``, ``count``, ``score``, …). ``formula`` says in words and figures
+    how it is computed, with ``{p.name}`` where a parameter's value in force is to be put. ``baseline`` names a text
+    parameter that holds the month (``2026-01``) against which ``baseline_month`` is read.
+    """
+
+    name: str
+    pack: str
+    clause: str
+    title: Words
+    kind: Literal["count", "sum", "mean", "ratio", "share", "percentile", "distinct", "max", "stock"]
+    unit: str
+    scale: Fraction
+    numerator: tuple[Term, ...]
+    denominator: tuple[Term, ...]
+    levels: tuple[Level, ...]
+    windows: tuple[Window, ...]
+    formula: str
+    quantile: Fraction | None = None
+    baseline: str = ""
+    evidence: tuple[str, ...] = ()
+    place: Place = Place("")
+
+
+class Deadline(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that must follow ``opens`` within a time. One item per value of the field ``key``.
+
+    The time limit is ``within`` (a parameter, in a unit of time; a table is looked up by the field ``by``), unless the
+    opening event's field ``due_field`` holds a moment. The first event of ``met_by`` ends it (met, or late after it was
+    missed); one of ``cancelled_by`` takes it back.
+    """
+
+    name: str
+    pack: str
+    clause: str
+    title: Words
+    opens: str
+    key: str
+    met_by: tuple[str, ...]
+    cancelled_by: tuple[str, ...]
+    within: str
+    by: str
+    due_field: str
+    where: Expr | None
+    place: Place
+
+
+class Amount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many points: ``points`` alone; or per full step of ``per`` by which ``of`` lies over (under) ``limit``.
+
+    Steps: ``floor((of - limit) / per)`` for ``over``, ``floor((limit - of) / per)`` for ``under``, never below 0; points
+    = steps * ``points``, at most ``at_most``. Or by ``table``: the table parameter's number for the word ``by``. A
+    table's numbers carry their own sign (poor: -2); otherwise ``points`` is positive and deduct makes it negative.
+    """
+
+    points: Expr | None = None
+    per: Expr | None = None
+    direction: Literal["", "over", "under"] = ""
+    limit: Expr | None = None
+    of: Expr | None = None
+    at_most: Expr | None = None
+    table: str = ""
+    by: str = ""
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a rule does. Which fields matter depends on ``kind``."""
+
+    kind: Literal["deduct", "award", "alert", "grade", "proposal", "task", "waive"]
+    amount: Amount | None = None
+    hold_ms: int = 0
+    clear: Expr | None = None
+    severity: Severity = "medium"
+    owner: str = ""
+    response: Words = Words("", "")
+    grade_at_most: str = ""
+    proposal: str = ""
+    task: Words = Words("", "")
+    due_ms: int = 0
+    waives: tuple[str, ...] = ()
+    incident: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """When something is judged, under which condition, and what follows.
+
+    ``trigger``: ``event`` (``on`` is the event type), ``deadline`` (``on`` is ``name/outcome``), ``period`` (``on`` is the
+    calendar window; ``provisional`` when it moves during the period, otherwise judged at its close only), ``watch``
+    (``on`` is empty: judged at every evaluation of live metrics). ``incident`` is the event's field that names the
+    single thing judged (``complaint_id``); empty means the event itself.
+    """
+
+    id: str
+    pack: str
+    clause: str
+    title: Words
+    explanation: Words
+    levels: tuple[Level, ...]
+    trigger: Literal["event", "deadline", "period", "watch"]
+    on: str
+    provisional: bool
+    condition: Expr
+    incident: str
+    effects: tuple[Effect, ...]
+    evidence: tuple[str, ...]
+    place: Place
+
+
+class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
+    """Score of a subject and period: ``base`` plus the points of its entries, held inside ``lowest``..``highest``.
+
+    ``bands`` is a table parameter: grade to the lowest score that earns it. All four are parameter names.
+    """
+
+    clause: str
+    window: str
+    level: Level
+    base: str
+    lowest: str
+    highest: str
+    bands: str
+    formula: Words
+    place: Place
+
+
+class Pack(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one policy, complete and checked.
+
+    ``grace_ms`` is how long after a period's end late events still count in it; ``evaluate_ms`` how often provisional
+    entries are judged. ``scopes`` gives, per rule id, the names and types its condition and amounts may use.
+    """
+
+    name: str
+    version: str
+    title: Words
+    zone: str
+    currency: str
+    in_force_from: date
+    grace_ms: int
+    evaluate_ms: int
+    clauses: dict[str, Clause]
+    parameters: dict[str, Parameter]
+    metrics: dict[str, Metric]
+    deadlines: dict[str, Deadline]
+    rules: tuple[Rule, ...]
+    scorecard: Scorecard | None
+    scopes: dict[str, dict[str, ExprType]]
+    folder: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name and version: what tells two versions of one pack apart."""
+        return f"{self.name}@{self.version}"

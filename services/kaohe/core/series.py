@@ -1,0 +1,159 @@
+"""What is counted about one subject: open cells, rolling windows, calendar periods, the total.
+
+Theory of operation. Log time is cut into buckets (a minute for groups, five minutes for agents). An event adds to the
+cell of its bucket, whatever the order of arrival. At each boundary of log time every cell whose bucket is over is
+*folded*: into the calendar periods that contain it, into the rolling windows, and into the total. A late event simply
+opens the cell of an old bucket again, which the next fold puts where it belongs; there is no second way of counting.
+
+A rolling window of a span keeps its sum: a folded cell is added and, when it leaves the window, taken away again.
+All counts are integers, so taking away is exact. Maxima and distinct sets cannot be taken away; they are merged anew
+from the window's cells when they are read.
+
+Bounds: rolling windows keep at most ``MAX_SPAN_MS`` of cells; closed periods are dropped by the owner after their
+retention.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+from kaohe.core.calendars import Calendar, Period
+from kaohe.core.counting import MAX_SLOT, Cell, merge
+
+MAX_SPAN_MS = 86_400_000
+"""The longest rolling window: 24 hours."""
+
+
+def span_ms(window: str) -> int:
+    """The length of ``rolling_15m``, ``rolling_1h`` … in milliseconds."""
+    assert window.startswith("rolling_"), window
+    number, unit = window[len("rolling_") : -1], window[-1]
+    return int(number) * {"m": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
+
+
+class Rolling:
+    """One rolling window: the cells inside it, oldest first, and their sum."""
+
+    __slots__ = ("cells", "span_ms", "sums")
+
+    def __init__(self, span: int) -> None:
+        assert 0 < span <= MAX_SPAN_MS
+        self.span_ms = span
+        self.cells: deque[tuple[int, Cell]] = deque()
+        self.sums: Cell = {}
+
+    def add(self, start_ms: int, cell: Cell) -> None:
+        """Add a folded cell; one that came late is put in its place."""
+        if not self.cells or self.cells[-1][0] <= start_ms:
+            self.cells.append((start_ms, cell))
+        else:
+            index = next(i for i, (start, _) in enumerate(self.cells) if start > start_ms)
+            self.cells.insert(index, (start_ms, cell))
+        self._add_sums(cell, 1)
+
+    def expire(self, now_ms: int) -> None:
+        """Drop the cells that began ``span_ms`` ago or earlier."""
+        edge = now_ms - self.span_ms
+        while self.cells and self.cells[0][0] < edge:
+            self._add_sums(self.cells.popleft()[1], -1)
+
+    def view(self) -> Cell:
+        """The window's counts; maxima and sets merged anew."""
+        special: Cell = {}
+        for _, cell in self.cells:
+            for slot, value in cell.items():
+                if slot >= MAX_SLOT:
+                    merge(special, {slot: value})
+        return self.sums | special if special else self.sums
+
+    def _add_sums(self, cell: Cell, sign: int) -> None:
+        sums = self.sums
+        for slot, value in cell.items():
+            if slot < MAX_SLOT:
+                left = sums.get(slot, 0) + sign * value
+                if left:
+                    sums[slot] = left
+                else:
+                    sums.pop(slot, None)
+
+
+class Series:
+    """All counts of one subject."""
+
+    __slots__ = ("bucket_ms", "calendar", "cells", "periods", "rolling", "total", "touched_periods")
+
+    def __init__(self, calendar: Calendar, bucket_ms: int, spans_ms: tuple[int, ...]) -> None:
+        self.calendar = calendar
+        self.bucket_ms = bucket_ms
+        self.cells: dict[int, Cell] = {}
+        self.rolling = {span: Rolling(span) for span in spans_ms}
+        self.periods: dict[Period, Cell] = {}
+        self.total: Cell = {}
+        self.touched_periods: set[Period] = set()
+
+    def cell(self, moment_ms: int) -> Cell:
+        """The open cell of a moment's bucket."""
+        bucket = moment_ms // self.bucket_ms
+        found = self.cells.get(bucket)
+        if found is None:
+            found = self.cells[bucket] = defaultdict(int)
+        return found
+
+    def fold(self, now_ms: int) -> bool:
+        """Fold every cell whose bucket is over at ``now_ms``; whether there was any."""
+        over = sorted(bucket for bucket in self.cells if (bucket + 1) * self.bucket_ms <= now_ms)
+        for bucket in over:
+            self.add(bucket * self.bucket_ms, self.cells.pop(bucket), now_ms)
+        return bool(over)
+
+    def add(self, start_ms: int, cell: Cell, now_ms: int) -> None:
+        """Put a finished cell into periods, rolling windows and total."""
+        for period in self.calendar.periods(start_ms):
+            counts = self.periods.get(period)
+            if counts is None:
+                counts = self.periods[period] = {}
+            merge(counts, cell)
+            self.touched_periods.add(period)
+        merge(self.total, cell)
+        for rolling in self.rolling.values():
+            if start_ms >= now_ms - rolling.span_ms:
+                rolling.add(start_ms, cell)
+
+    def expire(self, now_ms: int) -> None:
+        """Let old cells leave the rolling windows."""
+        for rolling in self.rolling.values():
+            rolling.expire(now_ms)
+
+    @property
+    def rolling_is_empty(self) -> bool:
+        """Whether no rolling window holds anything: nothing will change by the passing of time alone."""
+        return not any(rolling.cells for rolling in self.rolling.values())
+
+    def period_with_open(self, period: Period) -> Cell:
+        """A period's counts with those of the cells that are still open (for rules that judge a single event)."""
+        counts: Cell = {}
+        merge(counts, self.periods.get(period, {}))
+        for bucket, cell in self.cells.items():
+            if period.start_ms <= bucket * self.bucket_ms < period.end_ms:
+                merge(counts, cell)
+        return counts
+
+
+# --- stored form ------------------------------------------------------------------------------------------------------
+
+
+def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[str, Any]:
+    """A cell with lasting names and sorted sets."""
+    return {slot_names[slot]: sorted(v) if isinstance(v, set) else v for slot, v in cell.items()}
+
+
+def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:
+    """A stored cell; a term that no loaded pack has any more is forgotten."""
+    cell: Cell = defaultdict(int)
+    for name, value in stored.items():
+        slot = slots.get(name)
+        if slot is not None:
+            cell[slot] = set(value) if isinstance(value, list) else value
+    return cell
