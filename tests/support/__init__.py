@@ -1,0 +1,1 @@
+"""What several tests share: programs from outside, brokers, databases, builders of events."""
