@@ -10,8 +10,8 @@ metrics travel as the label ``metric`` of three families: the two sums of which 
 numerator is the count and there is no denominator. Both sums are in the metric's own unit: numerator divided by
 denominator is the value, with no further scale.
 
-``stage`` is ``events`` (partitions of the event topic; per agent) or ``groups`` (partitions of the group stage; per team,
-queue and site). A series with a partition, and every series of that partition's subjects, goes when the partition goes.
+``stage`` is ``events`` (partitions of the event topic; per agent) or ``groups`` (partitions of the group stage; per
+team, queue and site). Series of a partition, and of that partition's subjects, go when the partition goes.
 """
 
 from __future__ import annotations
@@ -123,11 +123,18 @@ ALERT_FIRING = Exported(
     meaning="1 while this subject alerts; for agents only where series per agent are switched on.",
     unit="",
 )
+OUTPUTS = Exported(
+    name="kaohe_outputs_total",
+    kind="counter",
+    labels=("stage", "partition"),
+    meaning="Records sent to the output topics and acknowledged: decisions, alerts, grades, partials and rejects.",
+    unit="records",
+)
 LAG = Exported(
     name="kaohe_consumer_lag_records",
     kind="gauge",
     labels=("stage", "partition"),
-    meaning="Records of the partition that were there at the last fetch and have not been applied.",
+    meaning="Records that were in the partition at the last fetch and have not been applied.",
     unit="records",
 )
 WATERMARK = Exported(
@@ -141,7 +148,7 @@ DECISION_LATENCY = Exported(
     name="kaohe_decision_latency_seconds",
     kind="histogram",
     labels=("stage",),
-    meaning="From the moment a batch's newest record was written to the moment all that follows from it was decided.",
+    meaning="From the moment a record was written to the moment when all that follows from it was decided.",
     unit="seconds",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
@@ -182,6 +189,7 @@ EXPORTED: tuple[Exported, ...] = (
     ALERT_CHANGES,
     ALERTS_FIRING,
     ALERT_FIRING,
+    OUTPUTS,
     LAG,
     WATERMARK,
     DECISION_LATENCY,

@@ -8,16 +8,23 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Container, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kaohe.core.records import Record
 from kaohe.errors import KaoheError
 from kaohe.metric_names import EXPORTED, METRIC_VALUE
 from kaohe.wallboard.exporter import Histogram, WallboardExporter, start_exporter
+
+if TYPE_CHECKING:
+    from kaohe.stream.app import Observer
+
+    OBSERVER: Observer = WallboardExporter()
+    """The type checker holds the exporter against what the worker tells its observers."""
 
 T = TypeVar("T")
 DEADLINE_S = 10.0
@@ -166,7 +173,9 @@ def test_scrape_shows_just_the_families_of_the_table(worker: Worker) -> None:
     exporter = WallboardExporter()
     worker.do(lambda: exporter.on_assigned("groups", 0, queue("sales")))
     shown = {metric.name: metric.type for metric in exporter.collect()}
-    assert shown == {e.name.removesuffix("_total") if e.kind == "counter" else e.name: e.kind for e in EXPORTED}
+    assert shown == {
+        e.name.removesuffix("_total") if e.kind == "counter" else e.name: e.kind for e in EXPORTED
+    }
 
 
 def test_groups_show_counters_and_live_values(worker: Worker) -> None:
@@ -212,30 +221,41 @@ def test_work_of_an_engine_is_counted_per_partition(worker: Worker) -> None:
         assert value(series, "kaohe_rejects_total", **place, code="future") == 5
         what = {"pack": "ls", "rule": "ls-rate", "kind": "deduct", "status": "final"}
         assert value(series, "kaohe_decisions_total", **place, **what) == 4
-        assert value(series, "kaohe_alert_changes_total", **place, pack="cc", rule="cc-sl", state="firing") == 1
+        assert (
+            value(series, "kaohe_alert_changes_total", **place, pack="cc", rule="cc-sl", state="firing") == 1
+        )
         assert value(series, "kaohe_watermark_timestamp_seconds", **place) == 1.5
     assert value(series, "kaohe_partitions_assigned", stage="events") == 2
     assert value(series, "kaohe_partitions_assigned", stage="groups") == 0
 
 
+def batch(*written_s: float) -> list[Record]:
+    return [Record(number, b"", None, int(at_s * 1000)) for number, at_s in enumerate(written_s)]
+
+
 def test_lag_latency_and_checkpoints(worker: Worker) -> None:
-    exporter = WallboardExporter()
+    exporter = WallboardExporter(wall_s=lambda: 1000.0)
 
     def work() -> None:
         exporter.on_assigned("events", 0, FakeEngine())
-        exporter.on_batch("events", 0, latency_s=0.25, lag_records=40)
-        exporter.on_batch("events", 0, latency_s=-0.5, lag_records=12)
-        exporter.on_batch("events", 0, latency_s=None, lag_records=None)
-        exporter.on_checkpoint("events", 99.0)
+        exporter.on_batch("events", 0, batch(999.75, 999.9, 1000.0), lag=40)
+        exporter.on_batch("events", 0, batch(1000.5), lag=12)
+        exporter.on_batch("events", 0, [Record(9, b"", None, -1)], lag=11)
+        exporter.on_checkpoint("events", 0, 99.0, 3)
 
     worker.do(work)
     series = scrape(exporter)
-    assert value(series, "kaohe_consumer_lag_records", stage="events", partition="0") == 12
+    assert value(series, "kaohe_consumer_lag_records", stage="events", partition="0") == 11
+    assert value(series, "kaohe_outputs_total", stage="events", partition="0") == 3
     latency = "kaohe_decision_latency_seconds"
-    assert value(series, latency + "_count", stage="events") == 2
-    assert value(series, latency + "_sum", stage="events") == 0.25
-    assert value(series, latency + "_bucket", stage="events", le="0.1") == 1
-    assert value(series, latency + "_bucket", stage="events", le="0.25") == 2, "a bucket holds its upper bound"
+    assert value(series, latency + "_count", stage="events") == 4, "records, and none without a time"
+    assert value(series, latency + "_sum", stage="events") == 0.75, (
+        "the oldest of a batch counts for all of it"
+    )
+    assert value(series, latency + "_bucket", stage="events", le="0.1") == 1, "written in the future: at once"
+    assert value(series, latency + "_bucket", stage="events", le="0.25") == 4, (
+        "a bucket holds its upper bound"
+    )
     checkpoint = "kaohe_checkpoint_duration_seconds"
     assert value(series, checkpoint + "_bucket", stage="events", le="10.0") == 0
     assert value(series, checkpoint + "_bucket", stage="events", le="+Inf") == 1
@@ -265,7 +285,9 @@ def test_agents_have_no_series_unless_asked_for(worker: Worker) -> None:
     assert subjects(series) == set()
     assert value(series, "kaohe_agents_left_out") == 0
     labels = {"pack": "cc", "rule": "cc-long-wait", "severity": "high", "level": "agent"}
-    assert value(series, "kaohe_alerts_firing", stage="events", partition="0", **labels) == 5, "counted, not named"
+    assert value(series, "kaohe_alerts_firing", stage="events", partition="0", **labels) == 5, (
+        "counted, not named"
+    )
 
 
 def test_agents_series_are_capped_and_the_rest_is_counted(worker: Worker) -> None:
@@ -282,7 +304,9 @@ def test_agents_series_are_capped_and_the_rest_is_counted(worker: Worker) -> Non
 
 def test_groups_that_alert_are_named(worker: Worker) -> None:
     exporter = WallboardExporter()
-    engine = FakeEngine(firing=[("cc", "cc-sl", "high", "queue", "sales"), ("cc", "cc-sl", "high", "queue", "care")])
+    engine = FakeEngine(
+        firing=[("cc", "cc-sl", "high", "queue", "sales"), ("cc", "cc-sl", "high", "queue", "care")]
+    )
     worker.do(lambda: exporter.on_assigned("groups", 0, engine))
     series = scrape(exporter)
     rule = {"pack": "cc", "rule": "cc-sl", "severity": "high", "level": "queue"}
@@ -294,7 +318,7 @@ def test_series_of_a_revoked_partition_disappear(worker: Worker) -> None:
     exporter = WallboardExporter()
     worker.do(lambda: exporter.on_assigned("groups", 0, queue("sales")))
     worker.do(lambda: exporter.on_assigned("groups", 1, queue("care")))
-    worker.do(lambda: exporter.on_batch("groups", 1, latency_s=None, lag_records=9))
+    worker.do(lambda: exporter.on_batch("groups", 1, batch(1.0), lag=9))
     assert subjects(scrape(exporter)) == {"sales", "care"}
     worker.do(lambda: exporter.on_revoked("groups", 1))
     series = scrape(exporter)
@@ -384,5 +408,7 @@ def test_taken_port_is_said_in_one_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(KaoheError, match=rf"metrics port 127\.0\.0\.1:{port} cannot be opened .*KAOHE_METRICS_PORT"):
+        with pytest.raises(
+            KaoheError, match=rf"metrics port 127\.0\.0\.1:{port} cannot be opened .*KAOHE_METRICS_PORT"
+        ):
             start_exporter("127.0.0.1", port, WallboardExporter())

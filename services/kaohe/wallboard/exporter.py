@@ -1,11 +1,12 @@
 """Live figures of a worker's engines, read when Prometheus asks for them.
 
-Theory of operation. The engines live on the worker's event loop and change only there, between one batch and the next
-they are at rest. A scrape comes in on a thread of the HTTP server. That thread never touches an engine: it asks the loop
-(``call_soon_threadsafe``) to take a *snapshot*, plain numbers and words per partition, and waits for it a bounded time.
-So an engine is never read while it is being changed, a worker that nobody scrapes pays nothing, and a scrape is never
-older than the worker's last batch. When the loop is too busy to answer in time, the scrape gets the snapshot before it
-and ``kaohe_snapshot_age_seconds`` says how old that is; the request stays queued, and there is never more than one.
+Theory of operation. The engines live on the worker's event loop and change only there; between two batches they are at
+rest. A scrape comes in on a thread of the HTTP server. That thread never touches an engine: it asks the loop
+(``call_soon_threadsafe``) to take a *snapshot*, plain numbers and words per partition, and waits for it a bounded
+time. So an engine is never read while it is being changed, a worker that nobody scrapes pays nothing, and a scrape is
+never older than the worker's last batch. When the loop is too busy to answer in time, the scrape gets the snapshot
+before it and ``kaohe_snapshot_age_seconds`` says how old that is; the request stays queued, and there is never more
+than one.
 
 Figures belong to a partition. When a partition is revoked its figures leave the current snapshot in the same moment, so
 that no later scrape shows a series which another worker now exports.
@@ -23,21 +24,26 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, wait
-from typing import Literal, Protocol
+from typing import Any, Protocol
 from wsgiref.simple_server import WSGIServer
 
 import msgspec
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from kaohe import __version__
 from kaohe import metric_names as names
+from kaohe.core.records import Record
 from kaohe.errors import KaoheError
 from kaohe.metric_names import EXPORTED, Exported
 
-Stage = Literal["events", "groups"]
-STAGES: tuple[Stage, ...] = ("events", "groups")
+STAGES = ("events", "groups")
 GROUP_LEVELS = frozenset({"team", "queue", "site"})
 AGENT_LEVELS = frozenset({"agent"})
 NO_LEVELS: frozenset[str] = frozenset()
@@ -109,8 +115,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Everything one scrape shows. ``taken_at_s`` is on the exporter's monotonic clock. Never changed once made."""
 
     taken_at_s: float
-    partitions: dict[tuple[Stage, int], Samples]
-    histograms: dict[tuple[str, Stage], Observation]
+    partitions: dict[tuple[str, int], Samples]
+    histograms: dict[tuple[str, str], Observation]
     agents_left_out: int
 
 
@@ -118,7 +124,8 @@ class Histogram:
     """Counts of observations in fixed buckets. Used on the event loop only."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        assert list(bounds) == sorted(bounds) and bounds, bounds
+        assert bounds
+        assert list(bounds) == sorted(bounds), bounds
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0.0
@@ -145,15 +152,19 @@ class WallboardExporter(Collector):
         agents_max: int = 0,
         answer_timeout_s: float = 2.0,
         monotonic_s: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
-        assert agents_max >= 0 and answer_timeout_s > 0, (agents_max, answer_timeout_s)
+        assert agents_max >= 0, agents_max
+        assert answer_timeout_s > 0, answer_timeout_s
         self._agents_max = agents_max
         self._answer_timeout_s = answer_timeout_s
         self._monotonic_s = monotonic_s
+        self._wall_s = wall_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
-        self._engines: dict[tuple[Stage, int], LiveEngine] = {}
-        self._lags: dict[tuple[Stage, int], int] = {}
+        self._engines: dict[tuple[str, int], LiveEngine] = {}
+        self._lags: dict[tuple[str, int], int] = {}
+        self._outputs: dict[tuple[str, int], int] = {}
         self._histograms = {
             (family.name, stage): Histogram(family.buckets)
             for family in (names.DECISION_LATENCY, names.CHECKPOINT_DURATION)
@@ -165,31 +176,38 @@ class WallboardExporter(Collector):
 
     # --- what the worker tells, on its event loop ---------------------------------------------------------------------
 
-    def on_assigned(self, stage: Stage, partition: int, engine: LiveEngine) -> None:
-        """``engine`` now runs ``partition`` of ``stage`` on the calling event loop."""
+    def on_assigned(self, stage: str, partition: int, engine: Any) -> None:
+        """``engine`` (a ``LiveEngine``) now runs ``partition`` of ``stage`` on the calling event loop."""
+        live: LiveEngine = engine
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._engines[stage, partition] = engine
+        self._engines[stage, partition] = live
 
-    def on_revoked(self, stage: Stage, partition: int) -> None:
-        """``partition`` is another worker's: its figures are shown no more, not even by a scrape that is under way."""
+    def on_revoked(self, stage: str, partition: int) -> None:
+        """``partition`` is another worker's: its figures are shown no more, not even by a scrape under way."""
         key = (stage, partition)
         self._engines.pop(key, None)
         self._lags.pop(key, None)
+        self._outputs.pop(key, None)
         old = self._snapshot
         left = {other: samples for other, samples in old.partitions.items() if other != key}
         self._snapshot = msgspec.structs.replace(old, partitions=left)
 
-    def on_batch(self, stage: Stage, partition: int, latency_s: float | None, lag_records: int | None) -> None:
-        """A batch has been applied: how long after its newest record was written, and what is still to be fetched."""
-        if latency_s is not None:
-            self._histograms[names.DECISION_LATENCY.name, stage].observe(max(0.0, latency_s))
-        if lag_records is not None:
-            self._lags[stage, partition] = lag_records
+    def on_batch(self, stage: str, partition: int, records: list[Record], lag: int) -> None:
+        """A batch has been applied, and ``lag`` records of the partition are still to come.
 
-    def on_checkpoint(self, stage: Stage, duration_s: float) -> None:
-        """A checkpoint has been acknowledged by the broker."""
-        self._histograms[names.CHECKPOINT_DURATION.name, stage].observe(duration_s)
+        Each of its records counts with the time that the first, the oldest, has waited: looking at one record costs
+        nothing, and the histogram never shows less than the truth.
+        """
+        self._lags[stage, partition] = lag
+        if records and records[0].timestamp_ms > 0:
+            waited_s = max(0.0, self._wall_s() - records[0].timestamp_ms / 1000)
+            self._histograms[names.DECISION_LATENCY.name, stage].observe(waited_s, len(records))
+
+    def on_checkpoint(self, stage: str, partition: int, seconds: float, outputs: int) -> None:
+        """A checkpoint of ``partition`` has been acknowledged by the broker ``seconds`` after it began."""
+        self._histograms[names.CHECKPOINT_DURATION.name, stage].observe(seconds)
+        self._outputs[stage, partition] = self._outputs.get((stage, partition), 0) + outputs
 
     # --- what a scrape asks -------------------------------------------------------------------------------------------
 
@@ -233,7 +251,7 @@ class WallboardExporter(Collector):
     def _answer(self, pending: Future[None]) -> None:
         try:
             self._take()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - raised again on the thread of the scrape
             pending.set_exception(exc)
         else:
             pending.set_result(None)
@@ -245,7 +263,8 @@ class WallboardExporter(Collector):
         partitions = {}
         for (stage, partition), engine in self._engines.items():
             reader = _Reader(stage, partition)
-            reader.read_work(engine, self._lags.get((stage, partition)))
+            reader.read_work(engine)
+            reader.read_flow(self._lags.get((stage, partition)), self._outputs.get((stage, partition), 0))
             shown = agents.chosen if stage == "events" else None
             if stage == "groups" or shown:
                 reader.read_metrics(engine, AGENT_LEVELS if stage == "events" else GROUP_LEVELS, shown)
@@ -286,23 +305,31 @@ class _Agents(msgspec.Struct, frozen=True):
 class _Reader:
     """Turns one engine at rest into samples."""
 
-    def __init__(self, stage: Stage, partition: int) -> None:
+    def __init__(self, stage: str, partition: int) -> None:
         self.samples: Samples = {}
         self._place: Labels = (stage, str(partition))
 
-    def read_work(self, engine: LiveEngine, lag_records: int | None) -> None:
-        """What the engine has counted about its own work, its log time, and how far it is behind."""
+    def read_flow(self, lag_records: int | None, outputs: int) -> None:
+        """How far the partition is behind, and how much came out of it."""
+        self.samples[names.OUTPUTS.name] = {self._place: float(outputs)}
+        if lag_records is not None:
+            self.samples[names.LAG.name] = {self._place: float(lag_records)}
+
+    def read_work(self, engine: LiveEngine) -> None:
+        """What the engine has counted about its own work, and its log time."""
         stats, place = engine.stats, self._place
         self.samples[names.EVENTS.name] = {(*place, kind): float(n) for kind, n in stats.events.items()}
         self.samples[names.DUPLICATES.name] = {place: float(stats.duplicates)}
         self.samples[names.LATE.name] = {place: float(stats.late)}
         self.samples[names.REJECTS.name] = {(*place, code): float(n) for code, n in stats.rejects.items()}
-        self.samples[names.DECISIONS.name] = {(*place, *what): float(n) for what, n in stats.decisions.items()}
-        self.samples[names.ALERT_CHANGES.name] = {(*place, *what): float(n) for what, n in stats.alerts.items()}
+        self.samples[names.DECISIONS.name] = {
+            (*place, *what): float(n) for what, n in stats.decisions.items()
+        }
+        self.samples[names.ALERT_CHANGES.name] = {
+            (*place, *what): float(n) for what, n in stats.alerts.items()
+        }
         if engine.watermark_ms > 0:
             self.samples[names.WATERMARK.name] = {place: engine.watermark_ms / 1000}
-        if lag_records is not None:
-            self.samples[names.LAG.name] = {place: float(lag_records)}
 
     def read_metrics(self, engine: LiveEngine, levels: frozenset[str], shown: frozenset[str] | None) -> None:
         """The packs' metrics at ``levels``, for the subjects ``shown`` (None: all of them)."""
