@@ -155,7 +155,9 @@ def _check(settings: Settings) -> None:
     for address in settings.bootstrap:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise SettingsError(f"'broker' has '{address}'; give it as host:port, for instance 127.0.0.1:9092.")
+            raise SettingsError(
+                f"'broker' has '{address}'; give it as host:port, for instance 127.0.0.1:9092."
+            )
     bounds: dict[str, tuple[float, float]] = {
         "partitions": (1, PARTITIONS_MAX),
         "group_partitions": (1, PARTITIONS_MAX),
@@ -172,19 +174,25 @@ def _check(settings: Settings) -> None:
         if not low <= value <= high:
             raise SettingsError(f"'{field}' is {value}; it must lie between {low} and {high}.")
     if not settings.group_id or not all(c.isalnum() or c in "._-" for c in settings.group_id):
-        raise SettingsError(f"'group_id' is '{settings.group_id}'; use letters, digits, '.', '_' and '-' only.")
+        raise SettingsError(
+            f"'group_id' is '{settings.group_id}'; use letters, digits, '.', '_' and '-' only."
+        )
 
 
 def _check_security(security: KafkaSecurity) -> None:
     if security.protocol not in PROTOCOLS:
-        raise SettingsError(f"'security.protocol' is '{security.protocol}'; use one of {', '.join(PROTOCOLS)}.")
+        raise SettingsError(
+            f"'security.protocol' is '{security.protocol}'; use one of {', '.join(PROTOCOLS)}."
+        )
     if security.uses_sasl and security.sasl_mechanism not in SASL_MECHANISMS:
         raise SettingsError(
             f"'security.sasl_mechanism' is '{security.sasl_mechanism}'; "
             f"with {security.protocol} use one of {', '.join(SASL_MECHANISMS)}."
         )
     if security.uses_sasl and not security.username:
-        raise SettingsError(f"'security.username' is empty; {security.protocol} needs a user name and a password.")
+        raise SettingsError(
+            f"'security.username' is empty; {security.protocol} needs a user name and a password."
+        )
     if security.keyfile and not security.certfile:
         raise SettingsError("'security.keyfile' is set without 'security.certfile'; give both or neither.")
     for field in ("cafile", "certfile", "keyfile"):

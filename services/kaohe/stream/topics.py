@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from kaohe.errors import BrokerError
 from kaohe.settings import KafkaSecurity, Settings
@@ -79,16 +79,37 @@ _CHANGELOG = {
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     """The whole table, sources first."""
     return (
-        TopicSpec(EVENTS, "partitions", "delete", 400 * DAY_MS, "what happened, by subject; ticks in every partition"),
         TopicSpec(
-            PARTIALS, "group_partitions", "compact,delete", 14 * DAY_MS, "absolute partial aggregates for groups"
+            EVENTS,
+            "partitions",
+            "delete",
+            400 * DAY_MS,
+            "what happened, by subject; ticks in every partition",
+        ),
+        TopicSpec(
+            PARTIALS,
+            "group_partitions",
+            "compact,delete",
+            14 * DAY_MS,
+            "absolute partial aggregates for groups",
         ),
         TopicSpec("kaohe.decisions", "partitions", "delete", FOREVER_MS, "the ledger's entries"),
         TopicSpec("kaohe.alerts", "partitions", "delete", 90 * DAY_MS, "alerts firing and resolved"),
         TopicSpec("kaohe.grades", "partitions", "delete", FOREVER_MS, "scores and grades"),
-        TopicSpec("kaohe.rejects", "partitions", "delete", 90 * DAY_MS, "input that could not be used, with its reason"),
         TopicSpec(
-            settings.state_topic, "partitions", "compact", FOREVER_MS, "checkpoints of the partition engines", _CHANGELOG
+            "kaohe.rejects",
+            "partitions",
+            "delete",
+            90 * DAY_MS,
+            "input that could not be used, with its reason",
+        ),
+        TopicSpec(
+            settings.state_topic,
+            "partitions",
+            "compact",
+            FOREVER_MS,
+            "checkpoints of the partition engines",
+            _CHANGELOG,
         ),
         TopicSpec(
             settings.group_state_topic,
@@ -199,8 +220,6 @@ def _partition_counts(admin: Any, specs: Sequence[TopicSpec]) -> dict[str, int]:
 
 def _create(admin: Any, missing: dict[str, Any]) -> None:
     """One request a topic, so that one of them made by somebody else meanwhile does not hide the others."""
-    from kafka.errors import TopicAlreadyExistsError
-
     for name, options in missing.items():
         with contextlib.suppress(TopicAlreadyExistsError):
             admin.create_topics({name: options}, timeout_ms=REQUEST_TIMEOUT_MS)

@@ -1,0 +1,590 @@
+"""The worker: a Faust app in which each assigned partition has one engine.
+
+Theory of operation. There are two stages of the same shape. Stage ``events`` reads ``kaohe.events`` with a
+``PartitionEngine`` for each partition, stage ``groups`` reads ``kaohe.partials`` with a ``GroupEngine`` for each.
+An engine is synchronous and pure: a batch goes in, outputs come out. Everything around it is here:
+
+* Outputs are sent at once, in batches to explicit partitions (the key's murmur2 hash, as in every Kafka client), so
+  that an alert does not wait for a checkpoint.
+* A checkpoint is taken each ``checkpoint_interval_s``, and earlier when ``checkpoint_records_max`` records were
+  applied: (1) the changed state is taken out of the engines, in one step together with the list of outputs that
+  belong to it; (2) the broker acknowledges those outputs; (3) the state, (4) the marker (checkpoints.py); (5) the
+  source offset may be committed. The engines go on meanwhile. A crash repeats work, never loses or doubles it.
+* On revocation a last checkpoint is tried for as long as the group can wait, then the engines go. On assignment
+  they are made anew and restored from the table.
+
+Anything unexpected ends the worker (``App.crash``): a worker that goes on after it failed to apply or to write would
+skip events. Whoever supervises the process starts it again, and it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import signal
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import faust
+from aiokafka.partitioner import murmur2
+from faust.types import TP
+from yarl import URL
+
+from kaohe.core.records import Output, Record
+from kaohe.errors import BrokerError, KaoheError
+from kaohe.settings import KafkaSecurity, Settings
+from kaohe.stream.checkpoints import CheckpointTable, PartitionCheckpoints, aiokafka_producer
+from kaohe.stream.topics import EVENTS, OUTPUT_PREFIX, PARTIALS, STATE_RECORD_BYTES_MAX, verify_topics
+from kaohe.stream.transport import Batch, BatchConsumer, BatchSchema, BatchTransport
+
+logger = logging.getLogger(__name__)
+
+STAGE_EVENTS = "events"
+STAGE_GROUPS = "groups"
+
+# Batches (not records) that wait between the fetcher and an agent, over all partitions.
+BUFFERED_BATCHES_MAX = 16
+# Output batches the broker has not acknowledged yet; beyond it the agent waits.
+UNACKED_BATCHES_MAX = 256
+PRODUCER_BATCH_BYTES = 512 * 1024
+FETCH_BYTES_MAX = 4 * 1024 * 1024
+PARTITION_CACHE_SIZE = 65_536
+# Of the session time-out, the part that a last checkpoint may take while the group waits for this worker.
+REVOCATION_SHARE = 0.6
+STOP_TIMEOUT_S = 20.0
+
+
+class Engine(Protocol):
+    """What both engines of the core look like from here."""
+
+    def apply(self, records: list[Record]) -> list[Output]:
+        """Apply a batch in partition order."""
+        ...
+
+    def checkpoint(self) -> dict[str, bytes | None]:
+        """The keys changed since the last call; None for a deleted one."""
+        ...
+
+    def restore(self, items: Mapping[str, bytes]) -> None:
+        """Take in a whole state, on a fresh engine."""
+        ...
+
+
+EngineFactory = Callable[[int], Engine]
+
+
+class Observer(Protocol):
+    """What the exporter wants to be told. Called from the worker's event loop; must return at once."""
+
+    def on_assigned(self, stage: str, partition: int, engine: Engine) -> None:
+        """A partition is ours, and its engine restored."""
+        ...
+
+    def on_revoked(self, stage: str, partition: int) -> None:
+        """A partition is no longer ours: its series must go."""
+        ...
+
+    def on_batch(self, stage: str, partition: int, records: list[Record], lag: int) -> None:
+        """A batch was applied. ``lag`` is how many records of the partition are still to come."""
+        ...
+
+    def on_checkpoint(self, stage: str, partition: int, seconds: float, outputs: int) -> None:
+        """A checkpoint was committed, with the outputs sent since the one before."""
+        ...
+
+
+class NoObserver:
+    """Watches nothing."""
+
+    def on_assigned(self, stage: str, partition: int, engine: Engine) -> None:
+        """Nothing."""
+
+    def on_revoked(self, stage: str, partition: int) -> None:
+        """Nothing."""
+
+    def on_batch(self, stage: str, partition: int, records: list[Record], lag: int) -> None:
+        """Nothing."""
+
+    def on_checkpoint(self, stage: str, partition: int, seconds: float, outputs: int) -> None:
+        """Nothing."""
+
+
+@functools.lru_cache(maxsize=PARTITION_CACHE_SIZE)
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key: murmur2 as in the Java client, so that every producer agrees."""
+    hashed: int = murmur2(key)
+    return (hashed & 0x7FFFFFFF) % partitions
+
+
+class _OutputBatch:
+    """One producer batch on its way, and the future of its acknowledgement."""
+
+    __slots__ = ("acknowledged", "builder", "partition", "topic")
+
+    def __init__(self, builder: Any, topic: str, partition: int) -> None:
+        self.builder = builder
+        self.topic = topic
+        self.partition = partition
+        self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class OutputSender:
+    """Sends outputs in batches, in order within each partition, and knows which are not acknowledged yet.
+
+    ``add`` is synchronous, so that applying a batch and noting its outputs is one step that no checkpoint can fall
+    into. A task picks the batches up; until it does, further outputs join them.
+    """
+
+    def __init__(
+        self, partition_counts: Mapping[str, int], on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self._counts = partition_counts
+        self._on_failure = on_failure
+        self._producer: Any = None
+        self._full: deque[_OutputBatch] = deque()
+        self._open: dict[tuple[str, int], _OutputBatch] = {}
+        self._unacked: set[asyncio.Future[None]] = set()
+        self._wake = asyncio.Event()
+
+    def connect(self, producer: Any) -> None:
+        """Use this aiokafka producer from now on."""
+        self._producer = producer
+
+    def add(self, outputs: Iterable[Output]) -> int:
+        """Note outputs to be sent; how many there were. Nothing is awaited here."""
+        added = 0
+        for output in outputs:
+            topic = OUTPUT_PREFIX + output.topic
+            partition = output.partition
+            if partition is None:
+                partition = partition_of(output.key, self._counts[topic])
+            place = (topic, partition)
+            batch = self._open.get(place)
+            if (
+                batch is None
+                or batch.builder.append(timestamp=None, key=output.key, value=output.value) is None
+            ):
+                if batch is not None:
+                    self._full.append(batch)
+                batch = self._new_batch(place)
+                appended = batch.builder.append(timestamp=None, key=output.key, value=output.value)
+                assert appended is not None, "a first record always fits"
+            added += 1
+        if added:
+            self._wake.set()
+        return added
+
+    def _new_batch(self, place: tuple[str, int]) -> _OutputBatch:
+        batch = _OutputBatch(self._producer.create_batch(), *place)
+        self._open[place] = batch
+        self._unacked.add(batch.acknowledged)
+        batch.acknowledged.add_done_callback(self._unacked.discard)
+        return batch
+
+    async def ebb(self) -> None:
+        """Wait while too much is not acknowledged yet."""
+        while len(self._unacked) > UNACKED_BATCHES_MAX:
+            await asyncio.wait(self._unacked, return_when=asyncio.FIRST_COMPLETED)
+
+    async def acknowledged(self) -> None:
+        """Wait until the broker has everything that was added before this call. Raises what sending raised."""
+        if self._unacked:
+            await asyncio.gather(*self._unacked)
+
+    async def run(self) -> None:
+        """Pick batches up and send them, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (batch := self._take()) is not None:
+                await self._send(batch)
+
+    def _take(self) -> _OutputBatch | None:
+        if self._full:
+            return self._full.popleft()
+        if self._open:
+            return self._open.pop(next(iter(self._open)))
+        return None
+
+    async def _send(self, batch: _OutputBatch) -> None:
+        try:
+            batch.builder.close()
+            future = await self._producer.send_batch(batch.builder, batch.topic, partition=batch.partition)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the output is not sent
+            self._fail(batch, exc)
+            return
+        future.add_done_callback(functools.partial(self._sent, batch))
+
+    def _sent(self, batch: _OutputBatch, future: asyncio.Future[Any]) -> None:
+        exc = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if exc is not None:
+            self._fail(batch, exc)
+        elif not batch.acknowledged.done():
+            batch.acknowledged.set_result(None)
+
+    def _fail(self, batch: _OutputBatch, exc: BaseException) -> None:
+        if not batch.acknowledged.done():
+            batch.acknowledged.set_exception(exc)
+            batch.acknowledged.exception()
+            self._on_failure(exc)
+
+
+class Runner:
+    """One engine at work on one partition. ``next_offset`` is the first source offset it has not applied."""
+
+    __slots__ = ("checkpoints", "engine", "next_offset", "outputs", "partition", "seeking")
+
+    def __init__(self, partition: int, engine: Engine, checkpoints: PartitionCheckpoints) -> None:
+        self.partition = partition
+        self.engine = engine
+        self.checkpoints = checkpoints
+        self.next_offset = checkpoints.committed
+        self.outputs = 0
+        self.seeking = False
+
+
+class Stage:
+    """All the runners of one source topic, and their checkpoints."""
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        app: KaoheApp,
+        settings: Settings,
+        make: EngineFactory,
+        observer: Observer,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.runners: dict[int, Runner] = {}
+        self._app = app
+        self._settings = settings
+        self._make = make
+        self._observer = observer
+        self._lock = asyncio.Lock()
+        self._since_checkpoint = 0
+
+    async def consume(self, stream: Any) -> None:
+        """The Faust agent: one whole batch at a time."""
+        async for event in stream.events():
+            try:
+                await self._on_batch(event.value)
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                # Faust would skip the event and go on; that would lose it.
+                await self._app.crash(exc)
+                raise
+
+    async def _on_batch(self, batch: Batch) -> None:
+        runner = self.runners.get(batch.partition)
+        if runner is None:
+            return
+        if batch.start > runner.next_offset:
+            await self._seek_back(runner)
+            return
+        runner.seeking = False
+        records = batch.records
+        if records[0].offset < runner.next_offset:
+            records = [record for record in records if record.offset >= runner.next_offset]
+        if not records:
+            return
+        outputs = runner.engine.apply(records)
+        runner.next_offset = batch.next_offset
+        runner.outputs += self._app.sender.add(outputs)
+        self._since_checkpoint += len(records)
+        self._observer.on_batch(self.name, runner.partition, records, self._lag(runner))
+        await self._app.sender.ebb()
+        if self._since_checkpoint >= self._settings.checkpoint_records_max:
+            await self.checkpoint()
+
+    async def _seek_back(self, runner: Runner) -> None:
+        """A batch before this one was dropped on the way. Those already fetched are dropped too, once."""
+        if not runner.seeking:
+            runner.seeking = True
+            logger.info(
+                "%s partition %s: reading again from %s", self.source, runner.partition, runner.next_offset
+            )
+            await self._app.reader.seek_to({TP(self.source, runner.partition): runner.next_offset})
+
+    def _lag(self, runner: Runner) -> int:
+        end = self._app.consumer.highwater(TP(self.source, runner.partition))
+        return max(0, end - runner.next_offset) if end else 0
+
+    async def on_restored(
+        self, partition: int, items: dict[str, bytes], checkpoints: PartitionCheckpoints
+    ) -> None:
+        """A partition was assigned and its changelog read: make its engine."""
+        engine = self._make(partition)
+        engine.restore(items)
+        self.runners[partition] = Runner(partition, engine, checkpoints)
+        self._observer.on_assigned(self.name, partition, engine)
+
+    async def revoke(self, timeout_s: float) -> None:
+        """Every partition is being taken back: checkpoint if there is time, then drop the engines."""
+        if not self.runners:
+            return
+        try:
+            await asyncio.wait_for(self.checkpoint(), timeout_s)
+        except TimeoutError:
+            logger.warning(
+                "no time for a last checkpoint of %s; its records will be applied again", self.source
+            )
+        for partition in list(self.runners):
+            del self.runners[partition]
+            self._observer.on_revoked(self.name, partition)
+
+    async def checkpoint(self) -> None:
+        """Make everything applied so far safe. Raises what the broker or the client raises."""
+        async with self._lock:
+            started_s = time.monotonic()
+            taken = [
+                (runner, runner.next_offset, runner.engine.checkpoint(), self._take_outputs(runner))
+                for runner in self.runners.values()
+                if runner.next_offset != runner.checkpoints.committed
+            ]
+            self._since_checkpoint = 0
+            if not taken:
+                return
+            await self._app.sender.acknowledged()
+            await asyncio.gather(
+                *(runner.checkpoints.commit(changes, seq) for runner, seq, changes, _ in taken)
+            )
+            seconds = time.monotonic() - started_s
+            for runner, seq, _, outputs in taken:
+                if self.runners.get(runner.partition) is runner:
+                    self._app.reader.acknowledge(TP(self.source, runner.partition), seq)
+                    self._observer.on_checkpoint(self.name, runner.partition, seconds, outputs)
+
+    @staticmethod
+    def _take_outputs(runner: Runner) -> int:
+        outputs, runner.outputs = runner.outputs, 0
+        return outputs
+
+    async def checkpoint_forever(self) -> None:
+        """Checkpoint at the interval; a failure ends the worker."""
+        while True:
+            await asyncio.sleep(self._settings.checkpoint_interval_s)
+            try:
+                await self.checkpoint()
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - without checkpoints the worker must not go on
+                await self._app.crash(exc)
+                return
+
+
+class KaoheApp(faust.App):
+    """The Faust app: the batch transport, the output sender, the stages."""
+
+    sender: OutputSender
+    stages: tuple[Stage, ...] = ()
+
+    def _new_transport(self) -> Any:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Any:
+        return BatchTransport(self.conf.broker_producer, self)
+
+    def _create_directories(self) -> None:
+        """No files of its own: the state lives in the changelogs."""
+
+    def checkpoint_positions(self) -> dict[TP, int]:
+        """Where each source partition with an engine is to be read from."""
+        return {
+            TP(stage.source, runner.partition): runner.next_offset
+            for stage in self.stages
+            for runner in stage.runners.values()
+        }
+
+    async def crash_awaited(self) -> None:
+        """Wait until something made the app crash."""
+        await self._crashed.wait()
+
+    @property
+    def reason(self) -> BaseException | None:
+        """What made the app crash."""
+        return self.crash_reason
+
+    @property
+    def reader(self) -> BatchConsumer:
+        """The consumer, as what it is."""
+        assert isinstance(self.consumer, BatchConsumer)
+        return self.consumer
+
+    async def revoke(self) -> None:
+        """All partitions are being taken back, or the worker stops."""
+        timeout_s = self.conf.broker_session_timeout * REVOCATION_SHARE
+        await asyncio.gather(*(stage.revoke(timeout_s) for stage in self.stages))
+
+
+def build_app(
+    settings: Settings,
+    partition_counts: Mapping[str, int],
+    make_partition_engine: EngineFactory,
+    make_group_engine: EngineFactory,
+    observer: Observer,
+) -> KaoheApp:
+    """Wire the whole worker. ``partition_counts`` is what ``verify_topics`` returned.
+
+    Must be called inside a running event loop; ``serve`` then runs it.
+    """
+    app = KaoheApp(
+        settings.group_id, broker=[URL(f"kafka://{a}") for a in settings.bootstrap], **_options(settings)
+    )
+    loop = asyncio.get_running_loop()
+    app.sender = OutputSender(partition_counts, lambda exc: _crash_later(app, loop, exc))
+    events = Stage(STAGE_EVENTS, EVENTS, app, settings, make_partition_engine, observer)
+    groups = Stage(STAGE_GROUPS, PARTIALS, app, settings, make_group_engine, observer)
+    app.stages = (events, groups)
+    for stage, topic in ((events, settings.state_topic), (groups, settings.group_state_topic)):
+        table = CheckpointTable(
+            app,
+            name=stage.name,
+            topic=topic,
+            source=stage.source,
+            partitions=partition_counts[topic],
+            on_restored=stage.on_restored,
+        )
+        app.tables.add(table)
+        channel = app.topic(stage.source, schema=BatchSchema(), allow_empty=True)
+        app.agent(channel, name=f"kaohe.{stage.name}")(stage.consume)
+
+    @app.on_partitions_revoked.connect(weak=False)
+    async def on_revoked(_app: Any, _revoked: Any, **_kwargs: Any) -> None:
+        await app.revoke()
+
+    return app
+
+
+async def serve(app: KaoheApp, stop: asyncio.Event) -> None:
+    """Run the app until ``stop`` is set; then a last checkpoint, and a clean end.
+
+    Raises KaoheError when the worker cannot go on.
+    """
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        await app.maybe_start_producer()
+        app.sender.connect(aiokafka_producer(app))
+        tasks = [asyncio.create_task(app.sender.run())]
+        tasks += [asyncio.create_task(stage.checkpoint_forever()) for stage in app.stages]
+        starting = asyncio.create_task(app.start())
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(app.crash_awaited())]
+        tasks += [starting, *ends]
+        done, _ = await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if starting in done and not starting.exception():
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and starting.exception() is not None:
+            raise _as_kaohe_error(starting.exception())
+        if app.crashed:
+            raise _as_kaohe_error(app.reason)
+        await _last_checkpoint(app)
+    finally:
+        await _end(app, tasks)
+
+
+async def _last_checkpoint(app: KaoheApp) -> None:
+    """Let nothing more in, checkpoint what is in."""
+    app.consumer.stop_flow()
+    app.flow_control.suspend()
+    await app.revoke()
+    await asyncio.wait_for(app.consumer.commit(), STOP_TIMEOUT_S)
+
+
+async def _end(app: KaoheApp, tasks: list[asyncio.Task[Any]]) -> None:
+    try:
+        await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
+    except Exception as exc:  # noqa: BLE001 - the process ends anyway, and what was safe stays safe
+        logger.warning("the worker did not end cleanly: %r", exc)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run_worker(
+    settings: Settings,
+    make_partition_engine: EngineFactory,
+    make_group_engine: EngineFactory,
+    observer: Observer | None = None,
+    ready: Callable[[], None] | None = None,
+) -> int:
+    """Run a worker in the foreground until SIGINT or SIGTERM; the exit code for the command.
+
+    Raises BrokerError, in one sentence, when the broker is away or its topics are not as they must be, and
+    KaoheError when the worker cannot go on.
+    """
+    counts = verify_topics(settings)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        app = build_app(settings, counts, make_partition_engine, make_group_engine, observer or NoObserver())
+        if ready is not None:
+            ready()
+        await serve(app, stop)
+
+    asyncio.run(main())
+    return 0
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """Faust's settings, each of them for a reason."""
+    return {
+        "broker_credentials": credentials(settings.security),
+        # The embedded broker lets a join wait for the whole rebalance time-out, so it is short.
+        "broker_session_timeout": settings.session_timeout_s,
+        "broker_rebalance_timeout": settings.session_timeout_s,
+        "broker_heartbeat_interval": settings.session_timeout_s / 4,
+        "broker_request_timeout": max(30.0, settings.session_timeout_s + 10),
+        "broker_commit_interval": settings.checkpoint_interval_s,
+        "broker_max_poll_records": settings.fetch_records_max,
+        "consumer_max_fetch_size": FETCH_BYTES_MAX,
+        "consumer_auto_offset_reset": "earliest",
+        "producer_acks": -1,
+        "producer_max_batch_size": PRODUCER_BATCH_BYTES,
+        "producer_max_request_size": STATE_RECORD_BYTES_MAX + 1024 * 1024,
+        "stream_buffer_maxsize": BUFFERED_BATCHES_MAX,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "store": "memory://",
+        "table_standby_replicas": 0,
+        "web_enabled": False,
+        "autodiscover": False,
+    }
+
+
+def credentials(security: KafkaSecurity) -> Any:
+    """TLS and SASL in the words of Faust; None for a plain connection."""
+    context = None
+    if security.uses_tls:
+        context = ssl.create_default_context(cafile=security.cafile or None)
+        if security.certfile:
+            context.load_cert_chain(security.certfile, security.keyfile or None)
+    if security.uses_sasl:
+        return faust.SASLCredentials(
+            username=security.username,
+            password=security.password,
+            mechanism=security.sasl_mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def _crash_later(app: KaoheApp, loop: asyncio.AbstractEventLoop, exc: BaseException) -> None:
+    """From a callback, which cannot wait."""
+    app.add_future(app.crash(exc)) if loop.is_running() else None
+
+
+def _as_kaohe_error(reason: BaseException | None) -> KaoheError:
+    if isinstance(reason, KaoheError):
+        return reason
+    error = BrokerError(f"The worker cannot go on: {type(reason).__name__}: {reason}.")
+    error.__cause__ = reason
+    return error
