@@ -15,9 +15,11 @@ from hashlib import blake2b
 
 MASK = b"***"
 
-_KEY = rb"customer(?:_?(?:id|no|number|name|phone))?|caller(?:_?(?:id|number))?|phone(?:_?number)?|mobile|msisdn|tel|e?mail"
 _CUSTOMER = re.compile(
-    rb'("(?:' + _KEY + rb')"\s*:\s*)(?!null\b|"")(?:"(?:[^"\\]|\\.)*+(?:"|\\?$)|[{\[][^}\]]*[}\]]?|[^,}\]\s"]+)', re.IGNORECASE | re.DOTALL
+    rb'("(?:customer(?:_?(?:id|no|number|name|phone))?|caller(?:_?(?:id|number))?'
+    rb'|phone(?:_?number)?|mobile|msisdn|tel|e?mail)"\s*:\s*)(?!null\b|"")'
+    rb'(?:"(?:[^"\\]|\\.)*+(?:"|\\?$)|[{\[][^}\]]*[}\]]?|[^,}\]\s"]+)',
+    re.IGNORECASE | re.DOTALL,
 )
 """A JSON member that names a customer, with its value: a text (also one cut off), a number, an object or a list."""
 

@@ -25,4 +25,6 @@ def adapter_named(name: str) -> Adapter:
     try:
         return ADAPTERS[name]
     except KeyError:
-        raise UsageError(f"there is no adapter {name!r}; the adapters are {', '.join(sorted(ADAPTERS))}") from None
+        raise UsageError(
+            f"there is no adapter {name!r}; the adapters are {', '.join(sorted(ADAPTERS))}"
+        ) from None

@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -137,7 +138,10 @@ def _parse(raw: bytes) -> _Row | None:
     if outcome == "PHANTOM":
         return None
     _check_shift(row)
-    times = {name: _time(row, name) for name in ("vru_entry", "vru_exit", "q_start", "q_exit", "ser_start", "ser_exit")}
+    times = {
+        name: _time(row, name)
+        for name in ("vru_entry", "vru_exit", "q_start", "q_exit", "ser_start", "ser_exit")
+    }
     voice_unit_s, wait_s, talk_s = (_duration(row, name) for name in ("vru_time", "q_time", "ser_time"))
     for name, value_s in (("q_time", wait_s), ("ser_time", talk_s)):
         if value_s < 0:
@@ -154,8 +158,8 @@ def _parse(raw: bytes) -> _Row | None:
     ended = answered
     if by_agent and served:
         ended += (times["ser_exit"] - answered) % _DAY_S if times["ser_exit"] else talk_s
-        if abs(ended - answered - talk_s) > 3600:  # the times contradict the duration by far: the duration counts
-            ended = answered + talk_s
+        if abs(ended - answered - talk_s) > 3600:
+            ended = answered + talk_s  # the times contradict the duration by far: the duration counts
     server = row["server"]
     return _Row(
         key=f"{row['vru+line']}-{row['call_id']}-{row['date']}",
@@ -180,12 +184,16 @@ def _check_shift(row: dict[str, str]) -> None:
     """Fields that have slid into each other's place show by their kind."""
     for name in ("vru+line", "call_id"):
         if not _KEY.fullmatch(row[name]) or _TIME.fullmatch(row[name]):
-            raise EventError("bad_field", f"{name} is {row[name]!r}; the row is shifted or the field is missing")
+            raise EventError(
+                "bad_field", f"{name} is {row[name]!r}; the row is shifted or the field is missing"
+            )
     for name in ("customer_id", "priority"):
         if row[name] and not _NUMBER.fullmatch(row[name]):
             raise EventError("bad_field", f"{name} is no number; the row is shifted")
     if not _CODE.fullmatch(row["type"]):
-        raise EventError("bad_field", f"type is {row['type']!r}; a type is a short word such as PS; the row is shifted")
+        raise EventError(
+            "bad_field", f"type is {row['type']!r}; a type is a short word such as PS; the row is shifted"
+        )
     if row["server"] and not _WORD.fullmatch(row["server"]):
         raise EventError("bad_field", f"server is {row['server']!r}; a server is a name; the row is shifted")
     _day(row["date"])
@@ -253,19 +261,21 @@ class _Clock:
         self._zone = zone
 
     def at(self, day: date, second: int) -> datetime:
-        local = datetime(day.year, day.month, day.day) + timedelta(seconds=second)
-        first = datetime(day.year, day.month, 1)
-        if local < first:  # a clock that was slow at midnight
-            local = first
-        elif (local.year, local.month) != (day.year, day.month):
-            local = datetime(day.year, day.month, monthrange(day.year, day.month)[1], 23, 59, 59, 999_000)
-        return local.replace(tzinfo=self._zone).astimezone(UTC)
+        # Adding to a moment with a zone adds to its wall clock, which is what the bank's clocks show.
+        local = datetime(day.year, day.month, day.day, tzinfo=self._zone) + timedelta(seconds=second)
+        if (local.year, local.month) != (day.year, day.month):
+            if second < 0:  # a clock that was slow at the month's first midnight
+                local = datetime(day.year, day.month, 1, tzinfo=self._zone)
+            else:
+                last = monthrange(day.year, day.month)[1]
+                local = datetime(day.year, day.month, last, 23, 59, 59, 999_000, tzinfo=self._zone)
+        return local.astimezone(UTC)
 
 
 def _events(row: _Row, line: int, clock: _Clock, pseudonyms: Pseudonyms) -> Iterator[Envelope]:
     call = f"{row.key}-{line}"
     subject = row.server or row.queue
-    common = {
+    common: dict[str, Any] = {
         "agent": row.server, "queue": row.queue, "call_id": call, "customer": pseudonyms.of(row.customer),
     }  # fmt: skip
 

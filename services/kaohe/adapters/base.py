@@ -135,7 +135,9 @@ def _sorted(items: Iterable[_Keyed], run_items: int = RUN_ITEMS) -> Iterator[Sou
             held.append(keyed)
             if len(held) >= run_items:
                 if len(runs) == _MAX_RUNS:
-                    raise KaoheError(f"more than {_MAX_RUNS * run_items} items to sort; replay fewer files at a time")
+                    raise KaoheError(
+                        f"more than {_MAX_RUNS * run_items} items to sort; replay fewer files at a time"
+                    )
                 runs.append(_spill(held))
                 held = []
         held.sort(key=_key)
@@ -152,11 +154,17 @@ def _sorted(items: Iterable[_Keyed], run_items: int = RUN_ITEMS) -> Iterator[Sou
 
 def _spill(held: list[_Keyed]) -> IO[bytes]:
     held.sort(key=_key)
-    run = tempfile.TemporaryFile(prefix="kaohe-sort-")
+    run = tempfile.TemporaryFile(prefix="kaohe-sort-")  # noqa: SIM115 - closed by the sort, read until then
     encode = msgspec.msgpack.Encoder().encode
     for at_us, index, number, item in held:
         row = _Spilled(
-            (at_us, index, number), item.file, item.line, item.event, item.raw, item.reject_code, item.reject_reason
+            (at_us, index, number),
+            item.file,
+            item.line,
+            item.event,
+            item.raw,
+            item.reject_code,
+            item.reject_reason,
         )
         packed = encode(row)
         run.write(len(packed).to_bytes(4, "big"))
@@ -197,7 +205,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 yield number, line.rstrip(b"\r\n")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise KaoheError(f"{path} breaks off after line {number} ({error}); a whole gzip file is needed") from None
+        raise KaoheError(
+            f"{path} breaks off after line {number} ({error}); a whole gzip file is needed"
+        ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
 

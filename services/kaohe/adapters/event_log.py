@@ -23,8 +23,14 @@ class EventLog:
     name = "events"
     in_log_order = True
 
-    def read(self, path: Path, *, zone: ZoneInfo, pseudonyms: Pseudonyms) -> Iterator[SourceItem]:
-        """The file's events and rejects in its own order; ``zone`` is not needed, event times carry their offset."""
+    def read(
+        self,
+        path: Path,
+        *,
+        zone: ZoneInfo,  # noqa: ARG002 - for sources with local times; ours carry their offset
+        pseudonyms: Pseudonyms,
+    ) -> Iterator[SourceItem]:
+        """The file's events and rejects in its own order."""
         for line, raw in read_lines(path):
             if raw is None:
                 yield too_long(line)

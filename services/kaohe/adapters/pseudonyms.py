@@ -37,10 +37,13 @@ class Pseudonyms:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Pseudonyms:
-        """With the key of ``KAOHE_PSEUDONYM_KEY``, or with the public one and a warning. SettingsError for a bad key."""
+        """With the key of ``KAOHE_PSEUDONYM_KEY``, or the public one and a warning. SettingsError for a bad key."""
         key = environ.get(KEY_VARIABLE, "")
         if not key:
-            log.warning("%s is not set: customers' pseudonyms are made with the public demonstration key", KEY_VARIABLE)
+            log.warning(
+                "%s is not set: customers' pseudonyms are made with the public demonstration key",
+                KEY_VARIABLE,
+            )
             return cls()
         return cls(key.encode())
 
