@@ -29,12 +29,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
-    BigInteger,
     Connection,
     Engine,
-    Index,
     Table,
-    Text,
     column,
     create_engine,
     delete,
@@ -50,166 +47,33 @@ from sqlalchemy import (
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.expression import table as view_of
 
 from kaohe.decisions import ENCODER, Alert, Decision, Grade
 from kaohe.errors import LedgerError, SettingsError
 from kaohe.payroll.records import Delivery, Record, Unreadable, exact_sum
+from kaohe.payroll.tables import AlertRow, Base, ConflictRow, GradeRow, LedgerEntryRow, OffsetRow, RejectedRow
 
 LOOKUP_KEYS_MAX = 500
 RACES_MAX = 5
-SQLITE_WAIT_S = 30.0
-CONNECT_TIMEOUT_S = 5
+SQLITE_WAIT_S = 10.0
+# A connection whose other end vanished without a word is noticed after some 20 seconds.
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "tcp_user_timeout": 20_000,
+}
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6B616F6865
 """The advisory lock that keeps two processes from migrating one PostgreSQL database at once."""
 _WRITES = "kaohe_writes"
 
 
-class LedgerAway(LedgerError):
+class LedgerAwayError(LedgerError):
     """The database does not answer, or is locked by somebody else; trying again may help."""
 
-
-class _Base(DeclarativeBase):
-    type_annotation_map = {str: Text(), int: BigInteger()}  # noqa: RUF012 (SQLAlchemy reads it as a plain dict)
-
-
-class _Origin:
-    """Where in the log a row came from, and when it was written (UTC, RFC 3339)."""
-
-    topic: Mapped[str]
-    partition: Mapped[int]
-    record_offset: Mapped[int]
-    recorded_at: Mapped[str]
-
-
-class LedgerEntryRow(_Origin, _Base):
-    """One revision of one decision. The free-form parts are canonical JSON text, points are decimal text."""
-
-    __tablename__ = "ledger_entries"
-    __table_args__ = (
-        Index("ledger_entries_subject_period", "subject", "period"),
-        Index("ledger_entries_rule_period", "rule", "period"),
-    )
-    id: Mapped[str] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    kind: Mapped[str]
-    status: Mapped[str]
-    pack: Mapped[str]
-    pack_version: Mapped[str]
-    rule: Mapped[str]
-    clause: Mapped[str]
-    level: Mapped[str]
-    subject: Mapped[str]
-    window: Mapped[str]
-    period: Mapped[str]
-    incident: Mapped[str]
-    points: Mapped[str]
-    amount_minor: Mapped[int]
-    currency: Mapped[str]
-    at: Mapped[str]
-    facts: Mapped[str]
-    parameters: Mapped[str]
-    evidence: Mapped[str]
-    evidence_count: Mapped[int]
-    arithmetic: Mapped[str]
-    explanation: Mapped[str]
-    owner: Mapped[str]
-    due_at: Mapped[str]
-    proposal: Mapped[str]
-    reverses: Mapped[str]
-    adjusts_period: Mapped[str]
-
-
-class AlertRow(_Origin, _Base):
-    """One state (firing, resolved) of one alert."""
-
-    __tablename__ = "alerts"
-    __table_args__ = (Index("alerts_subject_at", "subject", "at"),)
-    id: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[str] = mapped_column(primary_key=True)
-    pack: Mapped[str]
-    pack_version: Mapped[str]
-    rule: Mapped[str]
-    clause: Mapped[str]
-    severity: Mapped[str]
-    level: Mapped[str]
-    subject: Mapped[str]
-    incident: Mapped[str]
-    since: Mapped[str]
-    at: Mapped[str]
-    owner: Mapped[str]
-    title: Mapped[str]
-    explanation: Mapped[str]
-    response: Mapped[str]
-    facts: Mapped[str]
-    parameters: Mapped[str]
-    evidence: Mapped[str]
-
-
-class GradeRow(_Origin, _Base):
-    """One revision of one subject's score and grade."""
-
-    __tablename__ = "grades"
-    __table_args__ = (Index("grades_subject_period", "subject", "period"),)
-    id: Mapped[str] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    status: Mapped[str]
-    pack: Mapped[str]
-    pack_version: Mapped[str]
-    level: Mapped[str]
-    subject: Mapped[str]
-    window: Mapped[str]
-    period: Mapped[str]
-    score: Mapped[str]
-    grade: Mapped[str]
-    previous_grade: Mapped[str]
-    at: Mapped[str]
-    entries: Mapped[str]
-    formula: Mapped[str]
-    explanation: Mapped[str]
-
-
-class ConflictRow(_Origin, _Base):
-    """A record the ledger did not take, with what it holds instead; both as canonical JSON."""
-
-    __tablename__ = "conflicts"
-    digest: Mapped[str] = mapped_column(primary_key=True)
-    reason: Mapped[str]
-    entity: Mapped[str]
-    id: Mapped[str]
-    version: Mapped[str]
-    stored: Mapped[str]
-    offered: Mapped[str]
-
-
-class RejectedRow(_Base):
-    """A record that could not be read, with the reason and its masked text."""
-
-    __tablename__ = "rejected"
-    topic: Mapped[str] = mapped_column(primary_key=True)
-    partition: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    record_offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    code: Mapped[str]
-    reason: Mapped[str]
-    raw: Mapped[str]
-    recorded_at: Mapped[str]
-
-
-class OffsetRow(_Base):
-    """The next offset to read of one partition, and which log it counts in (empty when the broker does not say)."""
-
-    __tablename__ = "consumer_offsets"
-    topic: Mapped[str] = mapped_column(primary_key=True)
-    partition: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    log_id: Mapped[str]
-    next_offset: Mapped[int]
-
-
-METADATA = _Base.metadata
-"""The tables as the code sees them; a test compares them with what the migrations make."""
 
 COUNTED = ("ledger_entries", "current_entries", "alerts", "grades", "conflicts", "rejected")
 
@@ -264,7 +128,7 @@ class _Entity(msgspec.Struct, frozen=True):
     """How one kind of record lies in its table."""
 
     name: str
-    row: type[_Base]
+    row: type[Base]
     record: type[Decision | Alert | Grade]
     version: str
 
@@ -289,7 +153,7 @@ _JSON_FIELDS = frozenset(
 )
 
 
-class _Raced(Exception):
+class _RacedError(Exception):
     """Another writer inserted one of our keys between our look and our insert; the batch is done anew."""
 
 
@@ -325,7 +189,12 @@ def shown(database_url: str) -> str:
 
 def _open_engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+        try:
+            return create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL)
+        except ImportError:
+            raise SettingsError(
+                "PostgreSQL needs the driver psycopg; install it with: pip install 'kaohe[postgres]'."
+            ) from None
     engine = create_engine(url, connect_args={"timeout": SQLITE_WAIT_S})
     event.listen(engine, "connect", _leave_transactions_to_us)
     event.listen(engine, "begin", _begin)
@@ -346,15 +215,20 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def _explained(url: URL) -> Iterator[None]:
-    """Turn the database's errors into one sentence. LedgerAway when trying again may help, else LedgerError."""
+    """Turn the database's errors into one sentence. LedgerAwayError when trying again may help, else LedgerError."""
     name = url.render_as_string(hide_password=True)
     try:
         yield
     except (sql_errors.OperationalError, sql_errors.InterfaceError, sql_errors.TimeoutError) as error:
-        raise LedgerAway(f"The ledger's database {name} does not answer ({_first_line(error)}).") from error
+        reason = _first_line(error)
+        if url.get_backend_name() == "sqlite" and "locked" not in reason:
+            raise LedgerError(f"The ledger's database {name} cannot be used: {reason}.") from error
+        raise LedgerAwayError(f"The ledger's database {name} does not answer ({reason}).") from error
     except sql_errors.DBAPIError as error:
         if error.connection_invalidated:
-            raise LedgerAway(f"The ledger's database {name} went away ({_first_line(error)}).") from error
+            raise LedgerAwayError(
+                f"The ledger's database {name} went away ({_first_line(error)})."
+            ) from error
         raise LedgerError(f"The ledger's database {name} refused: {_first_line(error)}.") from error
 
 
@@ -366,8 +240,8 @@ def _first_line(error: Exception) -> str:
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Create the ledger's schema or bring it up to date, in one transaction. Safe to call at every start.
 
-    Raises SettingsError for a bad URL, LedgerAway when the database does not answer, and LedgerError when it was made
-    by a newer Kaohe.
+    Raises SettingsError for a bad URL, LedgerAwayError when the database does not answer, and LedgerError when it was
+    made by a newer Kaohe.
     """
     url = parse_url(database_url)
     engine = _open_engine(url)
@@ -431,7 +305,7 @@ _T = TypeVar("_T")
 class Ledger:
     """An open ledger. Raises LedgerError when there is none at the URL, or when its schema is not this Kaohe's.
 
-    Every method raises LedgerAway when the database does not answer.
+    Every method raises LedgerAwayError when the database does not answer.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -490,16 +364,16 @@ class Ledger:
     ) -> Written:
         """Keep a batch and the offsets behind it, in one transaction. What is there already changes nothing.
 
-        The order of ``deliveries`` is the order of the log. Raises LedgerAway when the database does not answer;
+        The order of ``deliveries`` is the order of the log. Raises LedgerAwayError when the database does not answer;
         then nothing of the batch is kept.
         """
         for _ in range(RACES_MAX):
             try:
                 with self._writing() as connection:
                     return self._write(connection, deliveries, rejected, offsets)
-            except _Raced:
+            except _RacedError:
                 continue
-        raise LedgerAway(
+        raise LedgerAwayError(
             f"The ledger in {self.name} is written by others all the time; stop the other writers."
         )
 
@@ -555,7 +429,7 @@ class Ledger:
             rows = [_row(entity, delivery, recorded_at) for delivery in judged.new]
             kept = self._insert_new(connection, table, rows, (table.c.id, table.c[entity.version]))
             if len(kept) != len(rows):
-                raise _Raced
+                raise _RacedError
         judged.conflicts.extend(_overtaken(connection, entity, judged.new))
         conflicts = self._write_conflicts(connection, entity, judged.conflicts, recorded_at)
         counts = {
@@ -622,21 +496,21 @@ class Ledger:
         with _explained(self._url), self._engine.connect() as connection:
             return query(connection)
 
-    def decisions(self, id: str) -> list[Decision]:
+    def decisions(self, entry_id: str) -> list[Decision]:
         """Every revision of one entry, oldest first; empty when the ledger does not know the id."""
-        return cast(list[Decision], self._records(_BY_RECORD[Decision], id))
+        return cast(list[Decision], self._records(_BY_RECORD[Decision], entry_id))
 
-    def alerts(self, id: str) -> list[Alert]:
+    def alerts(self, entry_id: str) -> list[Alert]:
         """The states of one alert (firing, then resolved); empty when the ledger does not know the id."""
-        return cast(list[Alert], self._records(_BY_RECORD[Alert], id))
+        return cast(list[Alert], self._records(_BY_RECORD[Alert], entry_id))
 
-    def grades(self, id: str) -> list[Grade]:
+    def grades(self, entry_id: str) -> list[Grade]:
         """Every revision of one grade, oldest first; empty when the ledger does not know the id."""
-        return cast(list[Grade], self._records(_BY_RECORD[Grade], id))
+        return cast(list[Grade], self._records(_BY_RECORD[Grade], entry_id))
 
-    def _records(self, entity: _Entity, id: str) -> list[Record]:
+    def _records(self, entity: _Entity, entry_id: str) -> list[Record]:
         table = entity.table
-        query = select(table).where(table.c.id == id).order_by(table.c[entity.version])
+        query = select(table).where(table.c.id == entry_id).order_by(table.c[entity.version])
         return [
             _record(entity, row)
             for row in self._read(lambda connection: connection.execute(query).mappings().all())
@@ -724,10 +598,10 @@ class Ledger:
         return self._read(query)
 
 
-def find_decision(database_url: str, id: str) -> list[Decision]:
+def find_decision(database_url: str, entry_id: str) -> list[Decision]:
     """Every revision of a decision in the ledger at ``database_url``, oldest first; empty when it is not there."""
     with Ledger(database_url) as ledger:
-        return ledger.decisions(id)
+        return ledger.decisions(entry_id)
 
 
 # --- judging a batch --------------------------------------------------------------------------------------------------
@@ -806,7 +680,7 @@ def _lowest_finals(
             .where(table.c.id.in_(chunk), table.c.status == "final")
             .group_by(table.c.id)
         )
-        keys.extend((id, revision) for id, revision in connection.execute(query))
+        keys.extend((entry_id, revision) for entry_id, revision in connection.execute(query))
     return {record.id: cast(Decision | Grade, record) for record in _stored(connection, entity, keys)}
 
 
@@ -825,9 +699,9 @@ def _overtaken(connection: Connection, entity: _Entity, new: Iterable[Delivery])
             .where(table.c.id.in_(chunk), table.c.status == "provisional")
             .group_by(table.c.id)
         )
-        for id, revision in connection.execute(highest).all():
-            if revision > finals[id].revision:
-                yield from _above(connection, entity, finals[id])
+        for entry_id, revision in connection.execute(highest).all():
+            if revision > finals[entry_id].revision:
+                yield from _above(connection, entity, finals[entry_id])
 
 
 def _above(connection: Connection, entity: _Entity, final: Decision | Grade) -> Iterator[_Found]:
@@ -863,17 +737,17 @@ def _record(entity: _Entity, row: Mapping[Any, Any]) -> Record:
 
 
 def _conflict_row(entity: _Entity, found: _Found, recorded_at: str) -> dict[str, Any]:
-    id, version = entity.key(found.offered)
+    entry_id, version = entity.key(found.offered)
     offered = ENCODER.encode(found.offered).decode()
     # The same contradiction delivered again is the same conflict.
     digest = blake2b(digest_size=16)
-    for part in (found.reason, entity.table.name, id, str(version), offered):
+    for part in (found.reason, entity.table.name, entry_id, str(version), offered):
         digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
     return {
         "digest": digest.hexdigest(),
         "reason": found.reason,
         "entity": entity.table.name,
-        "id": id,
+        "id": entry_id,
         "version": str(version),
         "stored": ENCODER.encode(found.stored).decode(),
         "offered": offered,

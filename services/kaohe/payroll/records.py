@@ -17,6 +17,7 @@ import msgspec
 
 from kaohe.decisions import ALERT_DECODER, DECISION_DECODER, GRADE_DECODER, Alert, Decision, Grade
 from kaohe.errors import EventError
+from kaohe.privacy import mask, mask_text
 
 Record = Decision | Alert | Grade
 """Anything the ledger keeps."""
@@ -36,10 +37,9 @@ _DECODERS: dict[
 
 INTEGER_MAX = 2**63 - 1
 KEY_CHARACTERS_MAX = 200
-RAW_CHARACTERS_MAX = 8_192
+RAW_BYTES_MAX = 8_192
 _KEYS = ("id", "rule", "subject", "period")
 _EXACT = re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,24})?", re.ASCII)
-_LONG_NUMBER = re.compile(r"[0-9]{7,}")
 
 _EXACTLY = Context(prec=100, traps=[Inexact, Rounded])
 """Sums 48-digit decimals without rounding, and raises rather than round."""
@@ -70,7 +70,7 @@ def read_record(topic: str, partition: int, offset: int, raw: bytes | None) -> D
     try:
         return Delivery(topic, partition, offset, decode_record(topic, raw))
     except EventError as error:
-        return Unreadable(topic, partition, offset, error.code, error.reason, masked(raw or b""))
+        return Unreadable(topic, partition, offset, error.code, mask_text(error.reason), masked(raw or b""))
 
 
 def decode_record(topic: str, raw: bytes | None) -> Record:
@@ -113,9 +113,9 @@ def _unfit(record: Record) -> str:
 
 
 def masked(raw: bytes) -> str:
-    """The text of a record for people to look at, cut to a bound, with every run of seven or more digits hidden."""
-    text = raw[: RAW_CHARACTERS_MAX * 4].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
-    return _LONG_NUMBER.sub(lambda run: "#" * len(run.group()), text)[:RAW_CHARACTERS_MAX]
+    """The text of a record for people to look at, cut to a bound, with everything masked that may be a customer."""
+    text = mask(raw[: RAW_BYTES_MAX * 2])[:RAW_BYTES_MAX].decode("utf-8", errors="backslashreplace")
+    return text.replace("\0", "\\x00")
 
 
 def exact_sum(points: Sequence[str]) -> Decimal:

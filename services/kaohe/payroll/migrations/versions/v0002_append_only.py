@@ -51,9 +51,10 @@ def _guard_sqlite() -> None:
             )
         # INSERT OR REPLACE deletes the old row without firing the trigger above, so the first row has to win here.
         same = " AND ".join(f"{column} = NEW.{column}" for column in key)
+        there = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608 (names from the table above)
         op.execute(
             f"CREATE TRIGGER {table}_first_wins BEFORE INSERT ON {table} "
-            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same}) BEGIN SELECT RAISE(IGNORE); END"
+            f"WHEN {there} BEGIN SELECT RAISE(IGNORE); END"
         )
 
 
