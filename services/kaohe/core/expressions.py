@@ -70,27 +70,37 @@ Scope = Mapping[str, ExprType]
 
 
 class Name(msgspec.Struct, frozen=True):
+    """A name of the scope, with what it stands for."""
+
     name: str
     type: ExprType
     column: int
 
 
 class Number(msgspec.Struct, frozen=True):
+    """A number literal, exact."""
+
     value: Fraction
     column: int
 
 
 class Text(msgspec.Struct, frozen=True):
+    """A text literal, its escapes resolved."""
+
     value: str
     column: int
 
 
 class Truth(msgspec.Struct, frozen=True):
+    """``true`` or ``false``."""
+
     value: bool
     column: int
 
 
 class Not(msgspec.Struct, frozen=True):
+    """``!`` before a condition."""
+
     operand: Expr
     column: int
 
@@ -104,6 +114,8 @@ class Junction(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
+    """A name compared with a literal or with another name; the name stands on the left."""
+
     op: CompareOp
     left: Name
     right: Name | Number | Text | Truth
@@ -111,6 +123,8 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Membership(msgspec.Struct, frozen=True):
+    """``name in [...]``."""
+
     subject: Name
     choices: tuple[Number | Text, ...]
     column: int
@@ -124,6 +138,8 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class Arithmetic(msgspec.Struct, frozen=True):
+    """``+ - * /`` over numbers, in an amount."""
+
     op: Literal["+", "-", "*", "/"]
     left: Expr
     right: Expr
@@ -132,6 +148,8 @@ class Arithmetic(msgspec.Struct, frozen=True):
 
 
 class Minus(msgspec.Struct, frozen=True):
+    """A minus sign before a number that is no literal, in an amount."""
+
     operand: Expr
     type: ExprType
     column: int
@@ -309,10 +327,12 @@ def _column(node: Tree[Token] | Token) -> int:
     return (start or 0) + 1
 
 
-_TRANSPARENT: Final = frozenset(
-    ("expr", "conditionalor", "conditionaland", "relation", "addition", "multiplication")
-    + ("unary", "member", "primary", "paren_expr")
-)
+# fmt: off
+_TRANSPARENT: Final = frozenset({
+    "expr", "conditionalor", "conditionaland", "relation", "addition", "multiplication",
+    "unary", "member", "primary", "paren_expr",
+})
+# fmt: on
 
 
 def _strip(tree: Tree[Token]) -> Tree[Token]:
@@ -336,10 +356,28 @@ _ARITHMETIC: Final[Mapping[str, Literal["+", "-", "*", "/"]]] = {
     "addition_add": "+", "addition_sub": "-", "multiplication_mul": "*", "multiplication_div": "/",
 }  # fmt: skip
 _MACROS: Final = frozenset({"all", "exists", "exists_one", "map", "filter"})
-_TIMES: Final = frozenset(
-    ("timestamp", "duration", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear")
-    + ("getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds")
-)
+# fmt: off
+_TIMES: Final = frozenset({
+    "timestamp", "duration", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear",
+    "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds",
+})
+# fmt: on
+_NOT_A_VALUE: Final = ("a condition stands where a value should be", "write a name, a number or a text")
+_NO_OBJECTS: Final = ("maps and objects are not in the language", "write names and literals")
+_NO_LEADING_DOT: Final = ("a name does not begin with a dot", "leave the dot out")
+_REFUSED: Final[Mapping[str, tuple[str, str]]] = {
+    "relation": _NOT_A_VALUE,
+    "conditionalor": _NOT_A_VALUE,
+    "conditionaland": _NOT_A_VALUE,
+    "unary": _NOT_A_VALUE,
+    "list_lit": ("a list stands only to the right of in", 'write name in ["a", "b"]'),
+    "member_index": ("indexing with [ ] is not in the language", "facts are flat: write the name itself"),
+    "map_lit": _NO_OBJECTS,
+    "member_object": _NO_OBJECTS,
+    "dot_ident": _NO_LEADING_DOT,
+    "dot_ident_arg": _NO_LEADING_DOT,
+}
+"""What the grammar knows and the language does not: what is wrong and what would be right."""
 
 
 class _Reader:
@@ -484,29 +522,10 @@ class _Reader:
                 raise ExpressionError(
                     column, "a choice with ? and : is not in the language", "write one rule for each case"
                 )
-            case "relation" | "conditionalor" | "conditionaland" | "unary":
-                raise ExpressionError(
-                    column, "a condition stands where a value should be", "write a name, a number or a text"
-                )
-            case "list_lit":
-                raise ExpressionError(
-                    column, "a list stands only to the right of in", 'write name in ["a", "b"]'
-                )
-            case "member_index":
-                raise ExpressionError(
-                    column,
-                    "indexing with [ ] is not in the language",
-                    "facts are flat: write the name itself",
-                )
-            case "map_lit" | "member_object":
-                raise ExpressionError(
-                    column, "maps and objects are not in the language", "write names and literals"
-                )
-            case "dot_ident" | "dot_ident_arg":
-                raise ExpressionError(column, "a name does not begin with a dot", "leave the dot out")
-        raise ExpressionError(
-            column, "this part of CEL is not in the language", "write names, literals and comparisons"
+        wrong, right = _REFUSED.get(
+            str(tree.data), ("this part of CEL is not in the language", "write a name")
         )
+        raise ExpressionError(column, wrong, right)
 
     def _operator_column(self, operator: str, right: Tree[Token]) -> int:
         """Where the operator before ``right`` stands; the grammar does not keep it."""
@@ -642,10 +661,8 @@ def _arithmetic_type(op: str, left: Expr, right: Expr, column: int) -> ExprType:
                 f"make both sides {one.unit}",
             )
         return ExprType("number", one.unit or other.unit, (), optional)
-    if not other.unit:
-        unit = one.unit
-    else:
-        unit = other.unit if op == "*" and not one.unit else ""
+    multiplied = other.unit if op == "*" and not one.unit else ""
+    unit = multiplied if other.unit else one.unit
     return ExprType("number", unit, (), optional)
 
 
@@ -824,9 +841,8 @@ def compare(op: CompareOp, one: bool | str | Fraction, other: bool | str | Fract
         return one == other
     if op == "!=":
         return one != other
-    assert isinstance(one, Fraction) and isinstance(other, Fraction), (
-        "the checker lets only numbers be ordered"
-    )
+    assert isinstance(one, Fraction), "the checker lets only numbers be ordered"
+    assert isinstance(other, Fraction), "the checker lets only numbers be ordered"
     match op:
         case "<":
             return one < other
