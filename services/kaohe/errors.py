@@ -97,3 +97,7 @@ class ParameterError(KaoheError):
 
 class MatcherError(KaoheError):
     """Rules or a fact that the rule engine cannot carry, or an engine that did not answer as it must."""
+
+
+class StateError(KaoheError):
+    """Stored or reported state does not fit this worker: a gap in reports, another partition count, a broken key."""

@@ -76,7 +76,7 @@ class Layout:
                 self.reads[pack.key, metric.name] = (sides[0], sides[1])
         self.by_source: dict[str, list[tuple[Term, Pack, int, set[str]]]] = defaultdict(list)
         for entry in self._terms.values():
-            self.by_source[entry[0].source].append(entry)
+            self.by_source[_source(entry[1], entry[0])].append(entry)
 
     def _slot(self, pack: Pack, term: Term, metric: Metric, counters: dict[str, int]) -> int:
         key = _term_key(pack, term)
@@ -98,11 +98,16 @@ class Layout:
         return {slot: key for key, slot in self.slots.items()}
 
 
+def _source(pack: Pack, term: Term) -> str:
+    """What calls the counting: a deadline is its pack's own."""
+    if term.source.startswith("deadline/"):
+        return f"deadline/{pack.name}/{term.source[len('deadline/') :]}"
+    return term.source
+
+
 def _term_key(pack: Pack, term: Term) -> str:
     """A short hash of what the term adds up, the same in every process and version that means the same."""
-    meaning = [term.how, term.source, term.field]
-    if term.source.startswith("deadline/"):
-        meaning.append(pack.name)
+    meaning = [term.how, _source(pack, term), term.field]
     if term.where is not None:
         meaning.append(repr(term.where))
         for name in sorted(names(term.where)):
@@ -189,7 +194,8 @@ TIME_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_
 
 
 def _unit_factor(unit: str) -> Fraction:
-    return Fraction(TIME_UNITS_MS.get(unit, 1))
+    """From a parameter's unit to the unit of event fields: milliseconds, and hundredths of a point for scores."""
+    return Fraction(100 if unit == "score" else TIME_UNITS_MS.get(unit, 1))
 
 
 def _dated(parameter: Parameter, pack: Pack, scale: Fraction) -> str:

@@ -97,11 +97,16 @@ class Moment:
 Reader = Callable[[Moment], Fact]
 
 
-def metric_of(pack: Pack, name: str) -> tuple[Metric, str, bool]:
-    """The metric, window and whether its base (denominator) is meant, of a name such as ``satisfaction.month.base``."""
+ASPECTS = ("", "base", "vs_baseline", "vs_previous")
+"""What may follow a metric and its window: nothing (the value), its denominator, or its relative change."""
+
+
+def metric_of(pack: Pack, name: str) -> tuple[Metric, str, str]:
+    """Metric, window and aspect of a name such as ``satisfaction.month.base`` or ``complaints.month.vs_baseline``."""
     parts = name.split(".")
-    base = parts[-1] == "base" and len(parts) == 3
-    return pack.metrics[parts[0]], parts[1], base
+    aspect = parts[2] if len(parts) == 3 else ""
+    assert aspect in ASPECTS, name
+    return pack.metrics[parts[0]], parts[1], aspect
 
 
 def reader(layout: Layout, pack: Pack, name: str) -> Reader:
@@ -110,17 +115,35 @@ def reader(layout: Layout, pack: Pack, name: str) -> Reader:
     if head == "p":
         return _parameter_reader(pack.parameters[rest])
     if head == "event":
-        return lambda moment: _plain(getattr(moment.event, rest))
+        return _event_reader(rest)
     if head == "deadline":
         assert rest == "late_ms", name
         return lambda moment: Fraction(moment.late_ms)
     if head == "roster":
         index = ("team", "site", "position").index(rest)
         return lambda moment: moment.roster[index]
-    metric, window, base = metric_of(pack, name)
-    if base:
+    metric, window, aspect = metric_of(pack, name)
+    if aspect == "base":
         return lambda moment: _base(reading_of(layout, pack, metric, window, moment))
+    if aspect:
+        return lambda moment: _change(layout, pack, metric, window, aspect, moment)
     return lambda moment: _value(reading_of(layout, pack, metric, window, moment))
+
+
+def _event_reader(field: str) -> Reader:
+    if field == "score":
+        return lambda moment: Fraction(moment.event.score, 100)
+    return lambda moment: _plain(getattr(moment.event, field))
+
+
+def _change(layout: Layout, pack: Pack, metric: Metric, window: str, aspect: str, moment: Moment) -> Fact:
+    """The value relative to the baseline month or the previous month: value / reference - 1."""
+    now = _value(reading_of(layout, pack, metric, window, moment))
+    reference_window = "baseline_month" if aspect == "vs_baseline" else "previous_month"
+    reference = _value(reading_of(layout, pack, metric, reference_window, moment))
+    if not isinstance(now, Fraction) or not isinstance(reference, Fraction) or reference <= 0:
+        return None
+    return now / reference - 1
 
 
 def reading_of(layout: Layout, pack: Pack, metric: Metric, window: str, moment: Moment) -> Reading | None:
@@ -210,12 +233,15 @@ def used_fact(layout: Layout, pack: Pack, name: str, moment: Moment) -> UsedFact
     head = name.partition(".")[0]
     if head in ("event", "deadline", "roster"):
         return UsedFact(value=fact_text(reader(layout, pack, name)(moment)), unit="ms" if name.endswith("_ms") else "")
-    metric, window, base = metric_of(pack, name)
-    reading = reading_of(layout, pack, metric, window, moment)
+    metric, window, aspect = metric_of(pack, name)
     formula = formula_text(pack, metric, moment.day)
+    if aspect.startswith("vs_"):
+        change = _change(layout, pack, metric, window, aspect, moment)
+        return UsedFact(value=fact_text(change), unit="ratio", formula=f"{formula}, relative to the {aspect[3:]} month")
+    reading = reading_of(layout, pack, metric, window, moment)
     if reading is None:
         return UsedFact(value=None, unit=metric.unit, formula=formula)
-    if base:
+    if aspect == "base":
         return UsedFact(value=fact_text(_base(reading)), unit="count", formula=formula)
     return UsedFact(
         value=fact_text(reading.value),

@@ -101,16 +101,18 @@ class Series:
             found = self.cells[bucket] = defaultdict(int)
         return found
 
-    def fold(self, now_ms: int) -> bool:
-        """Fold every cell whose bucket is over at ``now_ms``; whether there was any."""
+    def fold(self, now_ms: int) -> set[Period]:
+        """Fold every cell whose bucket is over at ``now_ms``; the periods that changed."""
         over = sorted(bucket for bucket in self.cells if (bucket + 1) * self.bucket_ms <= now_ms)
+        changed: set[Period] = set()
         for bucket in over:
-            self.add(bucket * self.bucket_ms, self.cells.pop(bucket), now_ms)
-        return bool(over)
+            changed.update(self.add(bucket * self.bucket_ms, self.cells.pop(bucket), now_ms))
+        return changed
 
-    def add(self, start_ms: int, cell: Cell, now_ms: int) -> None:
-        """Put a finished cell into periods, rolling windows and total."""
-        for period in self.calendar.periods(start_ms):
+    def add(self, start_ms: int, cell: Cell, now_ms: int) -> tuple[Period, ...]:
+        """Put a finished cell into periods, rolling windows and total; the periods that changed."""
+        periods = self.calendar.periods(start_ms)
+        for period in periods:
             counts = self.periods.get(period)
             if counts is None:
                 counts = self.periods[period] = {}
@@ -120,6 +122,7 @@ class Series:
         for rolling in self.rolling.values():
             if start_ms >= now_ms - rolling.span_ms:
                 rolling.add(start_ms, cell)
+        return periods
 
     def expire(self, now_ms: int) -> None:
         """Let old cells leave the rolling windows."""

@@ -1,0 +1,136 @@
+"""Things that must follow within a time: what is open, what is due next, what became of it.
+
+Theory of operation. An event opens an item; another one meets it, or takes it back; or the log's clock passes its due
+time and it is *missed*, although no event comes. An event may arrive before the one that should have opened its item,
+or after the item was missed although it happened in time: both are put right, so that the order in which independent
+events arrive does not matter.
+
+An item is kept until ``KEPT_MS`` after it ended, or ``ABANDONED_MS`` after it was missed, and there are at most
+``MAX_ITEMS``. The queue of due times is not part of the state: it is made anew from the items.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from kaohe.core.calendars import DAY_MS
+from kaohe.errors import EventError
+
+KEPT_MS = 7 * DAY_MS
+ABANDONED_MS = 400 * DAY_MS
+MAX_ITEMS = 500_000
+
+ItemState = Literal["early_met", "early_cancelled", "open", "met", "missed", "late", "cancelled", "cancelled_late"]
+
+
+class Item(msgspec.Struct):
+    """One thing that must follow. ``closed_ms`` is when it was met or taken back; ``evidence`` the ids so far."""
+
+    deadline: str
+    subject: str
+    key: str
+    state: ItemState
+    queue: str
+    team: str
+    site: str
+    opened_ms: int
+    due_ms: int
+    closed_ms: int
+    opening: bytes
+    evidence: list[str]
+
+    @property
+    def id(self) -> tuple[str, str, str]:
+        """Deadline, subject and key."""
+        return self.deadline, self.subject, self.key
+
+
+ItemId = tuple[str, str, str]
+
+
+class Deadlines:
+    """All items of one partition."""
+
+    def __init__(self) -> None:
+        self.items: dict[ItemId, Item] = {}
+        self.touched: set[ItemId] = set()
+        self.dropped: list[ItemId] = []
+        self._due: list[tuple[int, ItemId]] = []
+        self._ends: list[tuple[int, ItemId]] = []
+
+    def get(self, deadline: str, subject: str, key: str) -> Item | None:
+        """The item, or None."""
+        return self.items.get((deadline, subject, key))
+
+    def add(self, item: Item) -> None:
+        """Add a new item; EventError when there are too many."""
+        if len(self.items) >= MAX_ITEMS and item.id not in self.items:
+            raise EventError("too_many_open", f"more than {MAX_ITEMS} items with a deadline are open in this partition")
+        self.items[item.id] = item
+        self._queue(item)
+        self.touched.add(item.id)
+
+    def changed(self, item: Item) -> None:
+        """Note that an item changed."""
+        self._queue(item)
+        self.touched.add(item.id)
+
+    def _queue(self, item: Item) -> None:
+        if item.state == "open":
+            heapq.heappush(self._due, (item.due_ms, item.id))
+        heapq.heappush(self._ends, (self._end_ms(item), item.id))
+
+    @staticmethod
+    def _end_ms(item: Item) -> int:
+        if item.state in ("open", "missed"):
+            return item.due_ms + ABANDONED_MS
+        return item.closed_ms + KEPT_MS
+
+    def next_ms(self) -> int | None:
+        """The earliest moment at which an item is missed or forgotten: just after its due time."""
+        self._skim()
+        found = [heap[0][0] + 1 for heap in (self._due, self._ends) if heap]
+        return min(found) if found else None
+
+    def _skim(self) -> None:
+        while self._due:
+            due_ms, key = self._due[0]
+            item = self.items.get(key)
+            if item is not None and item.state == "open" and item.due_ms == due_ms:
+                break
+            heapq.heappop(self._due)
+        while self._ends:
+            end_ms, key = self._ends[0]
+            item = self.items.get(key)
+            if item is not None and self._end_ms(item) == end_ms:
+                break
+            heapq.heappop(self._ends)
+
+    def missed_before(self, now_ms: int) -> Iterator[Item]:
+        """The items whose due time has passed, in order of due time; each is now missed. Old ones are forgotten."""
+        self._skim()
+        while self._due and self._due[0][0] < now_ms:
+            item = self.items[heapq.heappop(self._due)[1]]
+            item.state = "missed"
+            self.changed(item)
+            yield item
+            self._skim()
+        while self._ends and self._ends[0][0] < now_ms:
+            key = heapq.heappop(self._ends)[1]
+            del self.items[key]
+            self.touched.discard(key)
+            self.dropped.append(key)
+            self._skim()
+
+    def restore(self, item: Item) -> None:
+        """Put a stored item back."""
+        self.items[item.id] = item
+        self._queue(item)
+
+
+ITEM_ENCODER = msgspec.msgpack.Encoder()
+ITEM_DECODER = msgspec.msgpack.Decoder(Item)

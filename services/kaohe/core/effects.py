@@ -1,0 +1,161 @@
+"""What a rule that fired does: points with their arithmetic, words, and the decision that carries them.
+
+Everything is exact: points are fractions that end within nine decimals, and each line of the arithmetic is kept, so
+that anyone can follow an amount from the facts to the last digit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+
+import msgspec
+
+from kaohe.core.expressions import Expr, evaluate, names
+from kaohe.core.facts import Fact, Moment, fact_text, number_text, reader, used_fact, used_parameter
+from kaohe.core.counting import Layout
+from kaohe.core.model import Amount, Effect, Pack, Rule
+from kaohe.decisions import Step, UsedFact, UsedParameter, Words
+
+
+class Worked(msgspec.Struct, frozen=True):
+    """An amount that was worked out: points (already signed) and how."""
+
+    points: Fraction
+    steps: tuple[Step, ...]
+
+
+NOTHING = Worked(Fraction(0), ())
+
+
+def work_out(layout: Layout, pack: Pack, effect: Effect, moment: Moment) -> Worked:
+    """The points of a deduct or award effect. An amount with an unknown input is nothing."""
+    amount = effect.amount
+    assert amount is not None, effect.kind
+    if amount.table:
+        return _from_table(layout, pack, amount, moment)
+    sign = -1 if effect.kind == "deduct" else 1
+    values = _values(layout, pack, _expressions(amount), moment)
+    each = _number(amount.points, values)
+    if each is None:
+        return NOTHING
+    if amount.per is None:
+        points = sign * each
+        return Worked(points, (Step("points", number_text(each), number_text(points)),))
+    per, limit, of = _number(amount.per, values), _number(amount.limit, values), _number(amount.of, values)
+    if per is None or limit is None or of is None or per <= 0:
+        return NOTHING
+    over = of - limit if amount.direction == "over" else limit - of
+    count = max(0, over // per)
+    first, second = (of, limit) if amount.direction == "over" else (limit, of)
+    lines = [
+        Step("steps", f"floor(({number_text(first)} - {number_text(second)}) / {number_text(per)})", str(over // per)),
+        Step("points", f"{count} * {number_text(each)}", number_text(count * each)),
+    ]
+    total = count * each
+    cap = _number(amount.at_most, values) if amount.at_most is not None else None
+    if cap is not None and total > cap:
+        lines.append(Step("at most", f"min({number_text(total)}, {number_text(cap)})", number_text(cap)))
+        total = cap
+    return Worked(sign * total, tuple(lines))
+
+
+def _from_table(layout: Layout, pack: Pack, amount: Amount, moment: Moment) -> Worked:
+    word = str(reader(layout, pack, amount.by)(moment))
+    table = pack.parameters[amount.table].value_at(moment.day)
+    assert isinstance(table, dict), amount.table
+    points = table.get(word, table.get("*", Fraction(0)))
+    return Worked(points, (Step("points", f"{amount.table}[{word}]", number_text(points)),))
+
+
+def _expressions(amount: Amount) -> list[Expr]:
+    found = (amount.points, amount.per, amount.limit, amount.of, amount.at_most)
+    return [expr for expr in found if expr is not None]
+
+
+def _values(layout: Layout, pack: Pack, expressions: list[Expr], moment: Moment) -> dict[str, Fact]:
+    wanted = {name for expr in expressions for name in names(expr)}
+    return {name: reader(layout, pack, name)(moment) for name in sorted(wanted)}
+
+
+def _number(expr: Expr | None, values: Mapping[str, Fact]) -> Fraction | None:
+    assert expr is not None
+    found = evaluate(expr, values)
+    assert found is None or (isinstance(found, (int, Fraction)) and not isinstance(found, bool))
+    return None if found is None else Fraction(found)
+
+
+# --- what was used ----------------------------------------------------------------------------------------------------
+
+
+def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
+    """Every name that the condition and the effect's amount look at, sorted."""
+    wanted = set(names(rule.condition))
+    if effect.amount is not None:
+        for expr in _expressions(effect.amount):
+            wanted |= names(expr)
+        if effect.amount.by:
+            wanted.add(effect.amount.by)
+    if effect.clear is not None:
+        wanted |= names(effect.clear)
+    return tuple(sorted(wanted))
+
+
+def used(
+    layout: Layout, pack: Pack, rule: Rule, effect: Effect, moment: Moment
+) -> tuple[dict[str, UsedFact], dict[str, UsedParameter]]:
+    """The facts and the parameters that the decision rests on."""
+    facts: dict[str, UsedFact] = {}
+    parameters: dict[str, UsedParameter] = {}
+    for name in names_of(rule, effect):
+        if name.startswith("p."):
+            parameters[name[2:]] = used_parameter(pack.parameters[name[2:]], moment.day)
+        else:
+            facts[name] = used_fact(layout, pack, name, moment)
+    if effect.amount is not None and effect.amount.table:
+        word = fact_text(reader(layout, pack, effect.amount.by)(moment)) or ""
+        parameters[effect.amount.table] = used_parameter(pack.parameters[effect.amount.table], moment.day, word)
+    return facts, parameters
+
+
+_PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
+
+
+def explain(
+    rule: Rule,
+    worked: Worked,
+    facts: Mapping[str, UsedFact],
+    parameters: Mapping[str, UsedParameter],
+    frame: Mapping[str, str],
+) -> Words:
+    """The decision in one readable sentence in both languages.
+
+    ``frame`` has ``subject``, ``period`` and ``points``. A rule's own template may name these, any fact and any
+    parameter in braces; a rule without one gets its title with the facts and the arithmetic.
+    """
+    known = {name: fact.value if fact.value is not None else "no data" for name, fact in facts.items()}
+    known |= {f"p.{name}": parameter.value for name, parameter in parameters.items()}
+    known |= frame
+    sentences = []
+    for template, title in ((rule.explanation.en, rule.title.en), (rule.explanation.zh, rule.title.zh)):
+        if template:
+            sentences.append(_PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template))
+        else:
+            sentences.append(_default_sentence(title, worked, facts, parameters, frame))
+    return Words(en=sentences[0], zh=sentences[1])
+
+
+def _default_sentence(
+    title: str,
+    worked: Worked,
+    facts: Mapping[str, UsedFact],
+    parameters: Mapping[str, UsedParameter],
+    frame: Mapping[str, str],
+) -> str:
+    parts = [f"{name} = {fact.value if fact.value is not None else '?'}" for name, fact in facts.items()]
+    parts += [f"{name} = {parameter.value}" for name, parameter in parameters.items()]
+    lines = "; ".join(f"{step.what}: {step.calculation} = {step.result}" for step in worked.steps)
+    about = " ".join(part for part in (frame["subject"], frame["period"]) if part)
+    text = f"{title} ({about}): {', '.join(parts)}" if parts else f"{title} ({about})"
+    return f"{text}; {lines}" if lines else text

@@ -1,0 +1,739 @@
+"""The core of one partition: events in, decisions, alerts, grades, partial counts and rejects out.
+
+Theory of operation. A batch of records is applied in order. Each record is decoded, admitted (known type, plausible
+time, not seen before), counted by generated code into the agent's open cell and the joint cell of its queue, team and
+site, and, where rules or deadlines ask for its type, judged. Nothing else happens between ticks. A tick of the log's
+clock moves log time: deadlines that ran out are missed, agents' counts are folded and judged at five-minute
+boundaries, and what was counted for groups is reported to the group stage each minute, in numbered reports, so that a
+report that is sent twice counts once.
+
+The engine is pure: given the same records it gives the same outputs, whatever the batches, and a checkpoint taken
+between two batches holds everything a successor needs.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from kaohe.core.calendars import DAY_MS, Calendar, calendar, to_ms
+from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters, merge
+from kaohe.core.expressions import evaluate, names as names_in
+from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item
+from kaohe.core.facts import Moment, metric_windows, parameter_ms
+from kaohe.core.judge import RETENTION_MS, SEPARATOR, Cause, Judge, Stats
+from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values
+from kaohe.core.model import Deadline, Pack, Rule
+from kaohe.core.records import Output, Record
+from kaohe.core.rulesets import RuleSet
+from kaohe.core.series import pack_cell, unpack_cell
+from kaohe.core.subjects import RosterLine, Subject
+from kaohe.decisions import ENCODER, Reject
+from kaohe.errors import EventError
+from kaohe.events import DECODER, ENVELOPES, PAYLOADS, Envelope, RosterChanged, decode
+from kaohe.privacy import mask
+
+AGENT_BUCKET_MS = 300_000
+GROUP_BUCKET_MS = 60_000
+FUTURE_MS = 5_000
+"""An event this much ahead of the log's clock is from the future."""
+SEEN_MINUTES = 60
+"""How many minutes of log time an event's id is remembered."""
+MAX_SEEN = 1_000_000
+MAX_SUBJECTS = 200_000
+MAX_SHIFT_MS = 16 * 3_600_000
+"""A log-in without log-out ends by itself after this long."""
+GROUP_LEVELS = ("queue", "site", "team")
+AGENT_TRIGGERS = frozenset({"event", "deadline", "period", "watch"})
+SINGLE_TRIGGERS = frozenset({"event", "deadline"})
+STATES = {"agent.logged_in": "not_ready", "agent.ready": "ready", "agent.not_ready": "not_ready", "agent.logged_out": ""}
+
+
+class Zones(msgspec.Struct, frozen=True):
+    """Which time zone a site keeps; ``default`` for every other one."""
+
+    default: str
+    sites: dict[str, str] = {}
+
+    def of(self, site: str) -> Calendar:
+        """The calendar of a site."""
+        return calendar(self.sites.get(site, self.default))
+
+
+class StateTime(msgspec.Struct, frozen=True):
+    """A stretch of time in a state, in the form that counting functions read."""
+
+    ms: int
+
+
+class Plan:
+    """What an event type asks for: counting, evidence, rules, deadlines, something special."""
+
+    __slots__ = ("cancels", "count", "evidence", "has_customer", "meets", "more", "opens", "rules", "special", "tag")
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.count: CountFunction | None = None
+        self.evidence = False
+        self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
+        self.rules: list[RuleSet] = []
+        self.opens: list[tuple[Pack, Deadline]] = []
+        self.meets: list[tuple[Pack, Deadline]] = []
+        self.cancels: list[tuple[Pack, Deadline]] = []
+        self.special: Callable[[Envelope, int, Subject | None], None] | None = None
+        self.more = False
+
+    def settle(self) -> None:
+        """Note whether anything follows the counting."""
+        self.more = bool(self.evidence or self.rules or self.opens or self.meets or self.cancels or self.special)
+
+
+class StoredFrame(msgspec.Struct, array_like=True):
+    """What a partition remembers beside subjects, items and seen ids."""
+
+    now_ms: int | None
+    reported_ms: int
+    report: int
+    accrued_ms: int
+    joints: list[tuple[str, str, str, list[tuple[int, dict[str, Any]]]]]
+    chunks: dict[int, int]
+
+
+class Report(msgspec.Struct):
+    """What one partition counted for groups since its last report, up to a minute of log time.
+
+    ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name).
+    """
+
+    source: int
+    number: int
+    upto_ms: int
+    groups: list[tuple[str, str, int, dict[str, Any]]]
+
+
+_FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_FRAME_DECODER = msgspec.msgpack.Decoder(StoredFrame)
+REPORT_DECODER = msgspec.json.Decoder(Report)
+
+
+class PartitionEngine:
+    """The engine of one partition of ``kaohe.events``."""
+
+    def __init__(
+        self,
+        packs: Iterable[Pack],
+        *,
+        zones: Zones,
+        partition: int = 0,
+        group_partitions: int = 1,
+        topic: str = "kaohe.events",
+    ) -> None:
+        self.packs = tuple(packs)
+        self.zones = zones
+        self.partition = partition
+        self.group_partitions = group_partitions
+        self.topic = topic
+        self.layout = Layout(self.packs)
+        self.counters = compile_counters(self.layout)
+        by_key = {pack.key: pack for pack in self.packs}
+        spans = {level: () for level in GROUP_LEVELS} | {"agent": metric_windows(by_key, "agent")}
+        triggers = {level: SINGLE_TRIGGERS for level in GROUP_LEVELS} | {"agent": AGENT_TRIGGERS}
+        self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
+        self.deadlines = Deadlines()
+        self.now_ms: int | None = None
+        self.due_ms = 0
+        self.accrued_ms = 0
+        self.reported_ms = 0
+        self.report = 0
+        self.joints: dict[tuple[str, str, str], dict[int, Cell]] = {}
+        self.agents: dict[str, Subject] = {}
+        self.working: set[str] = set()
+        self.seen: set[tuple[str, str]] = set()
+        self.minutes: dict[int, list[tuple[str, str]]] = {}
+        self.minute: list[tuple[str, str]] = self.minutes.setdefault(0, [])
+        self.written: dict[int, int] = {}
+        self.chunks: dict[int, int] = {}
+        self.gone_chunks: list[str] = []
+        self.names = self.layout.names()
+        self.counts_states = any(source.startswith("state/") for source in self.counters)
+        self.plans = self._plan()
+        self.accept_ms = RETENTION_MS
+        self._tick_class = ENVELOPES["clock.tick"]
+        self._site = ""
+
+    @property
+    def stats(self) -> Stats:
+        """Counts since the engine began."""
+        return self.judge.stats
+
+    @property
+    def watermark_ms(self) -> int:
+        """The log's clock; 0 before the first tick."""
+        return self.now_ms or 0
+
+    def _calendar_of(self, level: str, name: str) -> Calendar:
+        return self.zones.of(name if level == "site" else self._site)
+
+    def _plan(self) -> dict[type, Plan]:
+        plans = {tag: Plan(tag) for tag in PAYLOADS}
+        for tag, plan in plans.items():
+            plan.count = self.counters.get(tag)
+            plan.rules = self.judge.book.event.get(tag, [])
+        for pack in self.packs:
+            for rule in pack.rules:
+                for tag in rule.evidence:
+                    plans[tag].evidence = True
+            for deadline in pack.deadlines.values():
+                plans[deadline.opens].opens.append((pack, deadline))
+                for tag in deadline.met_by:
+                    plans[tag].meets.append((pack, deadline))
+                for tag in deadline.cancelled_by:
+                    plans[tag].cancels.append((pack, deadline))
+        plans["roster.changed"].special = self._change_roster
+        plans["pack.activated"].special = self._activate
+        for tag in STATES:
+            plans[tag].special = self._change_state
+        for plan in plans.values():
+            plan.settle()
+        return {ENVELOPES[tag]: plan for tag, plan in plans.items()}
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def apply(self, records: Iterable[Record]) -> list[Output]:
+        """Apply records in the order of their offsets; what is to be sent, in order."""
+        decode_one, tick_class = DECODER.decode, self._tick_class
+        for record in records:
+            try:
+                event = decode_one(record.value)
+                if event.__class__ is tick_class:
+                    self.tick(to_ms(event.time))
+                else:
+                    self.take(event)
+            except (msgspec.ValidationError, msgspec.DecodeError):
+                self._reject_undecodable(record)
+            except EventError as error:
+                self._reject(record, error)
+        return self.judge.take_outputs()
+
+    def _reject_undecodable(self, record: Record) -> None:
+        try:
+            decode(record.value)
+        except EventError as error:
+            self._reject(record, error)
+
+    def _reject(self, record: Record, error: EventError) -> None:
+        rejects = self.stats.rejects
+        rejects[error.code] = rejects.get(error.code, 0) + 1
+        raw = base64.b64encode(mask(record.value)).decode()
+        reject = Reject(
+            code=error.code, reason=str(error), topic=self.topic, partition=self.partition, offset=record.offset, raw=raw
+        )
+        self.judge.out.append(Output("rejects", error.code.encode(), ENCODER.encode(reject)))
+
+    def take(self, event: Envelope) -> None:
+        """Admit, count and judge one event; EventError when it cannot be used."""
+        plan = self.plans[event.__class__]
+        time_ms = round(event.time.timestamp() * 1000)
+        now_ms = self.now_ms
+        if now_ms is not None and (time_ms > now_ms + FUTURE_MS or time_ms < now_ms - 60_000):
+            self._check_time(time_ms, now_ms)
+        key = (event.source, event.id)
+        if key in self.seen:
+            self.stats.duplicates += 1
+            return
+        data = event.data
+        if plan.has_customer and data.customer and not (18 <= len(data.customer) <= 66 and data.customer[:2] == "c-"):
+            raise EventError("clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)")
+        name = data.agent
+        team, site = data.team, data.site
+        agent = None
+        if name:
+            agent = self.agents.get(name)
+            if agent is None or name != event.subject:
+                agent = self._new_agent(event, name, time_ms)
+            if not team or not site:
+                if time_ms >= agent.roster_from_ms:
+                    team, site = team or agent.team, site or agent.site
+                else:
+                    found = agent.roster_at(time_ms)
+                    team, site = team or found[0], site or found[1]
+        self.seen.add(key)
+        self.minute.append(key)
+        events = self.stats.events
+        events[plan.tag] = events.get(plan.tag, 0) + 1
+        if plan.count is not None:
+            cell = None
+            if agent is not None:
+                cell = agent.series.cells.get(time_ms // AGENT_BUCKET_MS)
+                if cell is None:
+                    cell = self._open_cell(agent, time_ms)
+            joint = self.joints.get((data.queue, team, site))
+            group = joint.get(time_ms // GROUP_BUCKET_MS) if joint is not None else None
+            if group is None:
+                group = self._open_joint((data.queue, team, site), time_ms)
+            plan.count(data, time_ms, cell, group, 1)
+        if plan.more:
+            self._follow(plan, event, time_ms, agent, team, site)
+
+    def _check_time(self, time_ms: int, now_ms: int) -> None:
+        if time_ms > now_ms + FUTURE_MS:
+            raise EventError(
+                "future", f"the event is {(time_ms - now_ms) // 1000} s ahead of the log's clock; {FUTURE_MS // 1000} s are allowed"
+            )
+        if time_ms < now_ms - self.accept_ms:
+            days = self.accept_ms // DAY_MS
+            raise EventError("too_late", f"the event is more than {days} days late; its period is closed for good")
+        self.stats.late += 1
+
+    def _new_agent(self, event: Envelope, name: str, time_ms: int) -> Subject:
+        if name != event.subject:
+            raise EventError("agent_not_subject", "$.data.agent must equal $.subject, which decides the partition")
+        if SEPARATOR in name:
+            raise EventError("invalid", "$.data.agent contains a control character")
+        if len(self.agents) >= MAX_SUBJECTS:
+            raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} agents in one partition")
+        self._site = event.data.site
+        agent = self.agents[name] = self.judge.subject("agent", name, time_ms)
+        self.judge.touched.add(agent.key)
+        return agent
+
+    def _open_cell(self, agent: Subject, time_ms: int) -> Cell:
+        self.judge.open.add(agent.key)
+        return agent.series.cell(time_ms)
+
+    def _open_joint(self, key: tuple[str, str, str], time_ms: int) -> Cell:
+        if any(SEPARATOR in part for part in key):
+            raise EventError("invalid", "$.data names a queue, team or site with a control character")
+        cells = self.joints.get(key)
+        if cells is None:
+            if len(self.joints) >= MAX_SUBJECTS:
+                raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} groups in one partition")
+            cells = self.joints[key] = {}
+        cell: Cell = cells.setdefault(time_ms // GROUP_BUCKET_MS, defaultdict(int))
+        return cell
+
+    # --- what follows the counting ------------------------------------------------------------------------------------
+
+    def _follow(
+        self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None, team: str, site: str
+    ) -> None:
+        data = event.data
+        if plan.special is not None:
+            plan.special(event, time_ms, agent)
+        if plan.evidence and agent is not None:
+            month = agent.series.calendar.containing("month", time_ms).label
+            agent.see(plan.tag, month, event.id)
+            self.judge.touched.add(agent.key)
+        names = {"agent": data.agent, "queue": data.queue, "team": team, "site": site}
+        for rules in plan.rules:
+            self._judge_single(rules, event, time_ms, names)
+        for pack, deadline in plan.opens:
+            self._open_item(pack, deadline, event, time_ms, names)
+        for pack, deadline in plan.meets:
+            self._end_item(pack, deadline, event, time_ms, names, met=True)
+        for pack, deadline in plan.cancels:
+            self._end_item(pack, deadline, event, time_ms, names, met=False)
+
+    def _subject(self, names: Mapping[str, str], level: str, time_ms: int) -> Subject | None:
+        name = names[level]
+        if not name:
+            return None
+        self._site = names["site"]
+        return self.judge.subject(level, name, time_ms)
+
+    def _judge_single(self, rules: RuleSet, event: Envelope, time_ms: int, names: Mapping[str, str]) -> None:
+        subject = self._subject(names, rules.level, time_ms)
+        if subject is None:
+            return
+        data = event.data
+        moment = Moment(
+            subject.series, subject.roster_at(time_ms), time_ms,
+            day=subject.series.calendar.day(time_ms), event=data, open_cells=True,
+        )  # fmt: skip
+
+        def cause_of(rule: Rule) -> Cause:
+            incident = getattr(data, rule.incident) if rule.incident else ""
+            return Cause(time_ms, str(incident or event.id), (event.id,))
+
+        self.judge.judge_event(subject, rules, moment, cause_of, max(time_ms, self.watermark_ms))
+
+    def _change_roster(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        data = event.data
+        assert isinstance(data, RosterChanged)
+        if agent is None:
+            raise EventError("invalid", "$.data.agent is missing: a roster line is about an agent")
+        agent.enrol(RosterLine(time_ms, data.team, data.site, data.position, list(data.packs)))
+        agent.series.calendar = self.zones.of(agent.site)
+        self.judge.touched.add(agent.key)
+
+    def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
+        data = event.data
+        if f"{data.pack}@{data.version}" not in self.judge.packs:
+            known = ", ".join(sorted(self.judge.packs))
+            raise EventError("unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}")
+        self.judge.active[data.pack] = data.version
+
+    # --- states of work -----------------------------------------------------------------------------------------------
+
+    def _change_state(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        if agent is None:
+            raise EventError("invalid", "$.data.agent is missing: a state is an agent's")
+        if agent.state and time_ms < agent.state_from_ms:
+            raise EventError("out_of_order_state", "a newer state of this agent is known already")
+        if agent.state:
+            end_ms = min(time_ms, agent.state_from_ms + MAX_SHIFT_MS)
+            if end_ms >= agent.state_since_ms:
+                self._spend(agent, agent.state, agent.state_since_ms, end_ms, 1)
+            else:
+                self._spend(agent, agent.state, end_ms, agent.state_since_ms, -1)
+        agent.state = STATES[self.plans[event.__class__].tag]
+        agent.state_from_ms = agent.state_since_ms = time_ms
+        if agent.state:
+            self.working.add(agent.name)
+        else:
+            self.working.discard(agent.name)
+        self.judge.touched.add(agent.key)
+
+    def _accrue(self, now_ms: int) -> None:
+        """Count the time that working agents spent in their states up to a boundary."""
+        for name in sorted(self.working):
+            agent = self.agents[name]
+            limit_ms = agent.state_from_ms + MAX_SHIFT_MS
+            end_ms = min(now_ms, limit_ms)
+            if end_ms > agent.state_since_ms:
+                self._spend(agent, agent.state, agent.state_since_ms, end_ms, 1)
+                agent.state_since_ms = end_ms
+            if now_ms >= limit_ms:
+                agent.state = ""
+                self.working.discard(name)
+            self.judge.touched.add(agent.key)
+
+    def _spend(self, agent: Subject, state: str, from_ms: int, to_ms: int, weight: int) -> None:
+        """Count a stretch of time, cut at the boundaries of buckets."""
+        counts = [self.counters[source] for source in (f"state/{state}", "state/logged_in") if source in self.counters]
+        if not counts:
+            return
+        while from_ms < to_ms:
+            cut_ms = min(to_ms, (from_ms // AGENT_BUCKET_MS + 1) * AGENT_BUCKET_MS)
+            team, site, _ = agent.roster_at(from_ms)
+            cell = self._open_cell(agent, from_ms)
+            group = self._open_joint(("", team, site), from_ms)
+            for count in counts:
+                count(StateTime(cut_ms - from_ms), from_ms, cell, group, weight)
+            from_ms = cut_ms
+
+    # --- deadlines ----------------------------------------------------------------------------------------------------
+
+    def _open_item(
+        self, pack: Pack, deadline: Deadline, event: Envelope, time_ms: int, names: Mapping[str, str]
+    ) -> None:
+        data = event.data
+        if self.judge.active[pack.name] != pack.version:
+            return
+        day = calendar(pack.zone).day(time_ms)
+        if day < pack.in_force_from or not self.deadline_applies(pack, deadline, data, time_ms):
+            return
+        due_ms = self._due(pack, deadline, data, time_ms)
+        name = f"{pack.name}/{deadline.name}"
+        key = str(getattr(data, deadline.key))
+        old = self.deadlines.get(name, event.subject, key)
+        item = Item(
+            deadline=name, subject=event.subject, key=key, state="open", queue=names["queue"], team=names["team"],
+            site=names["site"], opened_ms=time_ms, due_ms=due_ms, closed_ms=0, opening=msgspec.json.encode(data),
+            evidence=[event.id],
+        )  # fmt: skip
+        if old is not None and not old.state.startswith("early"):
+            return
+        self.deadlines.add(item)
+        self.due_ms = min(self.due_ms, due_ms + 1)
+        self._outcome(pack, deadline, item, "opened", time_ms)
+        if old is not None:
+            item.evidence += old.evidence
+            self._end(pack, deadline, item, old.closed_ms, met=old.state == "early_met")
+
+    @staticmethod
+    def deadline_applies(pack: Pack, deadline: Deadline, data: Any, time_ms: int) -> bool:
+        """Whether the opening event satisfies the deadline's own condition."""
+        if deadline.where is None:
+            return True
+        day = calendar(pack.zone).day(time_ms)
+        values: dict[str, Any] = {}
+        for name in names_in(deadline.where):
+            if name.startswith("p."):
+                values[name] = pack.parameters[name[2:]].value_at(day)
+            else:
+                values[name] = getattr(data, name[len("event.") :])
+        return bool(evaluate(deadline.where, values))
+
+    @staticmethod
+    def _due(pack: Pack, deadline: Deadline, data: Any, time_ms: int) -> int:
+        stated = getattr(data, deadline.due_field) if deadline.due_field else None
+        if stated is not None:
+            return to_ms(stated)
+        if not deadline.within:
+            raise EventError("invalid", f"$.data.{deadline.due_field} is missing: {deadline.name} has no other time limit")
+        word = str(getattr(data, deadline.by)) if deadline.by else "*"
+        day = calendar(pack.zone).day(time_ms)
+        return time_ms + parameter_ms(pack.parameters[deadline.within], day, word)
+
+    def _end_item(
+        self, pack: Pack, deadline: Deadline, event: Envelope, time_ms: int, names: Mapping[str, str], *, met: bool
+    ) -> None:
+        name = f"{pack.name}/{deadline.name}"
+        key = str(getattr(event.data, deadline.key))
+        item = self.deadlines.get(name, event.subject, key)
+        if item is None:
+            early = Item(
+                deadline=name, subject=event.subject, key=key, state="early_met" if met else "early_cancelled",
+                queue=names["queue"], team=names["team"], site=names["site"], opened_ms=time_ms, due_ms=time_ms,
+                closed_ms=time_ms, opening=b"", evidence=[event.id],
+            )  # fmt: skip
+            self.deadlines.add(early)
+            return
+        if item.state in ("open", "missed"):
+            item.evidence.append(event.id)
+            self._end(pack, deadline, item, time_ms, met=met)
+
+    def _end(self, pack: Pack, deadline: Deadline, item: Item, time_ms: int, *, met: bool) -> None:
+        """An open or missed item is met or taken back at ``time_ms``."""
+        in_time = time_ms <= item.due_ms
+        was_missed = item.state == "missed"
+        item.closed_ms = time_ms
+        if was_missed and in_time:
+            self._outcome(pack, deadline, item, "missed", item.due_ms, weight=-1)
+        if in_time:
+            item.state = "met" if met else "cancelled"
+        else:
+            if not was_missed:
+                self._miss(pack, deadline, item)
+                was_missed = True
+            item.state = "late" if met else "cancelled_late"
+        self.deadlines.changed(item)
+        self._outcome(pack, deadline, item, item.state, time_ms)
+        if was_missed:
+            self._judge_item(pack, deadline, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms)
+        self._judge_item(pack, deadline, item, item.state, after="judge", at_ms=time_ms)
+
+    def _miss(self, pack: Pack, deadline: Deadline, item: Item) -> None:
+        item.state = "missed"
+        self._outcome(pack, deadline, item, "missed", item.due_ms)
+        self._judge_item(pack, deadline, item, "missed", after="judge", at_ms=item.due_ms)
+
+    def _outcome(self, pack: Pack, deadline: Deadline, item: Item, outcome: str, at_ms: int, weight: int = 1) -> None:
+        """Count what became of an item, at the moment at which it was decided."""
+        count = self.counters.get(f"deadline/{pack.name}/{deadline.name}/{outcome}")
+        if count is None:
+            return
+        opening = self._opening(deadline, item)
+        cell = None
+        if opening.agent:
+            cell = self._open_cell(self.agents[opening.agent], at_ms)
+        count(opening, at_ms, cell, self._open_joint((item.queue, item.team, item.site), at_ms), weight)
+
+    @staticmethod
+    def _opening(deadline: Deadline, item: Item) -> Any:
+        return msgspec.json.decode(item.opening, type=PAYLOADS[deadline.opens])
+
+    def _judge_item(
+        self, pack: Pack, deadline: Deadline, item: Item, outcome: str, *, after: str, at_ms: int
+    ) -> None:
+        opening = None
+        for rules in self.judge.book.deadline.get(f"{pack.name}/{deadline.name}/{outcome}", []):
+            if rules.pack is not pack:
+                continue
+            opening = opening or self._opening(deadline, item)
+            names = {"agent": opening.agent, "queue": item.queue, "team": item.team, "site": item.site}
+            subject = self._subject(names, rules.level, item.opened_ms)
+            if subject is None:
+                continue
+            moment = Moment(
+                subject.series, subject.roster_at(at_ms), at_ms, day=subject.series.calendar.day(item.due_ms),
+                event=opening, late_ms=max(0, at_ms - item.due_ms), open_cells=True,
+            )  # fmt: skip
+            cause = Cause(item.due_ms if outcome == "missed" else at_ms, item.key, tuple(item.evidence))
+            now_ms = max(at_ms, self.watermark_ms)
+            if after == "judge":
+                self.judge.judge_event(subject, rules, moment, lambda _rule, cause=cause: cause, now_ms)
+            else:
+                self.judge.resolve_incident(subject, rules, moment, cause)
+                if after == "take_back":
+                    self.judge.take_back(subject, rules, moment, cause, now_ms)
+
+    # --- log time -----------------------------------------------------------------------------------------------------
+
+    def tick(self, time_ms: int) -> None:
+        """Move the log's clock. A tick that is not ahead of it changes nothing."""
+        now_ms = self.now_ms
+        if now_ms is not None and time_ms <= now_ms:
+            return
+        if now_ms is None:
+            self._begin(time_ms)
+        if time_ms >= self.due_ms:
+            self._advance(time_ms)
+        if now_ms is None or time_ms // 60_000 != now_ms // 60_000:
+            self._turn_minute(time_ms // 60_000)
+        self.now_ms = time_ms
+
+    def _begin(self, time_ms: int) -> None:
+        self.judge.start(time_ms)
+        self.reported_ms = time_ms // GROUP_BUCKET_MS * GROUP_BUCKET_MS
+        self.accrued_ms = time_ms // AGENT_BUCKET_MS * AGENT_BUCKET_MS
+
+    def _advance(self, time_ms: int) -> None:
+        """Do everything that falls due up to ``time_ms``, in order."""
+        while True:
+            due_ms = self._next_ms()
+            if due_ms > time_ms:
+                break
+            self._run(due_ms)
+        grid_ms = time_ms // GROUP_BUCKET_MS * GROUP_BUCKET_MS
+        if grid_ms > self.reported_ms:
+            self._report(grid_ms)
+        self.judge.settle(time_ms)
+        self.accrued_ms = max(self.accrued_ms, time_ms // AGENT_BUCKET_MS * AGENT_BUCKET_MS)
+        self.due_ms = min(self._next_ms(), self.reported_ms + GROUP_BUCKET_MS)
+
+    def _next_ms(self) -> int:
+        """The next moment at which something is due."""
+        found = [due for due in (self.deadlines.next_ms(), self.judge.due_ms()) if due is not None]
+        if self.working:
+            found.append(self.accrued_ms + AGENT_BUCKET_MS)
+        if any(self.joints.values()):
+            found.append(self.reported_ms + GROUP_BUCKET_MS)
+        return min(found) if found else (1 << 62)
+
+    def _run(self, now_ms: int) -> None:
+        for item in self.deadlines.missed_before(now_ms):
+            pack, deadline = self._deadline_of(item)
+            if deadline is not None and pack is not None:
+                self._miss(pack, deadline, item)
+        if now_ms % AGENT_BUCKET_MS == 0 and now_ms > self.accrued_ms:
+            self._accrue(now_ms)
+            self.accrued_ms = now_ms
+        if now_ms % GROUP_BUCKET_MS == 0 and now_ms > self.reported_ms:
+            self._report(now_ms)
+        if self.judge.grid_ms is not None and now_ms > self.judge.grid_ms and (self.judge.due_ms() or 0) <= now_ms:
+            self.judge.run(now_ms)
+
+    def _deadline_of(self, item: Item) -> tuple[Pack | None, Deadline | None]:
+        pack_name, _, name = item.deadline.partition("/")
+        pack = self.judge.packs.get(f"{pack_name}@{self.judge.active.get(pack_name, '')}")
+        return pack, pack.deadlines.get(name) if pack else None
+
+    def _report(self, upto_ms: int) -> None:
+        """Tell the group stage what was counted for groups in the minutes before ``upto_ms``."""
+        groups: dict[tuple[str, str, int], Cell] = {}
+        for (queue, team, site), cells in self.joints.items():
+            for bucket in sorted(bucket for bucket in cells if (bucket + 1) * GROUP_BUCKET_MS <= upto_ms):
+                cell = cells.pop(bucket)
+                for level, name in (("queue", queue), ("team", team), ("site", site or "all")):
+                    if name:
+                        merge(groups.setdefault((level, name, bucket * GROUP_BUCKET_MS), {}), cell)
+        for key in [key for key, cells in self.joints.items() if not cells]:
+            del self.joints[key]
+        self.report += 1
+        self.reported_ms = upto_ms
+        shares: list[list[tuple[str, str, int, dict[str, Any]]]] = [[] for _ in range(self.group_partitions)]
+        for (level, name, start_ms), cell in sorted(groups.items(), key=lambda entry: entry[0]):
+            target = crc32(f"{level}/{name}".encode()) % self.group_partitions
+            shares[target].append((level, name, start_ms, pack_cell(cell, self.names)))
+        for target, share in enumerate(shares):
+            message = Report(self.partition, self.report, upto_ms, share)
+            self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
+
+    def _turn_minute(self, minute: int) -> None:
+        """Forget ids that are past their horizon."""
+        self.minute = self.minutes.setdefault(minute, [])
+        oldest = minute - SEEN_MINUTES
+        while len(self.minutes) > 1:
+            first = next(iter(self.minutes))
+            if first > oldest and len(self.seen) <= MAX_SEEN:
+                break
+            if first == minute:
+                break
+            self.seen.difference_update(self.minutes.pop(first))
+            self.written.pop(first, None)
+            for chunk in range(self.chunks.pop(first, 0)):
+                self.gone_chunks.append(f"u{SEPARATOR}{first}{SEPARATOR}{chunk}")
+
+    # --- stored form --------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> dict[str, bytes | None]:
+        """What changed since the last call, by key; None for what is gone."""
+        changed = self.judge.checkpoint()
+        for key in sorted(self.deadlines.touched):
+            changed[SEPARATOR.join(("d", *key))] = ITEM_ENCODER.encode(self.deadlines.items[key])
+        for key in self.deadlines.dropped:
+            if key not in self.deadlines.items:
+                changed[SEPARATOR.join(("d", *key))] = None
+        self.deadlines.touched.clear()
+        self.deadlines.dropped.clear()
+        for minute, keys in self.minutes.items():
+            done = self.written.get(minute, 0)
+            if len(keys) > done:
+                chunk = self.chunks.get(minute, 0)
+                changed[f"u{SEPARATOR}{minute}{SEPARATOR}{chunk}"] = msgspec.msgpack.encode(keys[done:])
+                self.written[minute] = len(keys)
+                self.chunks[minute] = chunk + 1
+        for gone in self.gone_chunks:
+            changed[gone] = None
+        self.gone_chunks.clear()
+        joints = [
+            (*key, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
+            for key, cells in self.joints.items()
+        ]
+        frame = StoredFrame(self.now_ms, self.reported_ms, self.report, self.accrued_ms, joints, self.chunks)
+        changed["frame"] = _FRAME_ENCODER.encode(frame)
+        return changed
+
+    def restore(self, items: Mapping[str, bytes]) -> None:
+        """Take over a stored state; the engine must be fresh. No items: nothing was stored yet."""
+        if not items:
+            return
+        assert self.now_ms is None and not self.agents
+        self.judge.restore({k: v for k, v in items.items() if k == "judge" or k[:2] in ("s" + SEPARATOR, "p" + SEPARATOR)})
+        frame = _FRAME_DECODER.decode(items["frame"])
+        self.now_ms, self.reported_ms, self.report = frame.now_ms, frame.reported_ms, frame.report
+        self.accrued_ms = frame.accrued_ms
+        for queue, team, site, cells in frame.joints:
+            self.joints[queue, team, site] = {
+                bucket: unpack_cell(cell, self.layout.slots) for bucket, cell in cells
+            }
+        for (level, name), subject in self.judge.subjects.items():
+            if level == "agent":
+                self.agents[name] = subject
+                if subject.state:
+                    self.working.add(name)
+        self.chunks = dict(frame.chunks)
+        for minute in sorted(self.chunks):
+            keys = self.minutes.setdefault(minute, [])
+            for chunk in range(self.chunks[minute]):
+                stored = items.get(f"u{SEPARATOR}{minute}{SEPARATOR}{chunk}", b"\x90")
+                keys += [(source, found) for source, found in msgspec.msgpack.decode(stored)]
+            self.written[minute] = len(keys)
+            self.seen.update(keys)
+        self.minutes = dict(sorted(self.minutes.items()))
+        self.minute = self.minutes.setdefault((self.now_ms or 0) // 60_000 if self.now_ms is not None else 0, [])
+        for key in sorted(items):
+            if key.startswith("d" + SEPARATOR):
+                self.deadlines.restore(ITEM_DECODER.decode(items[key]))
+        self.due_ms = 0
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def live_values(self, levels: Iterable[str]) -> Iterator[LiveValue]:
+        """Metrics of agents over live windows."""
+        return live_values(self.judge, frozenset(levels) & {"agent"})
+
+    def counter_values(self, levels: Iterable[str]) -> Iterator[CounterValue]:
+        """Running totals of agents' metrics."""
+        return counter_values(self.judge, frozenset(levels) & {"agent"})
+
+    def firing(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """Live alerts that fire now."""
+        return firing(self.judge)

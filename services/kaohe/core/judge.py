@@ -1,0 +1,813 @@
+"""Judging: from facts to ledger entries, alerts and grades.
+
+Theory of operation. A ``Judge`` owns the subjects of some levels and everything that follows from them. It is driven
+by three things: single events and missed deadlines (``judge_event``), boundaries of log time (``run``), and nothing
+else. At a boundary it folds what was counted, watches live alerts, moves provisional entries and closes periods, in
+this order and over subjects in the order of their names, so that the same log gives the same output, byte for byte,
+however the boundaries were reached.
+
+A rule about a period keeps one entry per effect, subject and period. While the period runs the entry is provisional
+and every change of its amount is a revision; the close (end of the period plus the pack's grace) makes it final. What
+still comes later, as long as the closed period is kept, is judged again and the difference becomes an ``adjust`` entry
+of the running period that names the closed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+
+from kaohe.core.calendars import DAY_MS, Calendar, Period
+from kaohe.core.calendars import calendar as shared_calendar
+from kaohe.core.counting import Layout, read
+from kaohe.core.effects import NOTHING, Worked, explain, used, work_out
+from kaohe.core.expressions import evaluate, names
+from kaohe.core.facts import Moment, fact_text, number_text, reader
+from kaohe.core.model import Effect, Pack, Rule
+from kaohe.core.records import Output
+from kaohe.core.rulesets import RuleBook, RuleSet
+from kaohe.core.series import Series
+from kaohe.core.subjects import (
+    MAX_ENTRIES, AlertState, Entry, GradeState, Subject, load, revive, revive_period, store, store_period,
+)  # fmt: skip
+from kaohe.decisions import (
+    ENCODER,
+    Alert,
+    Decision,
+    Grade,
+    Level,
+    Words,
+    alert_id,
+    decision_id,
+    grade_id,
+)
+
+RETENTION_MS = 40 * DAY_MS
+"""How long a closed period is kept for late events (and as the previous month of the next one)."""
+
+
+SEPARATOR = "\x1f"
+"""Between the parts of a key of stored state: no name may contain it (the engine refuses such names)."""
+
+
+class Stats(msgspec.Struct):
+    """Counts since the engine began, for the wallboard; never part of the state."""
+
+    events: dict[str, int] = {}
+    duplicates: int = 0
+    late: int = 0
+    rejects: dict[str, int] = {}
+    decisions: dict[tuple[str, str, str, str], int] = {}
+    alerts: dict[tuple[str, str, str], int] = {}
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence."""
+
+    at_ms: int
+    incident: str
+    evidence: tuple[str, ...]
+
+
+def _count(counters: dict[Any, int], key: Any) -> None:
+    counters[key] = counters.get(key, 0) + 1
+
+
+class Judge:
+    """Subjects of some levels, their counts and everything decided about them."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        packs: tuple[Pack, ...],
+        triggers: dict[str, frozenset[str]],
+        bucket_ms: int,
+        spans_ms: dict[str, tuple[int, ...]],
+        calendar_of: Callable[[str, str], Calendar],
+    ) -> None:
+        self.layout = layout
+        self.packs = {pack.key: pack for pack in packs}
+        self.active = {pack.name: pack.version for pack in packs}
+        self.book = RuleBook(layout, packs, triggers)
+        self.bucket_ms = bucket_ms
+        self.spans_ms = spans_ms
+        self.calendar_of = calendar_of
+        self.stats = Stats()
+        self.subjects: dict[tuple[str, str], Subject] = {}
+        self.touched: set[tuple[str, str]] = set()
+        self.dropped_periods: list[tuple[tuple[str, str], Period]] = []
+        self.dropped_subjects: list[tuple[str, str]] = []
+        self.on_drop: Callable[[Subject, Period], None] | None = None
+        self.open: set[tuple[str, str]] = set()
+        self.live: set[tuple[str, str]] = set()
+        self.unjudged: dict[str, dict[tuple[str, str], set[Period]]] = {key: {} for key in self.packs}
+        self.grid_ms: int | None = None
+        self.closes: dict[tuple[str, str, str], Period] = {}
+        self.out: list[Output] = []
+        self._baselines = _baseline_labels(packs)
+        self._retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
+
+    # --- subjects -----------------------------------------------------------------------------------------------------
+
+    def subject(self, level: str, name: str, seen_ms: int) -> Subject:
+        """The subject, made when it is new."""
+        found = self.subjects.get((level, name))
+        if found is None:
+            found = self.add_subject(level, name, self.calendar_of(level, name), seen_ms)
+        return found
+
+    def add_subject(self, level: str, name: str, calendar: Calendar, seen_ms: int) -> Subject:
+        """Make a subject with nothing counted yet."""
+        series = Series(calendar, self.bucket_ms, self.spans_ms[level])
+        found = self.subjects[level, name] = Subject(level, name, series, seen_ms)
+        if self.grid_ms is not None:
+            self._watch_closes(calendar)
+        return found
+
+    def active_packs(self) -> list[Pack]:
+        """The version of each pack that judges now, in the order of names."""
+        return [self.packs[f"{name}@{self.active[name]}"] for name in sorted(self.active)]
+
+    def judges(self, pack: Pack, subject: Subject) -> bool:
+        """Whether this version judges this subject now."""
+        if self.active.get(pack.name) != pack.version:
+            return False
+        return not subject.packs or pack.name in subject.packs
+
+    # --- log time -----------------------------------------------------------------------------------------------------
+
+    def start(self, now_ms: int) -> None:
+        """Begin log time: nothing that ended before counts as missing."""
+        assert self.grid_ms is None
+        self.grid_ms = now_ms // self.bucket_ms * self.bucket_ms
+        for subject in self.subjects.values():
+            self._watch_closes(subject.series.calendar)
+
+    def _watch_closes(self, calendar: Calendar) -> None:
+        assert self.grid_ms is not None
+        for pack in self.packs.values():
+            for window in self.book.windows[pack.key] | {"day"}:
+                key = (pack.key, calendar.name, window)
+                if key not in self.closes:
+                    self.closes[key] = calendar.containing(window, self.grid_ms - pack.grace_ms)
+
+    def due_ms(self) -> int | None:
+        """The next boundary at which something is to be done, or None."""
+        assert self.grid_ms is not None
+        found = [period.end_ms + self.packs[key[0]].grace_ms for key, period in self.closes.items()]
+        if self.open or self.live:
+            found.append(self.grid_ms + self.bucket_ms)
+        for key, waiting in self.unjudged.items():
+            if waiting:
+                every = self.packs[key].evaluate_ms
+                found.append((self.grid_ms // every + 1) * every)
+        return max(min(found), self.grid_ms + 1) if found else None
+
+    def run(self, now_ms: int) -> None:
+        """Do what is due at a boundary of log time. Boundaries must rise."""
+        assert self.grid_ms is not None and now_ms > self.grid_ms
+        if now_ms % self.bucket_ms == 0:
+            self.fold(now_ms)
+            self._watch(now_ms)
+        for key, pack in self.packs.items():
+            if self.unjudged[key] and now_ms % pack.evaluate_ms == 0:
+                self._judge_waiting(pack, now_ms)
+        self._close(now_ms)
+        self.grid_ms = now_ms if now_ms % self.bucket_ms == 0 else self.grid_ms
+
+    def settle(self, now_ms: int) -> None:
+        """Nothing more is due up to ``now_ms``: move the grid there."""
+        assert self.grid_ms is not None
+        self.grid_ms = max(self.grid_ms, now_ms // self.bucket_ms * self.bucket_ms)
+
+    def fold(self, now_ms: int) -> None:
+        """Fold the open cells of every subject whose bucket is over."""
+        for key in sorted(self.open):
+            subject = self.subjects[key]
+            self.counted(subject, subject.series.fold(now_ms))
+            if not subject.series.cells:
+                self.open.discard(key)
+
+    def counted(self, subject: Subject, changed: Iterable[Period]) -> None:
+        """Note that periods of a subject changed, so that they are judged at the next evaluation."""
+        key = subject.key
+        self.touched.add(key)
+        if not subject.series.rolling_is_empty:
+            self.live.add(key)
+        for pack_key, waiting in self.unjudged.items():
+            windows = self.book.windows[pack_key]
+            relevant = {period for period in changed if period.window in windows}
+            if relevant:
+                waiting.setdefault(key, set()).update(relevant)
+
+    # --- live alerts --------------------------------------------------------------------------------------------------
+
+    def _watch(self, now_ms: int) -> None:
+        for key in sorted(self.live):
+            subject = self.subjects[key]
+            subject.series.expire(now_ms)
+            for rules in self.book.watch[subject.level]:
+                if self.judges(rules.pack, subject):
+                    self._watch_one(subject, rules, now_ms)
+            if subject.series.rolling_is_empty and not subject.alerts:
+                self.live.discard(key)
+                self.touched.add(key)
+
+    def _watch_one(self, subject: Subject, rules: RuleSet, now_ms: int) -> None:
+        day = subject.series.calendar.day(now_ms)
+        if day < rules.pack.in_force_from:
+            return
+        moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
+        fired = {rule.id for rule in rules.fired(moment)}
+        for rule in rules.rules:
+            for effect in rule.effects:
+                self._move_alert(subject, rules.pack, rule, effect, moment, rule.id in fired)
+
+    def _move_alert(
+        self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, moment: Moment, holds: bool
+    ) -> None:
+        key = f"{pack.name}|{rule.id}"
+        state = subject.alerts.get(key)
+        if state is None:
+            if not holds:
+                return
+            found = alert_id(pack.name, rule.id, subject.level, subject.name, str(moment.at_ms))
+            state = subject.alerts[key] = AlertState(id=found, since_ms=moment.at_ms, firing=False)
+            self.touched.add(subject.key)
+        if not state.firing:
+            if not holds:
+                del subject.alerts[key]
+                self.touched.add(subject.key)
+            elif moment.at_ms - state.since_ms >= effect.hold_ms:
+                state.firing = True
+                self.touched.add(subject.key)
+                self._alert(subject, pack, rule, effect, moment, state, "firing")
+        elif not holds and self._clears(pack, rule, effect, moment):
+            del subject.alerts[key]
+            self.touched.add(subject.key)
+            self._alert(subject, pack, rule, effect, moment, state, "resolved")
+
+    def _clears(self, pack: Pack, rule: Rule, effect: Effect, moment: Moment) -> bool:
+        """Whether an alert that no longer holds ends: by its clear condition, or because there is no data any more."""
+        if effect.clear is None:
+            return True
+        wanted = sorted(names(effect.clear) | names(rule.condition))
+        values = {name: reader(self.layout, pack, name)(moment) for name in wanted}
+        if any(value is None for value in values.values()):
+            return True
+        return bool(evaluate(effect.clear, values))
+
+    def _alert(
+        self,
+        subject: Subject,
+        pack: Pack,
+        rule: Rule,
+        effect: Effect,
+        moment: Moment,
+        state: AlertState,
+        to: Any,
+        incident: str = "",
+        evidence: tuple[str, ...] = (),
+    ) -> None:
+        facts, parameters = used(self.layout, pack, rule, effect, moment)
+        text = moment.calendar.text
+        frame = {"subject": subject.name, "period": "", "points": ""}
+        alert = Alert(
+            id=state.id, state=to, pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause,
+            severity=effect.severity, level=_level(subject), subject=subject.name, incident=incident,
+            since=text(state.since_ms), at=text(moment.at_ms), owner=effect.owner, title=rule.title,
+            explanation=explain(rule, NOTHING, facts, parameters, frame), response=effect.response,
+            facts=facts, parameters=parameters, evidence=list(evidence),
+        )  # fmt: skip
+        _count(self.stats.alerts, (pack.name, rule.id, to))
+        self.out.append(Output("alerts", subject.name.encode(), ENCODER.encode(alert)))
+
+    # --- periods ------------------------------------------------------------------------------------------------------
+
+    def _judge_waiting(self, pack: Pack, now_ms: int) -> None:
+        waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
+        for key in sorted(waiting):
+            subject = self.subjects.get(key)
+            if subject is None or not self.judges(pack, subject):
+                continue
+            for period in sorted(waiting[key]):
+                if period.end_ms + pack.grace_ms < now_ms:
+                    self._adjust(subject, pack, period, now_ms)
+                else:
+                    self._judge_period(subject, pack, period, now_ms, "provisional")
+
+    def _period_moment(self, subject: Subject, period: Period, now_ms: int) -> Moment:
+        calendar = subject.series.calendar
+        roster = subject.roster_at(min(now_ms, period.end_ms) - 1)
+        return Moment(subject.series, roster, now_ms, day=calendar.day(period.start_ms), period=period)
+
+    def _judge_period(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
+        moment = self._period_moment(subject, period, now_ms)
+        if moment.day < pack.in_force_from:
+            return
+        rules = self.book.period.get((pack.key, subject.level, period.window))
+        if rules is not None:
+            fired = {rule.id for rule in rules.fired(moment)}
+            for rule in rules.rules:
+                if rule.provisional or status == "final":
+                    self._apply_period_rule(subject, pack, rule, moment, rule.id in fired, status)
+        self._grade(subject, pack, period, now_ms, status)
+
+    def _apply_period_rule(
+        self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, holds: bool, status: Any
+    ) -> None:
+        period = moment.period
+        assert period is not None
+        for index, effect in enumerate(rule.effects):
+            if effect.kind in ("deduct", "award"):
+                worked = work_out(self.layout, pack, effect, moment) if holds else NOTHING
+                self._post(subject, pack, rule, index, moment, period, worked, status)
+            elif effect.kind == "grade":
+                self._cap(subject, pack, rule, effect, period, holds)
+            elif status == "final" and holds:
+                cause = Cause(moment.at_ms, period.label, ())
+                self._once(subject, pack, rule, index, moment, period, cause)
+
+    def _close(self, now_ms: int) -> None:
+        for key in sorted(self.closes):
+            pack = self.packs[key[0]]
+            while self.closes[key].end_ms + pack.grace_ms <= now_ms:
+                period = self.closes[key]
+                calendar = None
+                for name in sorted(self.subjects):
+                    subject = self.subjects[name]
+                    if subject.series.calendar.name != key[1]:
+                        continue
+                    calendar = subject.series.calendar
+                    known = subject.first_seen_ms < period.end_ms
+                    if known and self.judges(pack, subject) and period.window in self.book.windows[pack.key]:
+                        self._judge_period(subject, pack, period, now_ms, "final")
+                        waiting = self.unjudged[pack.key].get(subject.key)
+                        if waiting:
+                            waiting.discard(period)
+                if period.window == "day":
+                    self._sweep(now_ms)
+                if calendar is None:
+                    del self.closes[key]
+                    break
+                self.closes[key] = calendar.following(period)
+
+    def _adjust(self, subject: Subject, pack: Pack, closed: Period, now_ms: int) -> None:
+        """Judge a closed period again; what differs from its final entries becomes an entry of the running period."""
+        rules = self.book.period.get((pack.key, subject.level, closed.window))
+        moment = self._period_moment(subject, closed, now_ms)
+        if rules is None or moment.day < pack.in_force_from:
+            return
+        running = subject.series.calendar.containing(closed.window, now_ms - 1)
+        fired = {rule.id for rule in rules.fired(moment)}
+        for rule in rules.rules:
+            for index, effect in enumerate(rule.effects):
+                if effect.kind not in ("deduct", "award"):
+                    continue
+                worked = work_out(self.layout, pack, effect, moment) if rule.id in fired else NOTHING
+                settled = sum(
+                    (
+                        entry.worth
+                        for entry in subject.entries.values()
+                        if entry.pack == pack.name and entry.rule == rule.id and entry.effect == index
+                        and entry.window == closed.window
+                        and (entry.adjusts or entry.label) == closed.label
+                        and not (entry.adjusts and entry.label == running.label)
+                    ),
+                    Fraction(0),
+                )  # fmt: skip
+                difference = Worked(worked.points - settled, worked.steps)
+                self._post(subject, pack, rule, index, moment, running, difference, "final", adjusts=closed.label)
+        self._grade(subject, pack, running, now_ms, "provisional")
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def _post(
+        self,
+        subject: Subject,
+        pack: Pack,
+        rule: Rule,
+        index: int,
+        moment: Moment,
+        period: Period,
+        worked: Worked,
+        status: Any,
+        cause: Cause | None = None,
+        adjusts: str = "",
+    ) -> bool:
+        """Bring the one entry of this cause to its amount; a revision goes out when anything changed."""
+        incident = cause.incident if cause else ""
+        found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
+                            incident, adjusts)  # fmt: skip
+        entry = subject.entries.get(found)
+        points = number_text(worked.points)
+        if entry is None:
+            if worked.points == 0 and cause is None:
+                return False
+            if len(subject.entries) >= MAX_ENTRIES:
+                self._forget_oldest(subject)
+            kind: str = rule.effects[index].kind if not adjusts or cause else "adjust"
+            if kind in ("deduct", "award") and worked.points:
+                kind = "deduct" if worked.points < 0 else "award"
+            entry = subject.entries[found] = Entry(
+                id=found, pack=pack.name, rule=rule.id, effect=index, kind=kind, window=period.window,
+                label=period.label, incident=incident, points=points, revision=0, status=status, adjusts=adjusts,
+            )  # fmt: skip
+        elif (entry.points == points and entry.status == status) or entry.status == "final" != status:
+            return False
+        elif entry.status == "final" and not adjusts:
+            return False
+        entry.points, entry.status, entry.revision = points, status, entry.revision + 1
+        self.touched.add(subject.key)
+        self._send(subject, pack, rule, index, moment, entry, worked, cause)
+        return True
+
+    def _forget_oldest(self, subject: Subject) -> None:
+        """Make room: forget the entry of the oldest period. Its final revision is in the ledger already."""
+        oldest = min(subject.entries.values(), key=lambda entry: (entry.label, entry.id))
+        del subject.entries[oldest.id]
+
+    def _send(
+        self,
+        subject: Subject,
+        pack: Pack,
+        rule: Rule,
+        index: int,
+        moment: Moment,
+        entry: Entry,
+        worked: Worked,
+        cause: Cause | None,
+        extra: dict[str, str] | None = None,
+    ) -> None:
+        effect = rule.effects[index]
+        facts, parameters = used(self.layout, pack, rule, effect, moment)
+        if cause is not None:
+            evidence, count = list(cause.evidence), len(cause.evidence)
+        else:
+            assert moment.period is not None
+            evidence, count = subject.evidence_of(rule.evidence, moment.period)
+        frame = {"subject": subject.name, "period": entry.label, "points": entry.points}
+        more = extra or {}
+        decision = Decision(
+            id=entry.id, revision=entry.revision, kind=entry.kind, status=entry.status,  # type: ignore[arg-type]
+            pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause, level=_level(subject),
+            subject=subject.name, window=entry.window, period=entry.label, incident=entry.incident,
+            points=entry.points, amount_minor=0, currency=pack.currency, at=moment.calendar.text(moment.at_ms),
+            facts=facts, parameters=parameters, evidence=evidence, evidence_count=count,
+            arithmetic=list(worked.steps), explanation=explain(rule, worked, facts, parameters, frame),
+            owner=more.get("owner", ""), due_at=more.get("due_at", ""), proposal=more.get("proposal", ""),
+            reverses=more.get("reverses", ""), adjusts_period=entry.adjusts,
+        )  # fmt: skip
+        _count(self.stats.decisions, (pack.name, rule.id, entry.kind, entry.status))
+        self.out.append(Output("decisions", subject.name.encode(), ENCODER.encode(decision)))
+
+    # --- single events ------------------------------------------------------------------------------------------------
+
+    def judge_event(
+        self, subject: Subject, rules: RuleSet, moment: Moment, cause_of: Callable[[Rule], Cause], now_ms: int
+    ) -> None:
+        """Judge one event (or one missed deadline) by one rule set; its entries are final at once."""
+        pack = rules.pack
+        if moment.day < pack.in_force_from or not self.judges(pack, subject):
+            return
+        fired = rules.fired(moment)
+        if not fired:
+            return
+        window = pack.scorecard.window if pack.scorecard else "month"
+        own = subject.series.calendar.containing(window, cause_of(fired[0]).at_ms)
+        closed = own.end_ms + pack.grace_ms <= now_ms
+        period = subject.series.calendar.containing(window, now_ms) if closed else own
+        adjusts = own.label if closed else ""
+        for rule in fired:
+            cause = cause_of(rule)
+            for index, effect in enumerate(rule.effects):
+                if effect.kind in ("deduct", "award"):
+                    worked = work_out(self.layout, pack, effect, moment)
+                    if worked.points:
+                        self._post(subject, pack, rule, index, moment, period, worked, "final", cause, adjusts)
+                elif effect.kind == "grade":
+                    self._cap(subject, pack, rule, effect, period, True)
+                elif effect.kind == "waive":
+                    self._waive(subject, pack, rule, index, moment, cause, now_ms)
+                else:
+                    self._once(subject, pack, rule, index, moment, period, cause)
+        self._grade(subject, pack, period, now_ms, "provisional")
+
+    def _once(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, period: Period, cause: Cause
+    ) -> None:
+        """A task, a proposal or an alert about one incident: it goes out once."""
+        effect = rule.effects[index]
+        if effect.kind == "alert":
+            found = alert_id(pack.name, rule.id, subject.level, subject.name, cause.incident)
+            state = AlertState(id=found, since_ms=cause.at_ms, firing=True)
+            self._alert(subject, pack, rule, effect, moment, state, "firing", cause.incident, cause.evidence)
+            return
+        assert effect.kind in ("task", "proposal"), effect.kind
+        found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
+                            cause.incident, "")  # fmt: skip
+        if found in subject.entries:
+            return
+        entry = subject.entries[found] = Entry(
+            id=found, pack=pack.name, rule=rule.id, effect=index, kind=effect.kind, window=period.window,
+            label=period.label, incident=cause.incident, points="0", revision=1, status="final",
+        )  # fmt: skip
+        self.touched.add(subject.key)
+        extra = {"owner": effect.owner, "proposal": effect.proposal}
+        if effect.kind == "task":
+            extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
+            extra["proposal"] = effect.task.en
+        self._send(subject, pack, rule, index, moment, entry, NOTHING, cause, extra)
+
+    def resolve_incident(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause) -> None:
+        """What a missed deadline had raised is over: its alerts are resolved."""
+        if not self.judges(rules.pack, subject) or moment.day < rules.pack.in_force_from:
+            return
+        for rule in rules.fired(moment):
+            for effect in rule.effects:
+                if effect.kind == "alert":
+                    found = alert_id(rules.pack.name, rule.id, subject.level, subject.name, cause.incident)
+                    state = AlertState(id=found, since_ms=cause.at_ms, firing=False)
+                    self._alert(
+                        subject, rules.pack, rule, effect, moment, state, "resolved", cause.incident, cause.evidence
+                    )
+
+    def take_back(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, now_ms: int) -> None:
+        """A deadline was met after all (the event came late): what its miss had charged is reversed."""
+        ids = {rule.id for rule in rules.rules}
+        for entry in list(subject.entries.values()):
+            if entry.rule in ids and entry.incident == cause.incident and not entry.waived_by and entry.worth:
+                rule = next(rule for rule in rules.rules if rule.id == entry.rule)
+                self._reverse(subject, rules.pack, rule, entry.effect, moment, cause, entry, now_ms)
+
+    def _waive(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
+    ) -> None:
+        effect = rule.effects[index]
+        wanted = fact_text(reader(self.layout, pack, effect.incident)(moment))
+        for entry in list(subject.entries.values()):
+            if entry.rule not in effect.waives or entry.waived_by or not entry.worth or entry.kind == "waive":
+                continue
+            if wanted in (entry.incident, entry.id) and entry.pack == pack.name:
+                self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+
+    def _reverse(
+        self,
+        subject: Subject,
+        pack: Pack,
+        rule: Rule,
+        index: int,
+        moment: Moment,
+        cause: Cause,
+        entry: Entry,
+        now_ms: int,
+    ) -> None:
+        """An entry of its own takes another one back; both stay in the ledger."""
+        calendar = subject.series.calendar
+        period = calendar.period(entry.window, entry.label)
+        adjusts = entry.adjusts
+        if period.end_ms + pack.grace_ms <= now_ms:
+            period, adjusts = calendar.containing(entry.window, now_ms), entry.label
+        found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, "reverse", entry.id)
+        points = -entry.worth
+        waiver = subject.entries[found] = Entry(
+            id=found, pack=pack.name, rule=rule.id, effect=index, kind="waive", window=period.window,
+            label=period.label, incident=entry.incident, points=number_text(points), revision=1, status="final",
+            adjusts=adjusts,
+        )  # fmt: skip
+        entry.waived_by = found
+        self.touched.add(subject.key)
+        self._send(subject, pack, rule, index, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id})
+        self._grade(subject, pack, period, now_ms, "provisional")
+
+    # --- grades -------------------------------------------------------------------------------------------------------
+
+    def _cap(self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool) -> None:
+        state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
+        if holds and state.caps.get(rule.id) != effect.grade_at_most:
+            state.caps = {**state.caps, rule.id: effect.grade_at_most}
+            self.touched.add(subject.key)
+        elif not holds and rule.id in state.caps:
+            state.caps = {rule_id: cap for rule_id, cap in state.caps.items() if rule_id != rule.id}
+            self.touched.add(subject.key)
+
+    def _grade(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
+        """Bring score and grade of a period up to date; a revision goes out when either changed."""
+        card = pack.scorecard
+        if card is None or card.level != subject.level or card.window != period.window:
+            return
+        day = subject.series.calendar.day(period.start_ms)
+        if day < pack.in_force_from:
+            return
+        state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
+        if state.status == "final" and state.revision:
+            return
+        number = {name: pack.parameters[name].value_at(day) for name in (card.base, card.lowest, card.highest)}
+        bands = pack.parameters[card.bands].value_at(day)
+        assert isinstance(bands, dict)
+        base, lowest, highest = (_fraction(number[name]) for name in (card.base, card.lowest, card.highest))
+        entries = [entry for entry in subject.score_entries(pack.name, period.label) if entry.window == period.window]
+        charged = sum((entry.worth for entry in entries), Fraction(0))
+        score = min(max(base + charged, lowest), highest)
+        grade = _grade_of(score, bands, state.caps.values())
+        score_text = number_text(score)
+        if (state.score, state.grade, state.status) == (score_text, grade, status):
+            return
+        if not entries and status == "provisional" and not state.revision and not state.caps:
+            return
+        previous = state.grade
+        state.score, state.grade, state.status, state.revision = score_text, grade, status, state.revision + 1
+        self.touched.add(subject.key)
+        text = f"{number_text(base)} + ({number_text(charged)}) = {score_text}"
+        message = Grade(
+            id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
+            status=status, pack=pack.name, pack_version=pack.version, level=_level(subject), subject=subject.name,
+            window=period.window, period=period.label, score=score_text, grade=grade, previous_grade=previous,
+            at=subject.series.calendar.text(now_ms),
+            entries=sorted(entry.id for entry in entries if entry.worth), formula=text,
+            explanation=Words(
+                en=f"{subject.name}, {period.label}: score {text}, grade {grade}",
+                zh=f"{subject.name}，{period.label}：得分 {text}，等级 {grade}",
+            ),
+        )  # fmt: skip
+        self.out.append(Output("grades", subject.name.encode(), ENCODER.encode(message)))
+
+    # --- forgetting ---------------------------------------------------------------------------------------------------
+
+    def _sweep(self, now_ms: int) -> None:
+        """Drop periods, entries and subjects that are past their retention."""
+        edge = now_ms - self._retention_ms
+        for key in sorted(self.subjects):
+            subject = self.subjects[key]
+            kept = set()
+            for period in sorted(subject.series.periods):
+                if period.end_ms > edge or period.label in self._baselines:
+                    kept.add((period.window, period.label))
+                    continue
+                if self.on_drop is not None:
+                    self.on_drop(subject, period)
+                del subject.series.periods[period]
+                subject.series.touched_periods.discard(period)
+                self.dropped_periods.append((key, period))
+            self._sweep_subject(subject, edge)
+
+    def _sweep_subject(self, subject: Subject, edge: int) -> None:
+        calendar = subject.series.calendar
+
+        def ended(window: str, label: str) -> bool:
+            return calendar.period(window, label).end_ms <= edge
+
+        entries = [entry.id for entry in subject.entries.values() if ended(entry.window, entry.label)]
+        grades = [key for key in subject.grades if ended(*key.split("|")[1:])]
+        evidence = [key for key in subject.evidence if ended("month", key.split("|")[1])]
+        for found in entries:
+            del subject.entries[found]
+        for key in grades:
+            del subject.grades[key]
+        for key in evidence:
+            del subject.evidence[key]
+        if entries or grades or evidence:
+            self.touched.add(subject.key)
+
+    # --- stored form --------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> dict[str, bytes | None]:
+        """What changed since the last call, by key; None for what is gone."""
+        names = self.layout.names()
+        changed: dict[str, bytes | None] = {}
+        for key in sorted(self.touched | self.open):
+            subject = self.subjects[key]
+            changed[SEPARATOR.join(("s", *key))] = store(subject, names)
+            for period in sorted(subject.series.touched_periods):
+                changed[_period_key(key, period)] = store_period(subject.series, period, names)
+            subject.series.touched_periods.clear()
+        for key, period in self.dropped_periods:
+            if period not in self.subjects[key].series.periods:
+                changed[_period_key(key, period)] = None
+        self.touched.clear()
+        self.dropped_periods.clear()
+        changed["judge"] = _STATE_ENCODER.encode(
+            StoredJudge(
+                grid_ms=self.grid_ms,
+                active=self.active,
+                closes=[(*key, period.label) for key, period in sorted(self.closes.items())],
+                unjudged=[
+                    (pack, *key, [(period.window, period.label) for period in sorted(periods)])
+                    for pack, waiting in sorted(self.unjudged.items())
+                    for key, periods in sorted(waiting.items())
+                ],
+            )
+        )
+        return changed
+
+    def restore(self, items: Mapping[str, bytes]) -> None:
+        """Take over a stored state; the judge must be fresh."""
+        assert not self.subjects and self.grid_ms is None
+        state = _STATE_DECODER.decode(items["judge"])
+        for key in sorted(items):
+            parts = key.split(SEPARATOR)
+            if parts[0] == "s":
+                stored = load(items[key])
+                subject = self.add_subject(parts[1], parts[2], shared_calendar(stored.zone), stored.first_seen_ms)
+                revive(subject, stored, self.layout.slots, state.grid_ms or 0)
+                if subject.series.cells:
+                    self.open.add(subject.key)
+                if subject.alerts or not subject.series.rolling_is_empty:
+                    self.live.add(subject.key)
+        for key in sorted(items):
+            parts = key.split(SEPARATOR)
+            if parts[0] == "p":
+                series = self.subjects[parts[1], parts[2]].series
+                period = series.calendar.period(parts[3], parts[4])
+                revive_period(series, period, items[key], self.layout.slots)
+        self._restore_frame(state)
+
+    def _restore_frame(self, state: StoredJudge) -> None:
+        self.grid_ms = state.grid_ms
+        for name, version in state.active.items():
+            if f"{name}@{version}" in self.packs:
+                self.active[name] = version
+        for pack, zone, window, label in state.closes:
+            if pack in self.packs:
+                self.closes[pack, zone, window] = shared_calendar(zone).period(window, label)
+        for pack, level, name, periods in state.unjudged:
+            if pack in self.packs:
+                calendar = self.subjects[level, name].series.calendar
+                found = {calendar.period(window, label) for window, label in periods}
+                self.unjudged[pack][level, name] = found
+        if self.grid_ms is not None:
+            for subject in self.subjects.values():
+                self._watch_closes(subject.series.calendar)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def take_outputs(self) -> list[Output]:
+        """What was decided since the last call."""
+        taken, self.out = self.out, []
+        return taken
+
+    def value_cells(self, subject: Subject) -> Iterable[tuple[str, dict[int, Any]]]:
+        """The windows of a subject that live displays read, each with its counts."""
+        series = subject.series
+        yield "now", series.total
+        for span, rolling in series.rolling.items():
+            minutes = span // 60_000
+            name = f"rolling_{minutes // 60}h" if minutes % 60 == 0 else f"rolling_{minutes}m"
+            yield name, rolling.view()
+        if self.grid_ms is not None and self.grid_ms > 0:
+            for period in series.calendar.periods(self.grid_ms - 1):
+                if period.window in ("day", "month"):
+                    yield period.window, series.periods.get(period, {})
+
+    def reading(self, pack: Pack, name: str, cell: dict[int, Any]) -> Any:
+        """A metric read from a cell."""
+        return read(self.layout, pack.key, pack.metrics[name], cell)
+
+
+class StoredJudge(msgspec.Struct, array_like=True):
+    """What a judge remembers beside its subjects."""
+
+    grid_ms: int | None
+    active: dict[str, str]
+    closes: list[tuple[str, str, str, str]]
+    unjudged: list[tuple[str, str, str, list[tuple[str, str]]]]
+
+
+_STATE_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_STATE_DECODER = msgspec.msgpack.Decoder(StoredJudge)
+
+
+def _period_key(key: tuple[str, str], period: Period) -> str:
+    return SEPARATOR.join(("p", *key, period.window, period.label))
+
+
+def _fraction(value: Any) -> Fraction:
+    assert isinstance(value, Fraction)
+    return value
+
+
+def _level(subject: Subject) -> Level:
+    level: Any = subject.level
+    return level  # type: ignore[no-any-return]
+
+
+def _grade_of(score: Fraction, bands: dict[str, Fraction], caps: Iterable[str]) -> str:
+    """The best grade whose lowest score is reached, but none better than a cap allows."""
+    ranked = sorted(bands, key=lambda grade: (-bands[grade], grade))
+    reached = next((index for index, grade in enumerate(ranked) if score >= bands[grade]), len(ranked) - 1)
+    for cap in caps:
+        reached = max(reached, ranked.index(cap))
+    return ranked[reached]
+
+
+def _baseline_labels(packs: tuple[Pack, ...]) -> frozenset[str]:
+    """The labels of all months that some metric compares with: they are never dropped."""
+    labels: set[str] = set()
+    for pack in packs:
+        for metric in pack.metrics.values():
+            if metric.baseline:
+                labels.update(str(value) for _, value in pack.parameters[metric.baseline].values)
+    return frozenset(labels)
