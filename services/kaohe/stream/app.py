@@ -20,17 +20,13 @@ skip events. Whoever supervises the process starts it again, and it goes on from
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import signal
-import ssl
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import faust
-from aiokafka.partitioner import murmur2
 from faust.types import TP
 from yarl import URL
 
@@ -38,7 +34,8 @@ from kaohe.core.records import Output, Record
 from kaohe.errors import BrokerError, KaoheError
 from kaohe.settings import KafkaSecurity, Settings
 from kaohe.stream.checkpoints import CheckpointTable, PartitionCheckpoints, aiokafka_producer
-from kaohe.stream.topics import EVENTS, OUTPUT_PREFIX, PARTIALS, STATE_RECORD_BYTES_MAX, verify_topics
+from kaohe.stream.sender import PRODUCER_BATCH_BYTES, OutputSender, tls_context
+from kaohe.stream.topics import EVENTS, PARTIALS, STATE_RECORD_BYTES_MAX, verify_topics
 from kaohe.stream.transport import Batch, BatchConsumer, BatchSchema, BatchTransport
 
 logger = logging.getLogger(__name__)
@@ -48,11 +45,7 @@ STAGE_GROUPS = "groups"
 
 # Batches (not records) that wait between the fetcher and an agent, over all partitions.
 BUFFERED_BATCHES_MAX = 16
-# Output batches the broker has not acknowledged yet; beyond it the agent waits.
-UNACKED_BATCHES_MAX = 256
-PRODUCER_BATCH_BYTES = 512 * 1024
 FETCH_BYTES_MAX = 4 * 1024 * 1024
-PARTITION_CACHE_SIZE = 65_536
 # Of the session time-out, the part that a last checkpoint may take while the group waits for this worker.
 REVOCATION_SHARE = 0.6
 STOP_TIMEOUT_S = 20.0
@@ -111,126 +104,6 @@ class NoObserver:
 
     def on_checkpoint(self, stage: str, partition: int, seconds: float, outputs: int) -> None:
         """Nothing."""
-
-
-@functools.lru_cache(maxsize=PARTITION_CACHE_SIZE)
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key: murmur2 as in the Java client, so that every producer agrees."""
-    hashed: int = murmur2(key)
-    return (hashed & 0x7FFFFFFF) % partitions
-
-
-class _OutputBatch:
-    """One producer batch on its way, and the future of its acknowledgement."""
-
-    __slots__ = ("acknowledged", "builder", "partition", "topic")
-
-    def __init__(self, builder: Any, topic: str, partition: int) -> None:
-        self.builder = builder
-        self.topic = topic
-        self.partition = partition
-        self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-
-class OutputSender:
-    """Sends outputs in batches, in order within each partition, and knows which are not acknowledged yet.
-
-    ``add`` is synchronous, so that applying a batch and noting its outputs is one step that no checkpoint can fall
-    into. A task picks the batches up; until it does, further outputs join them.
-    """
-
-    def __init__(
-        self, partition_counts: Mapping[str, int], on_failure: Callable[[BaseException], None]
-    ) -> None:
-        self._counts = partition_counts
-        self._on_failure = on_failure
-        self._producer: Any = None
-        self._full: deque[_OutputBatch] = deque()
-        self._open: dict[tuple[str, int], _OutputBatch] = {}
-        self._unacked: set[asyncio.Future[None]] = set()
-        self._wake = asyncio.Event()
-
-    def connect(self, producer: Any) -> None:
-        """Use this aiokafka producer from now on."""
-        self._producer = producer
-
-    def add(self, outputs: Iterable[Output]) -> int:
-        """Note outputs to be sent; how many there were. Nothing is awaited here."""
-        added = 0
-        for output in outputs:
-            topic = OUTPUT_PREFIX + output.topic
-            partition = output.partition
-            if partition is None:
-                partition = partition_of(output.key, self._counts[topic])
-            place = (topic, partition)
-            batch = self._open.get(place)
-            if (
-                batch is None
-                or batch.builder.append(timestamp=None, key=output.key, value=output.value) is None
-            ):
-                if batch is not None:
-                    self._full.append(batch)
-                batch = self._new_batch(place)
-                appended = batch.builder.append(timestamp=None, key=output.key, value=output.value)
-                assert appended is not None, "a first record always fits"
-            added += 1
-        if added:
-            self._wake.set()
-        return added
-
-    def _new_batch(self, place: tuple[str, int]) -> _OutputBatch:
-        batch = _OutputBatch(self._producer.create_batch(), *place)
-        self._open[place] = batch
-        self._unacked.add(batch.acknowledged)
-        batch.acknowledged.add_done_callback(self._unacked.discard)
-        return batch
-
-    async def ebb(self) -> None:
-        """Wait while too much is not acknowledged yet."""
-        while len(self._unacked) > UNACKED_BATCHES_MAX:
-            await asyncio.wait(self._unacked, return_when=asyncio.FIRST_COMPLETED)
-
-    async def acknowledged(self) -> None:
-        """Wait until the broker has everything that was added before this call. Raises what sending raised."""
-        if self._unacked:
-            await asyncio.gather(*self._unacked)
-
-    async def run(self) -> None:
-        """Pick batches up and send them, for ever."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while (batch := self._take()) is not None:
-                await self._send(batch)
-
-    def _take(self) -> _OutputBatch | None:
-        if self._full:
-            return self._full.popleft()
-        if self._open:
-            return self._open.pop(next(iter(self._open)))
-        return None
-
-    async def _send(self, batch: _OutputBatch) -> None:
-        try:
-            batch.builder.close()
-            future = await self._producer.send_batch(batch.builder, batch.topic, partition=batch.partition)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the output is not sent
-            self._fail(batch, exc)
-            return
-        future.add_done_callback(functools.partial(self._sent, batch))
-
-    def _sent(self, batch: _OutputBatch, future: asyncio.Future[Any]) -> None:
-        exc = asyncio.CancelledError() if future.cancelled() else future.exception()
-        if exc is not None:
-            self._fail(batch, exc)
-        elif not batch.acknowledged.done():
-            batch.acknowledged.set_result(None)
-
-    def _fail(self, batch: _OutputBatch, exc: BaseException) -> None:
-        if not batch.acknowledged.done():
-            batch.acknowledged.set_exception(exc)
-            batch.acknowledged.exception()
-            self._on_failure(exc)
 
 
 class Runner:
@@ -562,11 +435,7 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 def credentials(security: KafkaSecurity) -> Any:
     """TLS and SASL in the words of Faust; None for a plain connection."""
-    context = None
-    if security.uses_tls:
-        context = ssl.create_default_context(cafile=security.cafile or None)
-        if security.certfile:
-            context.load_cert_chain(security.certfile, security.keyfile or None)
+    context = tls_context(security)
     if security.uses_sasl:
         return faust.SASLCredentials(
             username=security.username,
