@@ -40,6 +40,11 @@ LITERALS = [
         "20000", "19999.999999999", "4000000000", "-4000000000", "3999999999.999999999", "5", "5.5", "0.1",
     )
 ]  # fmt: skip
+BESIDE = [
+    sign * Fraction(step)
+    for sign in (1, -1)
+    for step in (0, 0, NANO, NANO / 2, NANO / 3, Fraction(1, 10**40), 1)
+]
 TEXTS = [
     "", " ", "a", "A", "ab", "abc", "0", "5", "5.5", "-1", "1e-7", "true", "false", "null", "None", "客服", "客", "é",
     "e\u0301", "\U0001f600", '"', "'", "\\", "\\\\", '\\"', 'a"', 'a\\"', "a'b", "a\nb", "a\tb", "\x00", "\x00sha256:0",
@@ -117,23 +122,7 @@ def _condition(draw: random.Random, literals: list[Fraction], texts: list[str], 
 
 def _number(draw: random.Random, literals: list[Fraction]) -> int | Fraction:
     near = draw.choice(literals)
-    beside = draw.choice(
-        [
-            0,
-            0,
-            0,
-            NANO,
-            -NANO,
-            NANO / 2,
-            -NANO / 2,
-            NANO / 3,
-            -NANO / 3,
-            Fraction(1, 10**40),
-            -Fraction(1, 10**40),
-            1,
-            -1,
-        ]
-    )
+    beside = draw.choice(BESIDE)
     choice = draw.random()
     if choice < 0.7:
         value = near + beside
