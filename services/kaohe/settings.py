@@ -55,7 +55,9 @@ class KafkaSecurity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. Durations are in seconds, sizes in records.
 
-    ``metrics_agents_max`` is how many agents have Prometheus series of their own; 0, the default, is none.
+    ``metrics_agents_max`` is how many agents have Prometheus series of their own; 0, the default, is none. ``packs``
+    are the rule packs that judge, ``rules_dir`` the folder they lie in (empty: the one that belongs to this program),
+    ``sites`` the time zone of each site that does not keep the packs' own.
     """
 
     broker: str = "127.0.0.1:9092"
@@ -72,6 +74,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_port: int = 9464
     metrics_agents_max: int = 0
     database_url: str = "sqlite:///kaohe.db"
+    packs: tuple[str, ...] = ("contact-centre", "front-desk", "logistics-service")
+    rules_dir: str = ""
+    sites: dict[str, str] = {}
 
     @property
     def bootstrap(self) -> list[str]:
@@ -138,8 +143,8 @@ def _refuse_unknown(values: Mapping[str, Any], struct: type[msgspec.Struct], whe
 
 def _overlay_environment(values: dict[str, Any], env: Mapping[str, str]) -> None:
     for field in Settings.__struct_fields__:
-        if field != "security" and (text := env.get(f"{ENVIRONMENT_PREFIX}{field.upper()}")):
-            values[field] = text
+        if field not in ("security", "sites") and (text := env.get(f"{ENVIRONMENT_PREFIX}{field.upper()}")):
+            values[field] = text.replace(",", " ").split() if field == "packs" else text
     security = dict(values.get("security", {})) if isinstance(values.get("security", {}), dict) else {}
     for field in KafkaSecurity.__struct_fields__:
         if text := env.get(f"{ENVIRONMENT_PREFIX}SECURITY_{field.upper()}"):

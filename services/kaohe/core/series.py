@@ -82,16 +82,53 @@ class Rolling:
 class Series:
     """All counts of one subject."""
 
-    __slots__ = ("bucket_ms", "calendar", "cells", "periods", "rolling", "total", "touched_periods")
+    __slots__ = ("_periods", "_recent", "_recent_in", "_total", "_touched", "bucket_ms", "calendar", "cells", "rolling")
 
     def __init__(self, calendar: Calendar, bucket_ms: int, spans_ms: tuple[int, ...]) -> None:
         self.calendar = calendar
         self.bucket_ms = bucket_ms
         self.cells: dict[int, Cell] = {}
         self.rolling = {span: Rolling(span) for span in spans_ms}
-        self.periods: dict[Period, Cell] = {}
-        self.total: Cell = {}
-        self.touched_periods: set[Period] = set()
+        self._periods: dict[Period, Cell] = {}
+        self._total: Cell = {}
+        self._touched: set[Period] = set()
+        self._recent: Cell = {}
+        self._recent_in: tuple[Period, ...] = ()
+
+    @property
+    def periods(self) -> dict[Period, Cell]:
+        """The counts of every calendar period that is kept."""
+        self._settle()
+        return self._periods
+
+    @property
+    def total(self) -> Cell:
+        """Everything ever counted."""
+        self._settle()
+        return self._total
+
+    @total.setter
+    def total(self, cell: Cell) -> None:
+        self._total = cell
+
+    @property
+    def touched_periods(self) -> set[Period]:
+        """The periods that changed since the owner last cleared this set."""
+        self._settle()
+        return self._touched
+
+    def _settle(self) -> None:
+        """Move what was folded lately into its periods. Most cells are never looked at one by one."""
+        if not self._recent:
+            return
+        for period in self._recent_in:
+            counts = self._periods.get(period)
+            if counts is None:
+                counts = self._periods[period] = {}
+            merge(counts, self._recent)
+            self._touched.add(period)
+        merge(self._total, self._recent)
+        self._recent = {}
 
     def cell(self, moment_ms: int) -> Cell:
         """The open cell of a moment's bucket."""
@@ -112,13 +149,10 @@ class Series:
     def add(self, start_ms: int, cell: Cell, now_ms: int) -> tuple[Period, ...]:
         """Put a finished cell into periods, rolling windows and total; the periods that changed."""
         periods = self.calendar.periods(start_ms)
-        for period in periods:
-            counts = self.periods.get(period)
-            if counts is None:
-                counts = self.periods[period] = {}
-            merge(counts, cell)
-            self.touched_periods.add(period)
-        merge(self.total, cell)
+        if periods != self._recent_in:
+            self._settle()
+            self._recent_in = periods
+        merge(self._recent, cell)
         for rolling in self.rolling.values():
             if start_ms >= now_ms - rolling.span_ms:
                 rolling.add(start_ms, cell)
