@@ -69,6 +69,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6B616F6865
 """The advisory lock that keeps two processes from migrating one PostgreSQL database at once."""
 _WRITES = "kaohe_writes"
+_NO_TRANSACTION = "kaohe_no_transaction"
 
 
 class LedgerAwayError(LedgerError):
@@ -208,9 +209,10 @@ def _leave_transactions_to_us(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A writer takes the lock at once: a reader that becomes a writer later can fail half-way.
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get(_NO_TRANSACTION, False):
+        # A writer takes the lock at once: a reader that becomes a writer later can fail half-way.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES, False) else "BEGIN")
 
 
 @contextmanager
@@ -260,12 +262,9 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    # Readers (explain, a dashboard) then never wait for the consumer. The file remembers it.
-    raw = engine.raw_connection()
-    try:
-        raw.cursor().execute("PRAGMA journal_mode = WAL")
-    finally:
-        raw.close()
+    # Readers (explain, a dashboard) then never wait for the consumer. The file remembers it. Not inside a transaction.
+    with engine.connect().execution_options(**{_NO_TRANSACTION: True}) as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 def _alembic(connection: Connection) -> Config:

@@ -1,0 +1,384 @@
+"""Why something was decided: a decision, an alert or a grade as a sentence, as a tree and as JSON.
+
+Theory of operation: everything that is shown is in the record itself. The tree goes from the clause of the policy down
+to the arithmetic: clause → rule → pack version → parameters in force, facts, evidence, arithmetic, revisions. All
+functions take the revisions of *one* id (for an alert its states), oldest first, and return something to show; nothing
+prints. Texts that come from records are never read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.console import Group
+from rich.text import Text
+from rich.tree import Tree
+
+from kaohe.decisions import (
+    ALERT_DECODER,
+    DECISION_DECODER,
+    GRADE_DECODER,
+    Alert,
+    Decision,
+    Grade,
+    UsedFact,
+    UsedParameter,
+    Words,
+)
+from kaohe.errors import UsageError
+from kaohe.payroll.records import current_revision
+
+Entry = Decision | Alert | Grade
+Language = Literal["en", "zh"]
+
+EVIDENCE_SHOWN_MAX = 20
+REVISIONS_SHOWN_MAX = 20
+LINE_BYTES_MAX = 16 * 1024 * 1024
+
+_FILES = {"d-": "decisions.jsonl", "w-": "alerts.jsonl", "g-": "grades.jsonl"}
+_LABELS: dict[str, Words] = {
+    "clause": Words("Clause", "条款"),
+    "rule": Words("Rule", "规则"),
+    "pack": Words("Pack", "规则包"),
+    "parameters": Words("Parameters in force", "生效参数"),
+    "facts": Words("Facts", "事实"),
+    "evidence": Words("Evidence", "依据事件"),
+    "arithmetic": Words("Arithmetic", "计算"),
+    "revisions": Words("Revisions", "修订"),
+    "history": Words("History", "经过"),
+    "entries": Words("Made of entries", "由条目组成"),
+    "formula": Words("Formula", "公式"),
+    "response": Words("Response", "应对"),
+    "reverses": Words("Reverses", "撤销"),
+    "adjusts": Words("Adjusts the closed period", "调整已结周期"),
+    "task": Words("Task", "任务"),
+    "task_of": Words("Task of", "任务负责人"),
+    "due": Words("due", "截止"),
+    "proposal": Words("Proposal", "提议"),
+    "since": Words("since", "自"),
+    "points": Words("points", "分"),
+    "no data": Words("no data", "无数据"),
+    "none": Words("none", "无"),
+    "more": Words("more", "更多"),
+    "revision": Words("revision", "修订"),
+    "counts": Words("this one counts", "以此为准"),
+    "deduct": Words("Deduct", "扣分"),
+    "award": Words("Award", "加分"),
+    "waive": Words("Waive", "免除"),
+    "adjust": Words("Adjust", "调整"),
+    "provisional": Words("provisional", "暂定"),
+    "final": Words("final", "最终"),
+    "firing": Words("firing", "告警中"),
+    "resolved": Words("resolved", "已解除"),
+    "score": Words("score", "得分"),
+    "grade": Words("grade", "等级"),
+    "before": Words("before", "此前"),
+    "alert": Words("Alert", "告警"),
+    "owner": Words("owner", "负责人"),
+}
+# ISO 4217: how many decimals the currencies have that do not have two.
+_DECIMALS = {
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0),
+    **dict.fromkeys(("VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def find_in_ledger(database_url: str, entry_id: str) -> list[Entry]:
+    """The revisions of an entry in the SQL ledger, oldest first. UsageError when it is not there, LedgerError when
+    there is no ledger.
+    """
+    from kaohe.payroll.ledger import Ledger, shown  # noqa: PLC0415 (a file is explained without any database library)
+
+    found: list[Entry] = []
+    with Ledger(database_url) as ledger:
+        for questions in (ledger.decisions, ledger.alerts, ledger.grades):
+            found.extend(questions(entry_id))
+    if not found:
+        raise UsageError(
+            f"The ledger {shown(database_url)} has no entry '{entry_id}'; ids begin with d- (decisions), w- (alerts) "
+            "or g- (grades)."
+        )
+    return found
+
+
+def find_in_file(path: Path, entry_id: str) -> list[Entry]:
+    """The revisions of an entry in a JSON-lines file (or in the folder that ``kaohe replay`` wrote), oldest first.
+
+    UsageError when the file cannot be read, when a line is no record, or when the entry is not there.
+    """
+    file = path / _FILES.get(entry_id[:2], "decisions.jsonl") if path.is_dir() else path
+    try:
+        found = {_version(entry): entry for entry in _entries(file, entry_id)}
+    except OSError as error:
+        raise UsageError(
+            f"The file {file} cannot be read ({error.strerror}); give a file of decisions."
+        ) from None
+    if not found:
+        raise UsageError(
+            f"The file {file} has no entry '{entry_id}'; each line's \"id\" is the id to ask for."
+        )
+    return [found[version] for version in sorted(found)]
+
+
+def _version(entry: Entry) -> tuple[int, str]:
+    return (0, entry.state) if isinstance(entry, Alert) else (entry.revision, "")
+
+
+def _entries(file: Path, entry_id: str) -> Iterator[Entry]:
+    wanted = entry_id.encode()
+    with file.open("rb") as lines:
+        number = 0
+        while line := lines.readline(LINE_BYTES_MAX):
+            number += 1
+            if wanted in line:  # most lines are not decoded at all
+                entry = _decode(line, f"{file}:{number}")
+                if entry.id == entry_id:
+                    yield entry
+
+
+def _decode(line: bytes, where: str) -> Entry:
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        if "state" in fields:
+            return ALERT_DECODER.decode(line)
+        if "score" in fields:
+            return GRADE_DECODER.decode(line)
+        return DECISION_DECODER.decode(line)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{where}: not a decision, an alert or a grade: {error}.") from None
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+def current(revisions: Sequence[Entry]) -> Entry:
+    """The revision that counts: of an alert the newest state, else the highest final or the highest one."""
+    assert revisions, "nothing to explain"
+    last = revisions[-1]
+    if isinstance(last, Alert):
+        return last
+    if isinstance(last, Grade):
+        return current_revision([entry for entry in revisions if isinstance(entry, Grade)])
+    return current_revision([entry for entry in revisions if isinstance(entry, Decision)])
+
+
+def sentence(entry: Entry, language: Language = "en") -> str:
+    """The readable sentence that the decision carries, in English or Chinese."""
+    return _say(entry.explanation, language)
+
+
+def explanation(
+    revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None
+) -> Group:
+    """The whole answer for a terminal: headline, the sentence in both languages, and the tree.
+
+    ``language`` is that of the labels; ``clause_title`` is the policy's own words when the caller has the pack.
+    """
+    entry = current(revisions)
+    return Group(
+        headline(entry, language),
+        Text(entry.explanation.en),
+        Text(entry.explanation.zh),
+        tree(revisions, language, clause_title),
+    )
+
+
+def headline(entry: Entry, language: Language = "en") -> Text:
+    """What was decided about whom, in one line."""
+    text = Text()
+    if isinstance(entry, Decision):
+        style = "bold red" if entry.points.startswith("-") else "bold green"
+        bare = entry.kind in ("task", "proposal") and _is_zero(entry.points) and not entry.amount_minor
+        worth = "" if bare else " " + _worth(entry, language)
+        text.append(_label(entry.kind, language) + worth, style=style)
+        about = (entry.period, _state(entry, language), entry.id)
+    elif isinstance(entry, Alert):
+        style = "bold red" if entry.state == "firing" else "bold green"
+        text.append(f"{_label('alert', language)}: {_say(entry.title, language)}", style=style)
+        about = (entry.severity, f"{_label(entry.state, language)} {entry.at}", entry.id)
+    else:
+        grade = (
+            f"{_label('grade', language)} {entry.grade}, {_label('score', language)} {_minus(entry.score)}"
+        )
+        if entry.previous_grade and entry.previous_grade != entry.grade:
+            grade += f" ({_label('before', language)}: {entry.previous_grade})"
+        text.append(grade, style="bold")
+        about = (entry.period, _state(entry, language), entry.id)
+    text.append(" · ".join(("", entry.subject, *(part for part in about if part))))
+    return text
+
+
+def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None) -> Tree:
+    """Clause → rule → pack version → parameters, facts, evidence, arithmetic, revisions."""
+    entry = current(revisions)
+    title = f" {_say(clause_title, language)}" if clause_title else ""
+    if isinstance(entry, Grade):
+        root = Tree(_line(_label("pack", language), f"{entry.pack} {entry.pack_version}"))
+        root.add(_line(_label("formula", language), entry.formula))
+        _add_list(root, _label("entries", language), entry.entries, len(entry.entries), language)
+        _add_history(root, revisions, language)
+        return root
+    root = Tree(_line(_label("clause", language), entry.clause + title))
+    rule = root.add(
+        _line(_label("rule", language), entry.rule + (f" ({entry.incident})" if entry.incident else ""))
+    )
+    pack = rule.add(_line(_label("pack", language), f"{entry.pack} {entry.pack_version}"))
+    _add_parameters(pack, entry.parameters, language)
+    _add_facts(pack, entry.facts, language)
+    if isinstance(entry, Alert):
+        _add_list(pack, _label("evidence", language), entry.evidence, len(entry.evidence), language)
+        pack.add(_line(_label("response", language), _say(entry.response, language)))
+        if entry.owner:
+            pack.add(_line(_label("owner", language), entry.owner))
+    else:
+        _add_list(pack, _label("evidence", language), entry.evidence, entry.evidence_count, language)
+        _add_arithmetic(pack, entry, language)
+        _add_consequences(pack, entry, language)
+    _add_history(pack, revisions, language)
+    return root
+
+
+def as_json(revisions: Sequence[Entry]) -> str:
+    """The same as data: the revision that counts in full, and the history, as indented canonical JSON."""
+    entry = current(revisions)
+    kind = type(entry).__name__.lower()
+    document: dict[str, Any] = {kind: entry, "history": [_moment(revision) for revision in revisions]}
+    encoded = msgspec.json.encode(document, order="deterministic")
+    return msgspec.json.format(encoded, indent=2).decode()
+
+
+def _moment(entry: Entry) -> dict[str, Any]:
+    if isinstance(entry, Alert):
+        return {"state": entry.state, "since": entry.since, "at": entry.at}
+    shared = {"revision": entry.revision, "status": entry.status, "at": entry.at}
+    if isinstance(entry, Grade):
+        return {**shared, "score": entry.score, "grade": entry.grade}
+    return {**shared, "points": entry.points, "amount_minor": entry.amount_minor, "currency": entry.currency}
+
+
+# --- the branches -----------------------------------------------------------------------------------------------------
+
+
+def _add_parameters(branch: Tree, parameters: Mapping[str, UsedParameter], language: Language) -> None:
+    node = branch.add(_title(_label("parameters", language), len(parameters), language))
+    for name, used in sorted(parameters.items()):
+        note = f"{_label('since', language)} {used.since}, {used.clause}"
+        node.add(_value(name, f"{_minus(used.value)} {used.unit}".strip(), note))
+
+
+def _add_facts(branch: Tree, facts: Mapping[str, UsedFact], language: Language) -> None:
+    node = branch.add(_title(_label("facts", language), len(facts), language))
+    for name, fact in sorted(facts.items()):
+        value = (
+            _label("no data", language) if fact.value is None else f"{_minus(fact.value)} {fact.unit}".strip()
+        )
+        parts = (
+            f"{_minus(fact.numerator)} ÷ {_minus(fact.denominator)}"
+            if fact.numerator and fact.denominator
+            else ""
+        )
+        node.add(_value(name, value, "; ".join(part for part in (parts, fact.formula) if part)))
+
+
+def _add_arithmetic(branch: Tree, entry: Decision, language: Language) -> None:
+    node = branch.add(_title(_label("arithmetic", language), len(entry.arithmetic), language))
+    for step in entry.arithmetic:
+        node.add(Text.assemble((step.what, "cyan"), f" = {step.calculation} = ", (step.result, "bold")))
+
+
+def _add_consequences(branch: Tree, entry: Decision, language: Language) -> None:
+    if entry.owner:
+        due = f", {_label('due', language)} {entry.due_at}" if entry.due_at else ""
+        branch.add(_line(_label("task_of", language), entry.owner + due))
+    if entry.proposal:
+        branch.add(_line(_label("proposal", language), entry.proposal))
+    if entry.reverses:
+        branch.add(_line(_label("reverses", language), entry.reverses))
+    if entry.adjusts_period:
+        branch.add(_line(_label("adjusts", language), entry.adjusts_period))
+
+
+def _add_list(branch: Tree, label: str, items: Sequence[str], count: int, language: Language) -> None:
+    node = branch.add(_title(label, count, language))
+    for item in items[:EVIDENCE_SHOWN_MAX]:
+        node.add(Text(item))
+    more = max(count, len(items)) - min(len(items), EVIDENCE_SHOWN_MAX)
+    if more > 0:
+        node.add(Text(f"… {more} {_label('more', language)}", style="dim"))
+
+
+def _add_history(branch: Tree, revisions: Sequence[Entry], language: Language) -> None:
+    counts = current(revisions)
+    label = _label("history" if isinstance(counts, Alert) else "revisions", language)
+    node = branch.add(_title(label, len(revisions), language))
+    hidden = len(revisions) - REVISIONS_SHOWN_MAX
+    if hidden > 0:
+        node.add(Text(f"… {hidden} {_label('more', language)}", style="dim"))
+    for entry in revisions[-REVISIONS_SHOWN_MAX:]:
+        if isinstance(entry, Alert):
+            node.add(
+                _value(entry.at, _label(entry.state, language), f"{_label('since', language)} {entry.since}")
+            )
+            continue
+        worth = (
+            _worth(entry, language) if isinstance(entry, Decision) else f"{_minus(entry.score)} {entry.grade}"
+        )
+        mark = f" ← {_label('counts', language)}" if entry is counts else ""
+        node.add(_value(entry.at, worth, _state(entry, language) + mark))
+
+
+def _state(entry: Decision | Grade, language: Language) -> str:
+    return f"{_label(entry.status, language)}, {_label('revision', language)} {entry.revision}"
+
+
+def _worth(entry: Decision, language: Language) -> str:
+    parts = []
+    if not _is_zero(entry.points) or not entry.amount_minor:
+        parts.append(f"{_minus(entry.points)} {_label('points', language)}")
+    if entry.amount_minor:
+        parts.append(_money(entry.amount_minor, entry.currency))
+    return ", ".join(parts)
+
+
+def _is_zero(points: str) -> bool:
+    return not points.strip("-0.")
+
+
+def _money(amount_minor: int, currency: str) -> str:
+    """``-1234`` CNY is ``−12.34 CNY``: shown only, never calculated with."""
+    decimals = _DECIMALS.get(currency, 2)
+    digits = str(abs(amount_minor)).rjust(decimals + 1, "0")
+    whole, part = (digits[:-decimals], "." + digits[-decimals:]) if decimals else (digits, "")
+    return f"{'−' if amount_minor < 0 else ''}{whole}{part} {currency}"
+
+
+def _minus(number: str) -> str:
+    return "−" + number[1:] if number.startswith("-") else number
+
+
+def _label(name: str, language: Language) -> str:
+    words = _LABELS.get(name)
+    return _say(words, language) if words else name
+
+
+def _say(words: Words, language: Language) -> str:
+    return words.zh if language == "zh" else words.en
+
+
+def _title(label: str, count: int, language: Language) -> Text:
+    return Text.assemble((label, "bold"), f" ({count})" if count else f": {_label('none', language)}")
+
+
+def _line(label: str, value: str) -> Text:
+    return Text.assemble((label, "bold"), " ", value)
+
+
+def _value(name: str, value: str, note: str) -> Text:
+    return Text.assemble((name, "cyan"), " = ", (value, "bold"), (f"  ({note})" if note else "", "dim"))
