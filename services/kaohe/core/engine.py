@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -27,7 +27,7 @@ from kaohe.core.expressions import evaluate, names as names_in
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item
 from kaohe.core.facts import Moment, metric_windows, parameter_ms
 from kaohe.core.judge import RETENTION_MS, SEPARATOR, Cause, Judge, Stats
-from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values
+from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Deadline, Pack, Rule
 from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
@@ -726,13 +726,17 @@ class PartitionEngine:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def live_values(self, levels: Iterable[str]) -> Iterator[LiveValue]:
-        """Metrics of agents over live windows."""
-        return live_values(self.judge, frozenset(levels) & {"agent"})
+    def subjects(self, levels: Iterable[str]) -> list[str]:
+        """The names of all agents of these levels, in order."""
+        return subject_names(self.judge, frozenset(levels) & {"agent"})
 
-    def counter_values(self, levels: Iterable[str]) -> Iterator[CounterValue]:
-        """Running totals of agents' metrics."""
-        return counter_values(self.judge, frozenset(levels) & {"agent"})
+    def live_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[LiveValue]:
+        """Metrics of agents over live windows; of ``only`` those named, if given."""
+        return live_values(self.judge, frozenset(levels) & {"agent"}, only)
+
+    def counter_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[CounterValue]:
+        """Running totals of the metrics of agents; of ``only`` those named, if given."""
+        return counter_values(self.judge, frozenset(levels) & {"agent"}, only)
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Live alerts that fire now."""

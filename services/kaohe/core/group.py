@@ -10,7 +10,7 @@ faster.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from kaohe.core.counting import Layout
 from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, REPORT_DECODER, Report, Zones
 from kaohe.core.facts import metric_windows
 from kaohe.core.judge import SEPARATOR, Judge, Stats
-from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values
+from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
 from kaohe.core.series import unpack_cell
@@ -167,13 +167,17 @@ class GroupEngine:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def live_values(self, levels: Iterable[str]) -> Iterator[LiveValue]:
-        """Metrics of groups over live windows."""
-        return live_values(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS))
+    def subjects(self, levels: Iterable[str]) -> list[str]:
+        """The names of all groups of these levels, in order."""
+        return subject_names(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS))
 
-    def counter_values(self, levels: Iterable[str]) -> Iterator[CounterValue]:
-        """Running totals of groups' metrics."""
-        return counter_values(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS))
+    def live_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[LiveValue]:
+        """Metrics of groups over live windows; of ``only`` those named, if given."""
+        return live_values(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS), only)
+
+    def counter_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[CounterValue]:
+        """Running totals of the metrics of groups; of ``only`` those named, if given."""
+        return counter_values(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS), only)
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Live alerts that fire now."""

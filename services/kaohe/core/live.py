@@ -11,6 +11,7 @@ import msgspec
 
 from kaohe.core.counting import read
 from kaohe.core.judge import Judge
+from kaohe.core.subjects import Subject
 
 ADDITIVE = ("count", "sum", "mean", "ratio", "share")
 
@@ -38,13 +39,22 @@ class CounterValue(msgspec.Struct, frozen=True):
     denominator: float | None
 
 
-def live_values(judge: Judge, levels: Container[str]) -> Iterator[LiveValue]:
-    """Every metric of every subject of these levels over the windows that displays use."""
-    packs = judge.active_packs()
+def subject_names(judge: Judge, levels: Container[str]) -> list[str]:
+    """The names of all subjects of these levels, in order."""
+    return sorted(name for level, name in judge.subjects if level in levels)
+
+
+def _shown(judge: Judge, levels: Container[str], only: Container[str] | None) -> Iterator[Subject]:
     for key in sorted(judge.subjects):
         subject = judge.subjects[key]
-        if subject.level not in levels:
-            continue
+        if subject.level in levels and (only is None or subject.name in only):
+            yield subject
+
+
+def live_values(judge: Judge, levels: Container[str], only: Container[str] | None = None) -> Iterator[LiveValue]:
+    """Every metric of these levels over the windows that displays use; of ``only`` those named, if given."""
+    packs = judge.active_packs()
+    for subject in _shown(judge, levels, only):
         for window, cell in judge.value_cells(subject):
             for pack in packs:
                 for metric in pack.metrics.values():
@@ -55,13 +65,10 @@ def live_values(judge: Judge, levels: Container[str]) -> Iterator[LiveValue]:
                     yield LiveValue(pack.name, metric.name, subject.level, subject.name, window, metric.unit, number)
 
 
-def counter_values(judge: Judge, levels: Container[str]) -> Iterator[CounterValue]:
-    """Numerators and denominators of every additive metric of these levels."""
+def counter_values(judge: Judge, levels: Container[str], only: Container[str] | None = None) -> Iterator[CounterValue]:
+    """Numerators and denominators of every additive metric of these levels; of ``only`` those named, if given."""
     packs = judge.active_packs()
-    for key in sorted(judge.subjects):
-        subject = judge.subjects[key]
-        if subject.level not in levels:
-            continue
+    for subject in _shown(judge, levels, only):
         for pack in packs:
             for metric in pack.metrics.values():
                 if subject.level in metric.levels and metric.kind in ADDITIVE:
