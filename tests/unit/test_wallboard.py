@@ -7,7 +7,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -76,19 +76,30 @@ class FakeEngine:
         self.alerting = firing or []
         self.watermark_ms = watermark_ms
         self.read_on: set[int] = set()
+        self.times_read = 0
 
     @property
     def stats(self) -> FakeStats:
         self.read_on.add(threading.get_ident())
         return self.own_stats
 
-    def live_values(self, levels: Container[str]) -> Iterator[FakeLive]:
+    def subjects(self, levels: Iterable[str]) -> list[str]:
         self.read_on.add(threading.get_ident())
-        return (value for value in self.live if value.level in levels)
+        wanted = set(levels)
+        return sorted({total.subject for total in self.totals if total.level in wanted})
 
-    def counter_values(self, levels: Container[str]) -> Iterator[FakeTotals]:
+    def live_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[FakeLive]:
         self.read_on.add(threading.get_ident())
-        return (value for value in self.totals if value.level in levels)
+        self.times_read += 1
+        wanted = set(levels)
+        return (v for v in self.live if v.level in wanted and (only is None or v.subject in only))
+
+    def counter_values(
+        self, levels: Iterable[str], only: Container[str] | None = None
+    ) -> Iterator[FakeTotals]:
+        self.read_on.add(threading.get_ident())
+        wanted = set(levels)
+        return (v for v in self.totals if v.level in wanted and (only is None or v.subject in only))
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str]]:
         return iter(self.alerting)
@@ -325,6 +336,22 @@ def test_series_of_a_revoked_partition_disappear(worker: Worker) -> None:
     assert subjects(series) == {"sales"}
     assert {dict(labels).get("partition") for _, labels in series} == {None, "0"}
     worker.do(lambda: exporter.on_revoked("groups", 1))
+
+
+def test_groups_are_read_again_only_when_log_time_has_moved(worker: Worker) -> None:
+    exporter = WallboardExporter()
+    engine = queue("sales")
+    worker.do(lambda: exporter.on_assigned("groups", 0, engine))
+    before = scrape(exporter)
+    assert scrape(exporter).items() >= {k: v for k, v in before.items() if k[0] == METRIC_VALUE.name}.items()
+    assert engine.times_read == 1
+    engine.live[0].value = 0.5
+    engine.watermark_ms += 60_000
+    place = {"pack": "cc", "metric": "service_level", "level": "queue", "subject": "sales"}
+    assert value(scrape(exporter), METRIC_VALUE.name, **place, window="rolling_1h", unit="ratio") == 0.5
+    worker.do(lambda: exporter.on_revoked("groups", 0))
+    worker.do(lambda: exporter.on_assigned("groups", 0, queue("care")))
+    assert subjects(scrape(exporter)) == {"care"}, "nothing is kept of the engine before it"
 
 
 def test_engine_is_read_on_the_workers_thread_only(worker: Worker) -> None:

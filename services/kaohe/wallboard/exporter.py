@@ -22,7 +22,7 @@ import platform
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, Protocol
 from wsgiref.simple_server import WSGIServer
@@ -92,9 +92,15 @@ class LiveEngine(Protocol):
     @property
     def watermark_ms(self) -> int: ...
 
-    def live_values(self, levels: Container[str]) -> Iterator[LiveValue]: ...
+    def subjects(self, levels: Iterable[str]) -> list[str]: ...
 
-    def counter_values(self, levels: Container[str]) -> Iterator[CounterValue]: ...
+    def live_values(
+        self, levels: Iterable[str], only: Container[str] | None = None
+    ) -> Iterator[LiveValue]: ...
+
+    def counter_values(
+        self, levels: Iterable[str], only: Container[str] | None = None
+    ) -> Iterator[CounterValue]: ...
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str]]: ...
 
@@ -165,6 +171,7 @@ class WallboardExporter(Collector):
         self._engines: dict[tuple[str, int], LiveEngine] = {}
         self._lags: dict[tuple[str, int], int] = {}
         self._outputs: dict[tuple[str, int], int] = {}
+        self._kept_metrics: dict[int, tuple[int, Samples]] = {}
         self._histograms = {
             (family.name, stage): Histogram(family.buckets)
             for family in (names.DECISION_LATENCY, names.CHECKPOINT_DURATION)
@@ -189,6 +196,8 @@ class WallboardExporter(Collector):
         self._engines.pop(key, None)
         self._lags.pop(key, None)
         self._outputs.pop(key, None)
+        if stage == "groups":
+            self._kept_metrics.pop(partition, None)
         old = self._snapshot
         left = {other: samples for other, samples in old.partitions.items() if other != key}
         self._snapshot = msgspec.structs.replace(old, partitions=left)
@@ -265,13 +274,22 @@ class WallboardExporter(Collector):
             reader = _Reader(stage, partition)
             reader.read_work(engine)
             reader.read_flow(self._lags.get((stage, partition)), self._outputs.get((stage, partition), 0))
-            shown = agents.chosen if stage == "events" else None
-            if stage == "groups" or shown:
-                reader.read_metrics(engine, AGENT_LEVELS if stage == "events" else GROUP_LEVELS, shown)
             reader.read_alerts(engine, agents.chosen)
+            if stage == "groups":
+                reader.samples.update(self._group_metrics(partition, engine))
+            elif agents.chosen:
+                reader.samples.update(_read_metrics(engine, AGENT_LEVELS, agents.chosen))
             partitions[stage, partition] = reader.samples
         histograms = {key: histogram.observation() for key, histogram in self._histograms.items()}
         self._snapshot = Snapshot(self._monotonic_s(), partitions, histograms, agents.left_out)
+
+    def _group_metrics(self, partition: int, engine: LiveEngine) -> Samples:
+        """The metrics of groups, kept until log time has come a minute further: before that they cannot change."""
+        kept = self._kept_metrics.get(partition)
+        if kept is None or kept[0] != engine.watermark_ms:
+            kept = (engine.watermark_ms, _read_metrics(engine, GROUP_LEVELS, None))
+            self._kept_metrics[partition] = kept
+        return kept[1]
 
     def _agents_shown(self) -> _Agents:
         if self._agents_max == 0:
@@ -279,7 +297,7 @@ class WallboardExporter(Collector):
         everyone: set[str] = set()
         for (stage, _), engine in self._engines.items():
             if stage == "events":
-                everyone.update(value.subject for value in engine.counter_values(AGENT_LEVELS))
+                everyone.update(engine.subjects(AGENT_LEVELS))
         chosen = sorted(everyone)[: self._agents_max]
         return _Agents(frozenset(chosen), len(everyone) - len(chosen))
 
@@ -331,25 +349,6 @@ class _Reader:
         if engine.watermark_ms > 0:
             self.samples[names.WATERMARK.name] = {place: engine.watermark_ms / 1000}
 
-    def read_metrics(self, engine: LiveEngine, levels: frozenset[str], shown: frozenset[str] | None) -> None:
-        """The packs' metrics at ``levels``, for the subjects ``shown`` (None: all of them)."""
-        numerators: dict[Labels, float] = {}
-        denominators: dict[Labels, float] = {}
-        for total in engine.counter_values(levels):
-            if shown is not None and total.subject not in shown:
-                continue
-            labels = (total.pack, total.metric, total.level, total.subject)
-            numerators[labels] = total.numerator
-            if total.denominator is not None:
-                denominators[labels] = total.denominator
-        values: dict[Labels, float] = {}
-        for live in engine.live_values(levels):
-            if live.value is not None and (shown is None or live.subject in shown):
-                values[live.pack, live.metric, live.level, live.subject, live.window, live.unit] = live.value
-        self.samples[names.METRIC_NUMERATOR.name] = numerators
-        self.samples[names.METRIC_DENOMINATOR.name] = denominators
-        self.samples[names.METRIC_VALUE.name] = values
-
     def read_alerts(self, engine: LiveEngine, agents: frozenset[str]) -> None:
         """What is firing: how many subjects per rule, and which, the agents among them only if they are shown."""
         counts: dict[Labels, float] = {}
@@ -361,6 +360,26 @@ class _Reader:
                 subjects[pack, rule, severity, level, subject] = 1.0
         self.samples[names.ALERTS_FIRING.name] = counts
         self.samples[names.ALERT_FIRING.name] = subjects
+
+
+def _read_metrics(engine: LiveEngine, levels: frozenset[str], only: frozenset[str] | None) -> Samples:
+    """The packs' metrics at ``levels``, of the subjects ``only`` (None: all of them)."""
+    numerators: dict[Labels, float] = {}
+    denominators: dict[Labels, float] = {}
+    for total in engine.counter_values(levels, only):
+        labels = (total.pack, total.metric, total.level, total.subject)
+        numerators[labels] = total.numerator
+        if total.denominator is not None:
+            denominators[labels] = total.denominator
+    return {
+        names.METRIC_NUMERATOR.name: numerators,
+        names.METRIC_DENOMINATOR.name: denominators,
+        names.METRIC_VALUE.name: {
+            (live.pack, live.metric, live.level, live.subject, live.window, live.unit): live.value
+            for live in engine.live_values(levels, only)
+            if live.value is not None
+        },
+    }
 
 
 def _family(exported: Exported, series: dict[Labels, float]) -> Metric:
