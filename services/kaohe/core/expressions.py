@@ -255,9 +255,20 @@ def _name_nodes(expression: Expr) -> list[Name]:
             return []
 
 
+class _Parser(CELParser):
+    """cel-python's parser, except that true and false keep their place in the text."""
+
+    @staticmethod
+    def ambiguous_literals(t: Token) -> Token:
+        if t.value in {"true", "false"}:
+            return Token.new_borrow_pos("BOOL_LIT", t.value, t)
+        return t
+
+
 @cache
 def _parser() -> CELParser:
-    return CELParser()
+    CELParser.CEL_PARSER = None  # made once per process, by whoever is first, with that one's methods
+    return _Parser()
 
 
 def _parse(text: str) -> Tree[Token]:
@@ -289,11 +300,15 @@ def _refuse_syntax(text: str, error: CELParseError) -> NoReturn:
     at = sum(len(part) for part in text.splitlines(keepends=True)[: line - 1]) + column - 1
     rest = text[at:]
     word = re.match(r"\w+", rest)
+    before = re.search(r"\w+(?=\s*$)", text[:at])
     wrong, right = f"{rest[:1]!r} does not fit here", "write name, operator, value, joined by && or ||"
     if rest.startswith("="):
         wrong, right = "a single = is not a comparison", "write =="
     elif word and word[0].lower() in _WORDS:
         wrong, right = f"{word[0]!r} is not an operator here", f"write {_WORDS[word[0].lower()]}"
+    elif before and before[0].lower() in _WORDS:
+        at = before.start()
+        wrong, right = f"{before[0]!r} is not an operator here", f"write {_WORDS[before[0].lower()]}"
     elif word:
         wrong = f"{word[0]!r} does not fit here"
     elif rest[:1] in {"&", "|"}:

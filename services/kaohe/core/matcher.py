@@ -133,6 +133,8 @@ class Matcher:
             messages = self._encode(fact)
         except KeyError as error:
             raise MatcherError(f"{self.name}: the fact has no field {error.args[0]}") from None
+        if self._closed:
+            raise MatcherError(f"{self.name}: the matcher is closed")
         fired: set[int] | None = None
         try:
             for handle, message in zip(self._handles, messages, strict=True):
