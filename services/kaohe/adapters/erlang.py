@@ -87,7 +87,7 @@ def erlang_a(
     far_s = peak_s + 1 / leaving
     while exponent(far_s) > exponent(peak_s) - 45:
         far_s += far_s - peak_s
-    in_time = _integral(answered_density, 0.0, threshold_s) if threshold_s > 0 else 0.0
+    in_time = _integral(answered_density, 0.0, min(threshold_s, far_s)) if threshold_s > 0 else 0.0
     waited = _integral(lambda x: x * answered_density(x), 0.0, far_s)
     return QueueFigures(
         wait_probability=1 - below,

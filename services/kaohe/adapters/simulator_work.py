@@ -388,7 +388,7 @@ class Desk:
     def leave(self, at_ms: int, person: Person, today: date) -> tuple[date, date] | None:
         """Now and then somebody asks for leave; the days when it is approved."""
         rng = self.stream("leave")
-        if rng.random() >= 0.02:
+        if rng.random() >= 0.03:
             return None
         leave = self._next("leave")
         agent = person.id
@@ -401,7 +401,7 @@ class Desk:
         }  # fmt: skip
         self._put(at_ms, "leave.requested", f"{leave}-requested", agent, ev.LeaveRequested(**common))
         decided = self._office(at_ms + rng.randrange(HOUR_MS, 8 * HOUR_MS))
-        if rng.random() < 0.2:
+        if rng.random() < 0.25:
             data = ev.LeaveRejected(**common, by=person.superior, reason="too few people on those days")
             self._put(decided, "leave.rejected", f"{leave}-rejected", agent, data)
             return None
