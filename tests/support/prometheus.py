@@ -99,7 +99,7 @@ def rules(kind: str) -> list[tuple[str, str]]:
 
 
 class Prometheus:
-    """A Prometheus of its own folder and port that scrapes ``targets`` each second."""
+    """A Prometheus of its own folder and port that scrapes ``targets`` every two seconds."""
 
     def __init__(self, folder: Path, targets: list[str]) -> None:
         self._program = require("prometheus")
@@ -113,7 +113,7 @@ class Prometheus:
 
     def _retargeted(self, targets: list[str]) -> Any:
         config = load_yaml(DEPLOYED / "prometheus.yml")
-        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
         config["rule_files"] = [str(DEPLOYED / name) for name in config["rule_files"]]
         addresses = {"kaohe-worker": targets, "prometheus": [f"127.0.0.1:{self._port}"]}
         assert {job["job_name"] for job in config["scrape_configs"]} == set(addresses)
@@ -179,6 +179,10 @@ class Prometheus:
         assert answer["status"] == "success", answer
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
+
+    def values(self, expr: str) -> list[float]:
+        """The numbers alone of what ``expr`` gives now."""
+        return [float(entry["value"][1]) for entry in self.query(expr)]
 
     def rules(self) -> Iterator[dict[str, Any]]:
         """Every loaded rule with its health and last error."""

@@ -156,7 +156,7 @@ class WallboardExporter(Collector):
         self,
         *,
         agents_max: int = 0,
-        answer_timeout_s: float = 2.0,
+        answer_timeout_s: float = 1.0,
         monotonic_s: Callable[[], float] = time.monotonic,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
