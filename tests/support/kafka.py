@@ -116,7 +116,9 @@ def running_kafka() -> Iterator[str]:
         port, controller_port = free_port(), free_port()
         properties = folder / "server.properties"
         properties.write_text(PROPERTIES.format(port=port, controller_port=controller_port, folder=folder))
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The first bit is cleared because an id that begins with "-" would be taken for an option.
+        random = uuid.uuid4().bytes
+        cluster_id = base64.urlsafe_b64encode(bytes([random[0] & 0x7F]) + random[1:]).decode().rstrip("=")
         _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties))
         with (folder / "broker.log").open("wb") as log:
             process = subprocess.Popen(

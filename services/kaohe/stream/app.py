@@ -34,7 +34,7 @@ from kaohe.core.records import Output, Record
 from kaohe.errors import BrokerError, KaoheError
 from kaohe.settings import KafkaSecurity, Settings
 from kaohe.stream.checkpoints import CheckpointTable, PartitionCheckpoints, aiokafka_producer
-from kaohe.stream.sender import PRODUCER_BATCH_BYTES, OutputSender, tls_context
+from kaohe.stream.sender import PRODUCER_BATCH_BYTES, OutputSender, aiokafka_config, tls_context
 from kaohe.stream.topics import EVENTS, PARTIALS, STATE_RECORD_BYTES_MAX, verify_topics
 from kaohe.stream.transport import Batch, BatchConsumer, BatchSchema, BatchTransport
 
@@ -322,6 +322,7 @@ def build_app(
             topic=topic,
             source=stage.source,
             partitions=partition_counts[topic],
+            client=aiokafka_config(settings),
             on_restored=stage.on_restored,
         )
         app.tables.add(table)

@@ -29,11 +29,13 @@ partition, written to through batches to an explicit partition.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP, EventT
 from mode import get_logger
 
@@ -45,6 +47,8 @@ logger = get_logger(__name__)
 
 MARKER_KEY = b"commit"
 SLOT_PREFIXES = (b"A:", b"B:")
+CLAIMS_MAX = 5
+READ_TIMEOUT_MS = 10_000
 
 # Of every changelog value: epoch, source offset, and whether the key is deleted.
 _HEADER = struct.Struct(">IQ?")
@@ -107,9 +111,10 @@ class Slots:
         claims = epoch > self.epoch
         if not self._is_current(epoch):
             return
-        self.committed = seq
+        # Never back: a claim may have been made before its owner had read the last commit before it.
+        self.committed = seq if self.committed is None else max(self.committed, seq)
         if claims:
-            self._forget_beyond(seq)
+            self._forget_beyond(self.committed)
 
     def _is_current(self, epoch: int) -> bool:
         if epoch < self.epoch:
@@ -159,12 +164,13 @@ class Slots:
                 best, best_age = slot, version[:2]
         return best
 
-    def claim(self, start: int) -> ChangelogRecord:
-        """Begin to own the partition: the marker with the next epoch, at the last commit or else at ``start``."""
-        self.epoch += 1
-        self.committed = start if self.committed is None else self.committed
-        self._forget_beyond(self.committed)
-        return MARKER_KEY, _HEADER.pack(self.epoch, self.committed, False)
+    def next_claim(self, start: int) -> ChangelogRecord:
+        """The record that claims the partition: the marker with the next epoch, at the last commit or at ``start``.
+
+        It takes effect when it is replayed, after everything that the log holds before it.
+        """
+        seq = start if self.committed is None else self.committed
+        return MARKER_KEY, _HEADER.pack(self.epoch + 1, seq, False)
 
     def plan(self, changes: Mapping[str, bytes | None], seq: int) -> Plan:
         """What to write so that ``changes`` are committed as of source offset ``seq``."""
@@ -220,7 +226,7 @@ class Writer:
         self._producer = producer
         self._topic = topic
         self._partition = partition
-        self._next_offset = next_offset
+        self.next_offset = next_offset
         self.disturbed = False
 
     async def write(self, records: Iterable[ChangelogRecord]) -> None:
@@ -248,9 +254,9 @@ class Writer:
             sent.append((count, await self._send(builder)))
         for length, future in sent:
             metadata = await future
-            if metadata.offset != self._next_offset:
+            if metadata.offset != self.next_offset:
                 self.disturbed = True
-            self._next_offset = metadata.offset + length
+            self.next_offset = metadata.offset + length
 
     async def _send(self, builder: Any) -> asyncio.Future[Any]:
         builder.close()
@@ -313,6 +319,7 @@ class CheckpointTable(faust.Table[Any, Any]):
         topic: str,
         source: str,
         partitions: int,
+        client: Mapping[str, Any],
         on_restored: OnRestored,
         **kwargs: Any,
     ) -> None:
@@ -330,6 +337,7 @@ class CheckpointTable(faust.Table[Any, Any]):
         )
         self.source = source
         self.on_restored = on_restored
+        self._client = client
         self._slots: dict[int, Slots] = {}
         self._read_to: dict[int, int] = {}
         self._broken: Exception | None = None
@@ -343,8 +351,11 @@ class CheckpointTable(faust.Table[Any, Any]):
                 continue
             slots = self._slots.setdefault(value.partition, Slots())
             try:
+                # Faust begins with the last record it has read before.
+                read_to = self._read_to.get(value.partition, 0)
                 for record in value.records:
-                    slots.replay(record.key or b"", record.value)
+                    if record.offset >= read_to:
+                        slots.replay(record.key or b"", record.value)
             except (BrokerError, struct.error, UnicodeDecodeError) as exc:
                 self._broken = exc
             self._read_to[value.partition] = value.next_offset
@@ -379,32 +390,79 @@ class CheckpointTable(faust.Table[Any, Any]):
         if self._broken is not None:
             raise BrokerError(f"{tp.topic} cannot be read back: {self._broken}")
         slots = self._slots.setdefault(tp.partition, Slots())
+        start = await self._checked_start(tp, slots)
+        app: Any = self.app
+        await app.maybe_start_producer()
+        writer = Writer(aiokafka_producer(app), tp.topic, tp.partition, self._read_to.get(tp.partition, 0))
+        for _ in range(CLAIMS_MAX):
+            read_to, writer.disturbed = writer.next_offset, False
+            claim = slots.next_claim(start)
+            await writer.write([claim])
+            if writer.disturbed:
+                # There was more in the log than recovery had read. It comes before the claim, so it counts.
+                await self._read_up_to(tp, slots, read_to, writer.next_offset)
+            else:
+                slots.replay(*claim)
+                break
+        else:
+            raise BrokerError(
+                f"Other workers kept writing to {tp.topic} partition {tp.partition} while it was taken over; stop the "
+                "one that does not belong to this group, and start this one again."
+            )
+        self._read_to[tp.partition] = writer.next_offset
+        await writer.write(slots.bury())
+        if slots.strays:
+            logger.warning("%s partition %s: ignored %s stray records", tp.topic, tp.partition, slots.strays)
+            slots.strays, writer.disturbed = 0, True
+        await self.on_restored(tp.partition, slots.items(), PartitionCheckpoints(slots, writer))
+
+    async def _checked_start(self, tp: TP, slots: Slots) -> int:
+        """The source's first offset. Raises BrokerError when the checkpoint lies outside of what the source holds."""
         source = TP(self.source, tp.partition)
-        start, end = await self._source_bounds(source)
-        if slots.committed is not None and not start <= slots.committed <= end:
+        consumer = self.app.consumer
+        start = (await consumer.earliest_offsets(source)).get(source) or 0
+        if slots.committed is None:
+            return start
+        end = (await consumer.highwaters(source)).get(source) or 0
+        if slots.committed > end:
+            # The embedded broker answers with the start of the last batch; only a fetch tells the end.
+            async with self._own_reader(source, max(0, end - 1)) as reader:
+                await reader.getmany(timeout_ms=READ_TIMEOUT_MS)
+                end = max(end, reader.highwater(_plain(source)) or 0)
+        if not start <= slots.committed <= end:
             raise BrokerError(
                 f"The checkpoint in {tp.topic} partition {tp.partition} stands at offset {slots.committed} of "
                 f"{self.source}, which holds offsets {start} to {end}; the two topics do not belong together, so "
                 "delete and create both anew."
             )
-        app: Any = self.app
-        highwater = app.tables.recovery.active_highwaters.get(tp)
-        read_to = max(self._read_to.get(tp.partition, 0), 0 if highwater is None else highwater + 1)
-        await app.maybe_start_producer()
-        writer = Writer(aiokafka_producer(app), tp.topic, tp.partition, read_to)
-        await writer.write([slots.claim(start), *slots.bury()])
-        if writer.disturbed:
-            raise BrokerError(
-                f"Another worker was still writing to {tp.topic} partition {tp.partition} while it was taken over; "
-                "start this worker again."
-            )
-        if slots.strays:
-            logger.warning("%s partition %s: ignored %s stray records", tp.topic, tp.partition, slots.strays)
-            writer.disturbed = True
-        await self.on_restored(tp.partition, slots.items(), PartitionCheckpoints(slots, writer))
+        return start
 
-    async def _source_bounds(self, source: TP) -> tuple[int, int]:
-        consumer = self.app.consumer
-        earliest = (await consumer.earliest_offsets(source)).get(source, 0)
-        latest = (await consumer.highwaters(source)).get(source, 0)
-        return earliest or 0, latest or 0
+    async def _read_up_to(self, tp: TP, slots: Slots, offset: int, end: int) -> None:
+        """Replay the changelog from ``offset`` up to ``end``. It is there: a record before ``end`` was acknowledged."""
+        async with self._own_reader(tp, offset) as reader:
+            while offset < end:
+                fetched = await reader.getmany(_plain(tp), timeout_ms=READ_TIMEOUT_MS)
+                if not fetched:
+                    raise BrokerError(
+                        f"{tp.topic} partition {tp.partition} cannot be read from {offset} to {end}."
+                    )
+                for record in fetched[_plain(tp)]:
+                    if record.offset < end:
+                        slots.replay(record.key or b"", record.value)
+                    offset = record.offset + 1
+
+    @contextlib.asynccontextmanager
+    async def _own_reader(self, tp: TP, offset: int) -> AsyncIterator[Any]:
+        """A consumer outside of the group, standing at an offset of one partition."""
+        reader = AIOKafkaConsumer(enable_auto_commit=False, auto_offset_reset="earliest", **self._client)
+        await reader.start()
+        try:
+            reader.assign([_plain(tp)])
+            reader.seek(_plain(tp), offset)
+            yield reader
+        finally:
+            await reader.stop()
+
+
+def _plain(tp: TP) -> TopicPartition:
+    return TopicPartition(tp.topic, tp.partition)

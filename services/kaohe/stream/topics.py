@@ -43,7 +43,7 @@ class TopicSpec(msgspec.Struct, frozen=True):
 
     name: str
     sized_by: Literal["partitions", "group_partitions"]
-    cleanup: Literal["delete", "compact", "compact,delete"]
+    cleanup: Literal["delete", "compact"]
     retention_ms: int
     purpose: str
     extra: dict[str, str] = {}
@@ -86,12 +86,9 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
             400 * DAY_MS,
             "what happened, by subject; ticks in every partition",
         ),
+        # Not compacted: the group stage takes every partition's reports in their numbered order.
         TopicSpec(
-            PARTIALS,
-            "group_partitions",
-            "compact,delete",
-            14 * DAY_MS,
-            "absolute partial aggregates for groups",
+            PARTIALS, "group_partitions", "delete", 14 * DAY_MS, "partial aggregates for groups, by partition"
         ),
         TopicSpec("kaohe.decisions", "partitions", "delete", FOREVER_MS, "the ledger's entries"),
         TopicSpec("kaohe.alerts", "partitions", "delete", 90 * DAY_MS, "alerts firing and resolved"),

@@ -1,0 +1,48 @@
+"""The brokers of the contract suite: every test runs against the embedded one and against Apache Kafka.
+
+The embedded broker starts in milliseconds, so each test gets one. Apache Kafka takes seconds: one serves the session,
+and each test's topics are made anew. Each test has its own group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaAdminClient
+
+from kaohe.settings import Settings
+from kaohe.stream.topics import create_topics
+from tests.support.kafka import running_embedded, running_kafka
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[str]:
+    """The address of the session's Apache Kafka."""
+    with running_kafka() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a running broker."""
+    if request.param == "kafka":
+        yield request.getfixturevalue("kafka_broker")
+        return
+    with running_embedded() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture
+def settings(broker: str) -> Iterator[Settings]:
+    """Settings for fresh, empty topics on the broker, and a group of the test's own."""
+    fresh = Settings(broker=broker, group_id=f"kaohe-test-{next(_numbers)}", checkpoint_interval_s=0.2)
+    states = create_topics(fresh)
+    assert all(state.created for state in states), "a test before this one left its topics behind"
+    yield fresh
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
+        admin.delete_topics([state.name for state in states])
