@@ -36,6 +36,7 @@ from kafka import (
 )
 from kafka.errors import (
     KafkaError,
+    KafkaTimeoutError,
     LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -385,11 +386,22 @@ def _reading(
     )
     assignments = Assignments()
     try:
+        retry(lambda: _know_partitions(consumer))
         consumer.subscribe(list(TOPICS), listener=assignments)
         yield consumer, assignments
     finally:
         with suppress(KafkaError):
             consumer.close(autocommit=False, timeout_ms=REQUEST_MS)
+
+
+def _know_partitions(consumer: Any) -> None:
+    # A leader that shares out partitions before it knows of any gives nobody anything, and kafka-python may then wait
+    # for the next change of the group before it shares out again.
+    known = consumer.topics()
+    if not known.issuperset(TOPICS):
+        raise KafkaTimeoutError(
+            f"it does not tell the partitions of {', '.join(sorted(set(TOPICS) - known))}"
+        )
 
 
 def read_log_ids(connection: Mapping[str, Any]) -> dict[str, str]:
