@@ -12,11 +12,14 @@ from fractions import Fraction
 
 import msgspec
 
+from kaohe.core.counting import Layout
 from kaohe.core.expressions import Expr, evaluate, names
 from kaohe.core.facts import Fact, Moment, fact_text, number_text, reader, used_fact, used_parameter
-from kaohe.core.counting import Layout
 from kaohe.core.model import Amount, Effect, Pack, Rule
 from kaohe.decisions import Step, UsedFact, UsedParameter, Words
+
+_PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
+"""A name in a rule's explanation."""
 
 
 class Worked(msgspec.Struct, frozen=True):
@@ -90,7 +93,7 @@ def _number(expr: Expr | None, values: Mapping[str, Fact]) -> Fraction | None:
 
 
 def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
-    """Every name that the condition and the effect's amount look at, sorted."""
+    """Every name that the condition, the effect's amount and the explanation look at, sorted."""
     wanted = set(names(rule.condition))
     if effect.amount is not None:
         for expr in _expressions(effect.amount):
@@ -99,6 +102,8 @@ def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
             wanted.add(effect.amount.by)
     if effect.clear is not None:
         wanted |= names(effect.clear)
+    for template in (rule.explanation.en, rule.explanation.zh):
+        wanted.update(name for name in _PLACEHOLDER.findall(template) if "." in name)
     return tuple(sorted(wanted))
 
 
@@ -117,9 +122,6 @@ def used(
         word = fact_text(reader(layout, pack, effect.amount.by)(moment)) or ""
         parameters[effect.amount.table] = used_parameter(pack.parameters[effect.amount.table], moment.day, word)
     return facts, parameters
-
-
-_PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
 
 
 def explain(
