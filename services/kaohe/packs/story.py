@@ -1,0 +1,524 @@
+"""Stories: a few events, told in a file of a pack, and the decisions they must give.
+
+Theory of operation: a story runs through the real engine in process (``kaohe.core.replay.Replay``), with its pack
+alone. Its events are delivered *in the order in which they stand*: an event whose time lies before that of an earlier
+one is late, as it would be in a log. The log's clock moves to the second of each event that is ahead of it, and to
+``until`` at the end. ``repeat`` makes a series: the event's id and every ``…_id`` field get ``-1``, ``-2``, …, and
+``{n}`` in any text is the counter. Agents that ``roster`` names are enrolled before the first event.
+
+What must come is the whole truth about the story's clause: ``expect`` lists the newest revision of every decision of
+the clause's rules, ``expect_alerts`` every beginning and end of an alert of the clause's rules, ``expect_grades`` the
+newest grade of every subject and period. What is not listed must not come; a list that is left out is not compared,
+except ``expect``, which then is empty. ``expect_metrics`` gives single figures, ``expect_nothing_from`` rules (of any
+clause) that must be silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from kaohe.core.calendars import to_ms
+from kaohe.core.model import Pack
+from kaohe.core.replay import Replay
+from kaohe.decisions import Alert, Decision, Grade
+from kaohe.errors import KaoheError, PackError
+from kaohe.events import PAYLOADS, Envelope, make
+from kaohe.packs.load import CASES
+from kaohe.packs.rules import shown
+from kaohe.packs.source import (
+    NO_TEXTS,
+    Fields,
+    Node,
+    Problems,
+    boolean,
+    choice,
+    duration,
+    local_moment,
+    nearest,
+    number,
+    read_yaml,
+    scalar,
+    several,
+    whole,
+)
+
+STORY_CASES = (*CASES, "other")
+REPEAT_MAX = 5_000
+EVENTS_MAX = 20_000
+"""Events of one story, after repetition."""
+SOURCE = "story"
+_STORY_KEYS = (
+    "name", "clause", "case", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
+    "expect_metrics", "expect_nothing_from",
+)  # fmt: skip
+_DECISION_KEYS = (
+    "rule", "subject", "level", "period", "points", "status", "kind", "revision", "incident", "proposal", "owner",
+    "adjusts_period",
+)  # fmt: skip
+_ALERT_KEYS = ("rule", "subject", "level", "state", "severity", "incident", "at", "since", "owner")
+_GRADE_KEYS = ("subject", "level", "period", "score", "grade", "previous_grade", "status", "revision")
+_METRIC_KEYS = ("metric", "level", "subject", "window", "period", "value", "numerator", "denominator")
+_NUMBERS = ("points", "score", "revision", "value", "numerator", "denominator")
+_MOMENTS = ("at", "since")
+
+Wanted = Mapping[str, Any]
+"""One expectation: the keys that were written, with texts, exact numbers, moments (ms) or None."""
+
+_NO_ROSTER: dict[str, Any] = {}
+_NO_EVENTS: list[Envelope] = []
+_NOTHING: tuple[Wanted, ...] = ()
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """One story as read: its events in order of delivery, and what must come."""
+
+    pack: str
+    name: str
+    clause: str
+    case: str
+    events: tuple[Envelope, ...]
+    until_ms: int
+    expect: tuple[Wanted, ...]
+    expect_alerts: tuple[Wanted, ...] | None
+    expect_grades: tuple[Wanted, ...] | None
+    expect_metrics: tuple[Wanted, ...]
+    silent: tuple[str, ...]
+    place: str
+
+
+class StoryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a story ended: ``failures`` are sentences, empty when everything came as expected."""
+
+    pack: str
+    story: str
+    clause: str
+    case: str
+    place: str
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything came as expected."""
+        return not self.failures
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_stories(pack: Pack, problems: Problems | None = None) -> tuple[Story, ...]:
+    """All stories of a pack, in the order of files. Raises the first PackError unless ``problems`` collects them."""
+    collected = problems if problems is not None else Problems()
+    found: list[Story] = []
+    known: set[tuple[str, str]] = set()
+    for path in sorted((Path(pack.folder) / "tests").glob("*.yaml")):
+        try:
+            root = read_yaml(path, collected)
+        except PackError as error:
+            collected.add(error)
+            continue
+        for node in _stories(root, collected):
+            story = _Teller(pack, collected).story(node)
+            if story is None:
+                continue
+            if (story.clause, story.name) in known:
+                wrong = f"two stories of {story.clause} are named {story.name!r}"
+                collected.add(PackError(node.place, node.path, wrong, "rename one of them"))
+            known.add((story.clause, story.name))
+            found.append(story)
+    if problems is None and collected.errors:
+        raise collected.errors[0]
+    return tuple(found)
+
+
+def _stories(root: Node | None, problems: Problems) -> list[Node]:
+    if root is None:
+        return []
+    if root.kind != "list":
+        problems.add(
+            PackError(root.place, root.path, f"stories are a list, not {root.shown}", "write `- name: ...`")
+        )
+        return []
+    return root.items
+
+
+class _Teller:
+    """Reads one story of one pack."""
+
+    def __init__(self, pack: Pack, problems: Problems) -> None:
+        self.pack = pack
+        self.problems = problems
+        self.zone = ZoneInfo(pack.zone)
+        self.rules = {rule.id: rule for rule in pack.rules}
+        self.count = 0
+
+    def story(self, node: Node) -> Story | None:
+        fields = Fields(node, self.problems, _STORY_KEYS, "a story")
+        name = fields.need("name", scalar, "")
+        clause = fields.need("clause", choice(sorted(self.pack.clauses), "clause"), "")
+        case = fields.need("case", choice(STORY_CASES, "case"), "other")
+        roster = fields.take("roster", self._roster, _NO_ROSTER)
+        events = fields.need("events", self._events, _NO_EVENTS)
+        until_ms = fields.need("until", lambda found: to_ms(self._moment(found)), 0)
+        expect = fields.take("expect", self._list(_DECISION_KEYS, "an expected decision"), _NOTHING)
+        alerts = fields.take("expect_alerts", self._some(_ALERT_KEYS, "an expected alert"), None)
+        grades = fields.take("expect_grades", self._some(_GRADE_KEYS, "an expected grade"), None)
+        metrics = fields.take("expect_metrics", self._list(_METRIC_KEYS, "an expected figure"), _NOTHING)
+        silent = fields.take("expect_nothing_from", several(choice(sorted(self.rules), "rule")), NO_TEXTS)
+        if not fields.ok():
+            return None
+        self._check(fields, clause, case, events, until_ms)
+        if not fields.ok():
+            return None
+        return Story(
+            pack=self.pack.name, name=name, clause=clause, case=case,
+            events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
+            expect_grades=grades, expect_metrics=metrics, silent=silent, place=str(node.place),
+        )  # fmt: skip
+
+    def _check(self, fields: Fields, clause: str, case: str, events: list[Envelope], until_ms: int) -> None:
+        latest = 0
+        late = False
+        for event in events:
+            moment_ms = to_ms(event.time)
+            late = late or moment_ms < latest
+            latest = max(latest, moment_ms)
+        if until_ms < latest:
+            fields.wrong("until", "the story ends before its last event", "end it after the last event")
+        if case == "late" and not late:
+            fields.wrong("case", "no event of this story is late: each stands after those before it",
+                         "put an event with an earlier time after a later one")  # fmt: skip
+        for key in ("expect", "expect_alerts"):
+            for item in _items(fields.node.get(key)):
+                rule = item.get("rule")
+                if rule is not None and rule.text in self.rules and self.rules[rule.text].clause != clause:
+                    self.problems.add(PackError(
+                        rule.place, rule.path, f"the rule {rule.text} belongs to {self.rules[rule.text].clause}",
+                        f"list decisions of {clause}'s rules only, or name the other clause",
+                    ))  # fmt: skip
+
+    def _moment(self, node: Node) -> datetime:
+        return local_moment(node).replace(tzinfo=self.zone)
+
+    def _roster(self, node: Node) -> dict[str, Any]:
+        if node.kind != "mapping":
+            node.fail(f"a roster is a mapping, not {node.shown}", "write {a-17: {team: t-1, site: s-1}}")
+        found: dict[str, Any] = {}
+        for agent, (_, body) in node.entries.items():
+            found[agent] = self._payload(body, "roster.changed", {"agent": agent}, ())
+        return found
+
+    @staticmethod
+    def _enrol(roster: Mapping[str, Any], events: Sequence[Envelope]) -> list[Envelope]:
+        first = events[0].time if events else datetime.now(UTC)
+        return [
+            make("roster.changed", id=f"roster-{agent}", source=SOURCE, subject=agent, time=first, data=data)
+            for agent, data in roster.items()
+        ]
+
+    # --- events
+
+    def _events(self, node: Node) -> list[Envelope]:
+        if node.kind != "list":
+            node.fail(f"events are a list, not {node.shown}", "write `- {at: ..., type: ..., agent: ...}`")
+        if not node.items:
+            node.fail(
+                "the story has no events", "write at least one: even silence begins with somebody at work"
+            )
+        found: list[Envelope] = []
+        for index, item in enumerate(node.items):
+            found += self._series(item, index)
+            if len(found) > EVENTS_MAX:
+                item.fail(f"the story has more than {EVENTS_MAX} events", "tell it with fewer")
+        return found
+
+    def _series(self, node: Node, index: int) -> list[Envelope]:
+        if node.kind != "mapping":
+            node.fail(f"an event is a mapping, not {node.shown}", "write {at: ..., type: ..., agent: ...}")
+        kind_node = node.get("type")
+        if kind_node is None:
+            node.fail("the event has no type", "add `type:`")
+        kind = choice(tuple(PAYLOADS), "event type")(kind_node)
+        own = ("at", "type", "subject", "id", "repeat", "every", "data")
+        body = node.get("data")
+        fields = Fields(node, self.problems, (*own, *PAYLOADS[kind].__struct_fields__), f"a {kind} event")
+        at = fields.need("at", self._moment, datetime.now(UTC))
+        repeat = fields.take("repeat", whole(1, REPEAT_MAX), 0)
+        every_ms = fields.take("every", duration(1, 86_400_000), 0)
+        if (repeat > 0) != (every_ms > 0):
+            fields.wrong(
+                "repeat" if repeat else "every", "`repeat` and `every` go together", "write both or neither"
+            )
+        subject = fields.take("subject", scalar, "")
+        event_id = fields.take("id", scalar, f"e{index + 1}")
+        if not fields.ok():
+            raise self.problems.errors[-1]
+        found = []
+        for number_ in range(1, repeat + 1) if repeat else (0,):
+            time = at + timedelta(milliseconds=every_ms * max(0, number_ - 1))
+            data = self._payload(body or node, kind, {}, () if body else own, number_)
+            found.append(self._event(node, kind, _numbered(event_id, number_), subject, time, data))
+        return found
+
+    @staticmethod
+    def _event(node: Node, kind: str, event_id: str, subject: str, time: datetime, data: Any) -> Envelope:
+        named = subject or data.agent or data.queue or data.team or data.site
+        if not named:
+            node.fail("the event has no subject", "add `agent:`, or `subject:` for an event without an agent")
+        return make(kind, id=event_id, source=SOURCE, subject=named, time=time, data=data)
+
+    def _payload(
+        self, node: Node, kind: str, given: Mapping[str, str], skip: Sequence[str], counter: int = 0
+    ) -> Any:
+        raw: dict[str, Any] = dict(given)
+        known = PAYLOADS[kind].__struct_fields__
+        for key, (key_node, value) in node.entries.items():
+            if key in skip:
+                continue
+            if key not in known:
+                key_node.fail(f"{kind} has no field {key!r}", nearest(key, known, "field"))
+            raw[key] = self._plain(value, key, counter)
+        try:
+            return msgspec.convert(raw, PAYLOADS[kind], strict=False)
+        except msgspec.ValidationError as error:
+            node.fail(f"the event's data are wrong: {error}", f"look at the fields of {kind} in schemas/")
+
+    def _plain(self, node: Node, key: str, counter: int) -> Any:
+        """A field's value as JSON would carry it, numbered where the event is repeated."""
+        if node.kind == "list":
+            return [self._plain(item, key, counter) for item in node.items]
+        text = scalar(node) if node.text else ""
+        if not node.quoted and text in ("true", "false"):
+            return boolean(node)
+        if key.endswith("_at"):
+            moment = datetime.fromisoformat(text) if _is_moment(text) else None
+            if moment is None:
+                node.fail(f"{text!r} is not a moment", "write it as 2026-08-03T09:00")
+            return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).isoformat()
+        if counter:
+            text = text.replace("{n}", str(counter)) if "{n}" in text else text
+            if key.endswith("_id") and "{n}" not in node.text:
+                text = _numbered(text, counter)
+        return text
+
+    # --- expectations
+
+    def _list(self, known: tuple[str, ...], what: str) -> Callable[[Node], tuple[Wanted, ...]]:
+        def read(node: Node) -> tuple[Wanted, ...]:
+            if node.kind != "list":
+                node.fail(f"expectations are a list, not {node.shown}", "write [] for nothing")
+            return tuple(self._wanted(item, known, what) for item in node.items)
+
+        return read
+
+    def _some(self, known: tuple[str, ...], what: str) -> Callable[[Node], tuple[Wanted, ...] | None]:
+        return self._list(known, what)
+
+    def _wanted(self, node: Node, known: tuple[str, ...], what: str) -> Wanted:
+        fields = Fields(node, self.problems, known, what)
+        wanted: dict[str, Any] = {}
+        for key in known:
+            if key not in fields:
+                continue
+            if key in _NUMBERS:
+                wanted[key] = fields.need(key, _number_or_null, None)
+            elif key in _MOMENTS:
+                wanted[key] = to_ms(fields.need(key, self._moment, datetime.now(UTC)))
+            elif key == "rule":
+                wanted[key] = fields.need(key, choice(sorted(self.rules), "rule"), "")
+            elif key == "metric":
+                wanted[key] = fields.need(key, choice(sorted(self.pack.metrics), "metric"), "")
+            else:
+                wanted[key] = fields.need(key, scalar, "")
+        must = "rule" if "rule" in known else "metric" if "metric" in known else "subject"
+        if must not in wanted:
+            fields.need(must, scalar, "")
+        if not fields.ok():
+            raise self.problems.errors[-1]
+        return wanted
+
+
+def _items(node: Node | None) -> list[Node]:
+    return node.items if node is not None else []
+
+
+def _numbered(text: str, counter: int) -> str:
+    return f"{text}-{counter}" if counter else text
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number_or_null(node: Node) -> Fraction | None:
+    if node.kind == "scalar" and node.text in ("null", "~"):
+        return None
+    return number(node)
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def run_story(pack: Pack, story: Story) -> StoryResult:
+    """Run a story through the engine with its pack; what is wrong comes back as failures, nothing is raised."""
+    try:
+        replay = deliver(pack, story)
+        failures = _compare(pack, story, replay)
+    except KaoheError as error:
+        failures = [f"the engine stopped: {error}"]
+    return StoryResult(
+        pack=pack.name, story=story.name, clause=story.clause, case=story.case, place=story.place,
+        failures=tuple(failures),
+    )  # fmt: skip
+
+
+def deliver(pack: Pack, story: Story) -> Replay:
+    """The engine after the story's events, its clock at the story's end."""
+    replay = Replay((pack,))
+    clock_ms = 0
+    for event in story.events:
+        second_ms = to_ms(event.time) // 1000 * 1000
+        if second_ms > clock_ms:
+            clock_ms = second_ms
+            replay.tick(clock_ms)
+        replay.feed(event)
+    replay.tick(max(story.until_ms, clock_ms + 1000))
+    replay.finish()
+    return replay
+
+
+def run_pack(pack: Pack, stories: Iterable[Story]) -> list[StoryResult]:
+    """Run stories of a pack, in order."""
+    return [run_story(pack, story) for story in stories]
+
+
+def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
+    own = {rule.id for rule in pack.rules if rule.clause == story.clause}
+    decisions = list(replay.newest_decisions().values())
+    alerts = replay.alert_list()
+    failures = [f"an event was rejected: {reject.code}: {reject.reason}" for reject in replay.rejects]
+    failures += _match(
+        story.expect,
+        [one for one in decisions if one.rule in own],
+        "decision",
+        _decision_value,
+        _decision_text,
+    )
+    if story.expect_alerts is not None:
+        chosen = [one for one in alerts if one.rule in own]
+        failures += _match(story.expect_alerts, chosen, "alert", _alert_value, _alert_text)
+    if story.expect_grades is not None:
+        newest = {grade.id: grade for grade in replay.grade_list()}
+        failures += _match(story.expect_grades, list(newest.values()), "grade", _grade_value, _grade_text)
+    failures += _figures(story, replay)
+    for rule in story.silent:
+        spoken = [_decision_text(one) for one in decisions if one.rule == rule]
+        spoken += [_alert_text(one) for one in alerts if one.rule == rule]
+        failures += [f"nothing was expected from {rule}, but there came {text}" for text in spoken]
+    return failures
+
+
+def _match(
+    wanted: Sequence[Wanted],
+    came: Sequence[Any],
+    what: str,
+    value: Callable[[Any, str], Any],
+    text: Callable[[Any], str],
+) -> list[str]:
+    """Pair expectations with what came; each may be used once. The most precise expectations choose first."""
+    left = list(came)
+    missing: list[Wanted] = []
+    for one in sorted(wanted, key=len, reverse=True):
+        fitting = next((found for found in left if all(value(found, key) == one[key] for key in one)), None)
+        if fitting is None:
+            missing.append(one)
+        else:
+            left.remove(fitting)
+    failures = [f"expected but did not come: {what} {_wanted_text(one)}" for one in missing]
+    return failures + [f"came but was not expected: {what} {text(one)}" for one in left]
+
+
+def _wanted_text(wanted: Wanted) -> str:
+    parts = []
+    for key, value in wanted.items():
+        text = shown(value) if isinstance(value, Fraction) else str(value)
+        if key in _MOMENTS:
+            text = datetime.fromtimestamp(value / 1000, UTC).isoformat()
+        parts.append(f"{key}={text}")
+    return ", ".join(parts)
+
+
+def _decision_value(decision: Decision, key: str) -> Any:
+    if key == "points":
+        return Fraction(decision.points)
+    return getattr(decision, key)
+
+
+def _decision_text(one: Decision) -> str:
+    return (
+        f"rule={one.rule}, subject={one.subject}, period={one.period}, points={one.points}, status={one.status}, "
+        f"kind={one.kind}, revision={one.revision}: {one.explanation.en}"
+    )
+
+
+def _alert_value(alert: Alert, key: str) -> Any:
+    if key in _MOMENTS:
+        return to_ms(datetime.fromisoformat(getattr(alert, key)))
+    return getattr(alert, key)
+
+
+def _alert_text(one: Alert) -> str:
+    return (
+        f"rule={one.rule}, subject={one.subject}, level={one.level}, state={one.state}, at={one.at}: "
+        f"{one.explanation.en}"
+    )
+
+
+def _grade_value(grade: Grade, key: str) -> Any:
+    return Fraction(grade.score) if key == "score" else getattr(grade, key)
+
+
+def _grade_text(one: Grade) -> str:
+    return (
+        f"subject={one.subject}, period={one.period}, score={one.score}, grade={one.grade}, status={one.status}: "
+        f"{one.explanation.en}"
+    )
+
+
+def _figures(story: Story, replay: Replay) -> list[str]:
+    """Compare the expected figures with the engine's, exactly where the figure is whole and to 1e-9 otherwise."""
+    if not story.expect_metrics:
+        return []
+    values = replay.metrics()
+    failures = []
+    for wanted in story.expect_metrics:
+        where = {key: value for key, value in wanted.items() if key not in _NUMBERS}
+        fitting = [one for one in values if all(getattr(one, key) == where[key] for key in where)]
+        if len(fitting) != 1:
+            said = "no figure" if not fitting else f"{len(fitting)} figures"
+            if not fitting and wanted.get("value", 0) is None:
+                continue
+            failures.append(f"{said} for {_wanted_text(where)}; name level, subject, window and period")
+            continue
+        failures += [
+            f"{_wanted_text(where)}: {key} is {getattr(fitting[0], key)}, not {shown(wanted[key])}"
+            for key in ("value", "numerator", "denominator")
+            if key in wanted and not _same(wanted[key], getattr(fitting[0], key))
+        ]
+    return failures
+
+
+def _same(wanted: Fraction | None, came: float | None) -> bool:
+    if wanted is None or came is None:
+        return wanted is None and came is None
+    return abs(Fraction(came) - wanted) <= Fraction(1, 10**9)
