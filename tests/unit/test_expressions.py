@@ -81,6 +81,8 @@ def condition(text: str) -> Condition:
         ("event.urgent", Compare("==", "event.urgent", True)),
         ("!event.urgent", Compare("==", "event.urgent", False)),
         ("event.urgent == true", Compare("==", "event.urgent", True)),
+        ("event.urgent != true", Compare("==", "event.urgent", False)),
+        ("!(event.urgent == false)", Compare("==", "event.urgent", True)),
         ("event.urgent != event.excused", Compare("!=", "event.urgent", FieldRef("event.excused"))),
         ("trueish.if", Compare("==", "trueish.if", True)),
         ("nullable > 0 && inside", And((Compare(">", "nullable", Fraction(0)), Compare("==", "inside", True)))),
@@ -488,6 +490,9 @@ def test_conditions_become_python(text: str, source: str) -> None:
         ("event.rating - 1", "(None if e.rating is None else (e.rating - (1)))"),
         ("event.note", "e.note"),
         ("'a'", "'a'"),
+        ("event.urgent", "e.urgent"),
+        ("event.excused", "(None if e.excused is None else e.excused)"),
+        ("true", "True"),
     ],
 )
 def test_amounts_become_python(text: str, source: str) -> None:

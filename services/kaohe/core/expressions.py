@@ -416,7 +416,8 @@ class _Reader:
             return self._presence(tree)
         found = self.operand(tree)
         if isinstance(found, Name) and found.type.kind == "bool":
-            return found
+            # Said in full, so that a condition is never mistaken for an amount, which may be unknown.
+            return Comparison("==", found, Truth(True, column), column)
         if isinstance(found, Name):
             raise ExpressionError(
                 column,
@@ -790,6 +791,8 @@ def _normal(expression: Expr, *, positive: bool) -> Condition:
         case Junction(op=op, parts=parts):
             normal = [_normal(part, positive=positive) for part in parts]
             return _join("&&" if (op == "&&") == positive else "||", normal)
+        case Comparison(op=op, left=left, right=Truth(value=truth)):
+            return Compare("==", left.name, truth if (op == "==") == positive else not truth)
         case Comparison(op=op, left=left, right=right):
             value = FieldRef(right.name) if isinstance(right, Name) else right.value
             return Compare(op if positive else _OPPOSITE[op], left.name, value)
@@ -800,8 +803,6 @@ def _normal(expression: Expr, *, positive: bool) -> Condition:
             if not subject.type.optional:
                 return And(()) if positive else Or(())
             return Known(subject.name, positive)
-        case Name(name=name):
-            return Compare("==", name, positive)
         case _:
             raise ExpressionError(
                 expression.column, "this is an amount, not a condition", "write a comparison"
@@ -963,7 +964,7 @@ def to_python(expression: Expr, name_to_source: Mapping[str, str]) -> str:
                 node.column, f"{node.name} is not at hand here", _known_names_of(name_to_source)
             )
     optional = {node.name for node in _name_nodes(expression) if node.type.optional}
-    if type_of(expression).kind == "bool":
+    if not isinstance(expression, Name | Number | Text | Truth | Arithmetic | Minus):
         return _condition_source(to_condition(expression), name_to_source, optional)
     source = _amount_source(expression, name_to_source)
     unknown = [f"{_source(name_to_source[name])} is None" for name in sorted(optional)]
@@ -990,6 +991,8 @@ def _amount_source(expression: Expr, sources: Mapping[str, str]) -> str:
             )
         case Text(value=text):
             return repr(text)
+        case Truth(value=truth):
+            return repr(truth)
         case Minus(operand=operand):
             return f"(-{_amount_source(operand, sources)})"
         case Arithmetic(op="/"):
