@@ -101,7 +101,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     report: int
     accrued_ms: int
     joints: list[tuple[str, str, str, list[tuple[int, dict[str, Any]]]]]
-    chunks: dict[int, int]
+    chunks: list[tuple[int, int]]
 
 
 class Report(msgspec.Struct):
@@ -687,7 +687,8 @@ class PartitionEngine:
             (*key, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
             for key, cells in self.joints.items()
         ]
-        frame = StoredFrame(self.now_ms, self.reported_ms, self.report, self.accrued_ms, joints, self.chunks)
+        chunks = sorted(self.chunks.items())
+        frame = StoredFrame(self.now_ms, self.reported_ms, self.report, self.accrued_ms, joints, chunks)
         changed["frame"] = _FRAME_ENCODER.encode(frame)
         return changed
 

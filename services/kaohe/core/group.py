@@ -34,9 +34,9 @@ MAX_WAITING = 200_000
 class StoredFrame(msgspec.Struct, array_like=True):
     """What a group engine remembers beside its subjects and the waiting reports."""
 
-    numbers: dict[int, int]
-    firsts: dict[int, int]
-    uptos: dict[int, int]
+    numbers: list[tuple[int, int]]
+    firsts: list[tuple[int, int]]
+    uptos: list[tuple[int, int]]
     now_ms: int | None
 
 
@@ -146,7 +146,9 @@ class GroupEngine:
         changed = self.judge.checkpoint()
         changed.update(self._changed)
         self._changed = {}
-        frame = StoredFrame(self.numbers, self.firsts, self.uptos, self.now_ms)
+        frame = StoredFrame(
+            sorted(self.numbers.items()), sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms
+        )
         changed["frame"] = _FRAME_ENCODER.encode(frame)
         return changed
 
@@ -157,7 +159,7 @@ class GroupEngine:
         own = ("s" + SEPARATOR, "p" + SEPARATOR)
         self.judge.restore({key: value for key, value in items.items() if key == "judge" or key[:2] in own})
         frame = _FRAME_DECODER.decode(items["frame"])
-        self.numbers, self.firsts, self.uptos = frame.numbers, frame.firsts, frame.uptos
+        self.numbers, self.firsts, self.uptos = dict(frame.numbers), dict(frame.firsts), dict(frame.uptos)
         self.now_ms = frame.now_ms
         reports: list[Any] = [
             REPORT_DECODER.decode(raw) for key, raw in items.items() if key.startswith("b" + SEPARATOR)

@@ -173,7 +173,7 @@ class StoredSubject(msgspec.Struct, array_like=True):
     """A subject without its periods, as stored."""
 
     first_seen_ms: int
-    cells: dict[int, dict[str, Any]]
+    cells: list[tuple[int, dict[str, Any]]]
     rolling: list[tuple[int, dict[str, Any]]]
     total: dict[str, Any]
     entries: list[Entry]
@@ -197,7 +197,7 @@ def store(subject: Subject, slot_names: Mapping[int, str]) -> bytes:
     widest = max(series.rolling.values(), key=lambda rolling: rolling.span_ms, default=None)
     stored = StoredSubject(
         first_seen_ms=subject.first_seen_ms,
-        cells={bucket: pack_cell(cell, slot_names) for bucket, cell in series.cells.items()},
+        cells=[(bucket, pack_cell(cell, slot_names)) for bucket, cell in sorted(series.cells.items())],
         rolling=[(start, pack_cell(cell, slot_names)) for start, cell in widest.cells] if widest else [],
         total=pack_cell(series.total, slot_names),
         entries=list(subject.entries.values()),
@@ -221,7 +221,7 @@ def load(raw: bytes) -> StoredSubject:
 def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int], now_ms: int) -> None:
     """Fill a fresh subject from its stored form."""
     series = subject.series
-    series.cells = {bucket: unpack_cell(cell, slots) for bucket, cell in stored.cells.items()}
+    series.cells = {bucket: unpack_cell(cell, slots) for bucket, cell in stored.cells}
     for start_ms, packed in stored.rolling:
         cell = unpack_cell(packed, slots)
         for rolling in series.rolling.values():
