@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -36,6 +36,15 @@ DISTINCT_SLOT = 2_000_000
 
 Cell = dict[int, Any]
 """Slot to integer (sum, maximum) or to a set of hashes (distinct)."""
+
+
+class Counts(Protocol):
+    """What a metric can be read from: a cell, or a window that knows its counts."""
+
+    def get(self, slot: int, default: Any = 0, /) -> Any:
+        """The count of a slot."""
+        ...
+
 
 CountFunction = Callable[[Any, int, Cell | None, Cell, int], None]
 """``(data, time_ms, agent_cell, joint_cell, weight)``: adds one event to its cells."""
@@ -261,7 +270,7 @@ def distinct_estimate(hashes: set[int]) -> int:
     return (DISTINCT_KEPT - 1) * _HASH_SPACE // max(kth, 1)
 
 
-def read(layout: Layout, pack_key: str, metric: Metric, cell: Mapping[int, Any]) -> Reading:
+def read(layout: Layout, pack_key: str, metric: Metric, cell: Counts) -> Reading:
     """A metric's exact value from a cell of counts."""
     numerator_reads, denominator_reads = layout.reads[pack_key, metric.name]
     if metric.kind == "percentile":
@@ -282,13 +291,45 @@ def read(layout: Layout, pack_key: str, metric: Metric, cell: Mapping[int, Any])
     bottom = 0
     for slot, weight in denominator_reads:
         bottom += weight * cell.get(slot, 0)
-    numerator = metric.scale * top
+    scale = metric.scale
+    numerator = Fraction(scale.numerator * top, scale.denominator)
     if bottom <= 0:
         return Reading(numerator, Fraction(bottom), None)
-    return Reading(numerator, Fraction(bottom), numerator / bottom)
+    return Reading(numerator, Fraction(bottom), Fraction(scale.numerator * top, scale.denominator * bottom))
 
 
-def _percentile(metric: Metric, first: int, cell: Mapping[int, Any]) -> Reading:
+def value_reader(layout: Layout, pack_key: str, metric: Metric) -> Callable[[Counts], Fraction | int | None]:
+    """A function that gives just the value, for facts: they are read far more often than explained."""
+    if metric.kind in ("percentile", "distinct", "max"):
+        return lambda counts: read(layout, pack_key, metric, counts).value
+    tops, bottoms = layout.reads[pack_key, metric.name]
+    scale_top, scale_bottom = metric.scale.numerator, metric.scale.denominator
+
+    def total(counts: Counts) -> Fraction | int:
+        top = scale_top * sum([weight * counts.get(slot, 0) for slot, weight in tops])
+        return top if scale_bottom == 1 else Fraction(top, scale_bottom)
+
+    def quotient(counts: Counts) -> Fraction | None:
+        bottom = sum([weight * counts.get(slot, 0) for slot, weight in bottoms])
+        if bottom <= 0:
+            return None
+        top = sum([weight * counts.get(slot, 0) for slot, weight in tops])
+        return Fraction(top * scale_top, bottom * scale_bottom)
+
+    return quotient if bottoms else total
+
+
+def base_reader(layout: Layout, pack_key: str, metric: Metric) -> Callable[[Counts], Fraction | int | None]:
+    """A function that gives a metric's denominator; the value itself where there is none."""
+    bottoms = layout.reads[pack_key, metric.name][1]
+    if metric.kind == "percentile":
+        return lambda counts: read(layout, pack_key, metric, counts).denominator
+    if not bottoms:
+        return value_reader(layout, pack_key, metric)
+    return lambda counts: sum([weight * counts.get(slot, 0) for slot, weight in bottoms])
+
+
+def _percentile(metric: Metric, first: int, cell: Counts) -> Reading:
     """The upper bound of the histogram bucket in which the quantile lies (nearest rank)."""
     assert metric.quantile is not None
     counts = [cell.get(first + index, 0) for index in range(len(HISTOGRAM_BOUNDS) + 1)]

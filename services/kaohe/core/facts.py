@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Any
 
 from kaohe.core.calendars import Calendar, Period
-from kaohe.core.counting import TIME_UNITS_MS, Cell, Layout, Reading, read
+from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout, Reading, base_reader, read, value_reader
 from kaohe.core.model import CALENDAR_WINDOWS, Metric, Pack, Parameter
 from kaohe.core.series import Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
@@ -56,7 +56,7 @@ class Moment:
         self.event = event
         self.late_ms = late_ms
         self.open_cells = open_cells
-        self.cells: dict[str, Cell | None] = {}
+        self.cells: dict[str, Counts | None] = {}
 
     def current(self, window: str) -> Period:
         """The period of kind ``window`` that is looked at: the judged one, or that of the moment.
@@ -69,7 +69,7 @@ class Moment:
             return self.calendar.containing(window, min(self.at_ms, self.period.end_ms) - 1)
         return self.calendar.containing(window, self.at_ms if self.open_cells else self.at_ms - 1)
 
-    def counts(self, window: str) -> Cell | None:
+    def counts(self, window: str) -> Counts | None:
         """The counts of a window; None for a past period of which nothing is known."""
         if window in self.cells:
             return self.cells[window]
@@ -77,12 +77,12 @@ class Moment:
         self.cells[window] = found
         return found
 
-    def _counts(self, window: str) -> Cell | None:
+    def _counts(self, window: str) -> Counts | None:
         series = self.series
         if window == "now":
             return series.total
         if window.startswith("rolling_"):
-            return series.rolling[span_ms(window)].view()
+            return series.rolling[span_ms(window)]
         if window.startswith("previous_"):
             return series.periods.get(self.calendar.previous(self.current(window[len("previous_") :])))
         if window.startswith("baseline_"):
@@ -123,11 +123,16 @@ def reader(layout: Layout, pack: Pack, name: str) -> Reader:
         index = ("team", "site", "position").index(rest)
         return lambda moment: moment.roster[index]
     metric, window, aspect = metric_of(pack, name)
-    if aspect == "base":
-        return lambda moment: _base(reading_of(layout, pack, metric, window, moment))
-    if aspect:
+    if aspect.startswith("vs_"):
         return lambda moment: _change(layout, pack, metric, window, aspect, moment)
-    return lambda moment: _value(reading_of(layout, pack, metric, window, moment))
+    read_counts = (base_reader if aspect == "base" else value_reader)(layout, pack.key, metric)
+    if window.startswith("baseline_"):
+        return lambda moment: _from(read_counts, moment.counts(_baseline(pack, metric, window, moment)))
+    return lambda moment: _from(read_counts, moment.counts(window))
+
+
+def _from(read_counts: Callable[[Counts], Fraction | int | None], counts: Counts | None) -> Fact:
+    return None if counts is None else read_counts(counts)
 
 
 def _event_reader(field: str) -> Reader:
@@ -149,11 +154,15 @@ def _change(layout: Layout, pack: Pack, metric: Metric, window: str, aspect: str
 def reading_of(layout: Layout, pack: Pack, metric: Metric, window: str, moment: Moment) -> Reading | None:
     """A metric's exact reading; None for a past period of which nothing is known."""
     if window.startswith("baseline_"):
-        label = pack.parameters[metric.baseline].value_at(moment.day)
-        assert isinstance(label, str)
-        window = f"{window}:{label}"
+        window = _baseline(pack, metric, window, moment)
     counts = moment.counts(window)
     return None if counts is None else read(layout, pack.key, metric, counts)
+
+
+def _baseline(pack: Pack, metric: Metric, window: str, moment: Moment) -> str:
+    label = pack.parameters[metric.baseline].value_at(moment.day)
+    assert isinstance(label, str), metric.baseline
+    return f"{window}:{label}"
 
 
 def _value(reading: Reading | None) -> Fact:

@@ -22,7 +22,7 @@ import msgspec
 
 from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
-from kaohe.core.counting import Layout, read
+from kaohe.core.counting import Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, explain, used, work_out
 from kaohe.core.expressions import evaluate, names
 from kaohe.core.facts import Moment, fact_text, number_text, reader
@@ -103,6 +103,7 @@ class Judge:
         self.on_drop: Callable[[Subject, Period], None] | None = None
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
+        self._watched: dict[tuple[str, str], tuple[int, int]] = {}
         self.unjudged: dict[str, dict[tuple[str, str], set[Period]]] = {key: {} for key in self.packs}
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
@@ -209,11 +210,16 @@ class Judge:
         for key in sorted(self.live):
             subject = self.subjects[key]
             subject.series.expire(now_ms)
-            for rules in self.book.watch[subject.level]:
-                if self.judges(rules.pack, subject):
-                    self._watch_one(subject, rules, now_ms)
+            seen = (subject.series.changes, subject.series.calendar.containing("day", now_ms - 1).start_ms)
+            waits = any(not state.firing for state in subject.alerts.values())
+            if waits or self._watched.get(key) != seen:
+                self._watched[key] = seen
+                for rules in self.book.watch[subject.level]:
+                    if self.judges(rules.pack, subject):
+                        self._watch_one(subject, rules, now_ms)
             if subject.series.rolling_is_empty and not subject.alerts:
                 self.live.discard(key)
+                self._watched.pop(key, None)
                 self.touched.add(key)
 
     def _watch_one(self, subject: Subject, rules: RuleSet, now_ms: int) -> None:
@@ -749,22 +755,18 @@ class Judge:
         taken, self.out = self.out, []
         return taken
 
-    def value_cells(self, subject: Subject) -> Iterable[tuple[str, dict[int, Any]]]:
+    def value_cells(self, subject: Subject) -> Iterable[tuple[str, Counts]]:
         """The windows of a subject that live displays read, each with its counts."""
         series = subject.series
         yield "now", series.total
         for span, rolling in series.rolling.items():
             minutes = span // 60_000
             name = f"rolling_{minutes // 60}h" if minutes % 60 == 0 else f"rolling_{minutes}m"
-            yield name, rolling.view()
+            yield name, rolling
         if self.grid_ms is not None and self.grid_ms > 0:
             for period in series.calendar.periods(self.grid_ms - 1):
                 if period.window in ("day", "month"):
                     yield period.window, series.periods.get(period, {})
-
-    def reading(self, pack: Pack, name: str, cell: dict[int, Any]) -> Any:
-        """A metric read from a cell."""
-        return read(self.layout, pack.key, pack.metrics[name], cell)
 
 
 class StoredJudge(msgspec.Struct, array_like=True):

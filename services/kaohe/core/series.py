@@ -36,13 +36,14 @@ def span_ms(window: str) -> int:
 class Rolling:
     """One rolling window: the cells inside it, oldest first, and their sum."""
 
-    __slots__ = ("cells", "span_ms", "sums")
+    __slots__ = ("cells", "changes", "span_ms", "sums")
 
     def __init__(self, span: int) -> None:
         assert 0 < span <= MAX_SPAN_MS
         self.span_ms = span
         self.cells: deque[tuple[int, Cell]] = deque()
         self.sums: Cell = {}
+        self.changes = 0
 
     def add(self, start_ms: int, cell: Cell) -> None:
         """Add a folded cell; one that came late is put in its place."""
@@ -59,16 +60,18 @@ class Rolling:
         while self.cells and self.cells[0][0] < edge:
             self._add_sums(self.cells.popleft()[1], -1)
 
-    def view(self) -> Cell:
-        """The window's counts; maxima and sets merged anew."""
-        special: Cell = {}
+    def get(self, slot: int, default: Any = 0) -> Any:
+        """The window's count of one slot; a maximum or a set is merged anew from the window's cells."""
+        if slot < MAX_SLOT:
+            return self.sums.get(slot, default)
+        merged: Cell = {}
         for _, cell in self.cells:
-            for slot, value in cell.items():
-                if slot >= MAX_SLOT:
-                    merge(special, {slot: value})
-        return self.sums | special if special else self.sums
+            if slot in cell:
+                merge(merged, {slot: cell[slot]})
+        return merged.get(slot, default)
 
     def _add_sums(self, cell: Cell, sign: int) -> None:
+        self.changes += 1
         sums = self.sums
         for slot, value in cell.items():
             if slot < MAX_SLOT:
@@ -162,6 +165,11 @@ class Series:
         """Let old cells leave the rolling windows."""
         for rolling in self.rolling.values():
             rolling.expire(now_ms)
+
+    @property
+    def changes(self) -> int:
+        """A number that differs whenever a rolling window's counts may."""
+        return sum([rolling.changes for rolling in self.rolling.values()])
 
     @property
     def rolling_is_empty(self) -> bool:
