@@ -56,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. Durations are in seconds, sizes in records.
 
     ``metrics_agents_max`` is how many agents have Prometheus series of their own; 0, the default, is none. ``packs``
-    are the rule packs that judge, ``rules_dir`` the folder they lie in (empty: the one that belongs to this program),
+    are the rule packs that judge, ``rules`` the folder they lie in (empty: the one that belongs to this program),
     ``sites`` the time zone of each site that does not keep the packs' own.
     """
 
@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_agents_max: int = 0
     database_url: str = "sqlite:///kaohe.db"
     packs: tuple[str, ...] = ("contact-centre", "front-desk", "logistics-service")
-    rules_dir: str = ""
+    rules: str = ""
     sites: dict[str, str] = {}
 
     @property

@@ -25,7 +25,6 @@ from kaohe.core.subjects import Subject
 from kaohe.decisions import (
     ALERT_DECODER,
     DECISION_DECODER,
-    ENCODER,
     GRADE_DECODER,
     Alert,
     Decision,
@@ -79,12 +78,20 @@ class Replay:
 
     def tick(self, moment: datetime | int) -> None:
         """Move the log's clock in every partition, and let the groups follow."""
+        self.advance(moment)
+        self.gather()
+
+    def advance(self, moment: datetime | int) -> None:
+        """Move the log's clock in every partition; the groups follow at ``gather``, sooner or later."""
         time_ms = moment if isinstance(moment, int) else to_ms(moment)
         self.last_ms = max(self.last_ms, time_ms)
         for engine in self.engines:
             engine.tick(time_ms)
             if engine.judge.out:
                 self._sort(engine.judge.take_outputs())
+
+    def gather(self) -> None:
+        """Let the groups take in what the partitions have reported."""
         if self._reports:
             reports, self._reports = self._reports, []
             self._sort(self.group.apply(reports))
@@ -93,6 +100,7 @@ class Replay:
         """Collect what the last events gave."""
         for engine in self.engines:
             self._sort(engine.judge.take_outputs())
+        self.gather()
 
     def _sort(self, outputs: list[Output]) -> None:
         kept = {"decisions": self.decisions, "alerts": self.alerts, "grades": self.grades}
@@ -184,13 +192,3 @@ def plain(value: Fraction | None, *, whole: bool = True) -> float | int | None:
     if value is None:
         return None
     return value.numerator if whole and value.denominator == 1 else float(value)
-
-
-def canonical_lines(encoded: list[bytes]) -> bytes:
-    """JSON lines."""
-    return b"".join(line + b"\n" for line in encoded)
-
-
-def encode_rejects(rejects: list[Reject]) -> bytes:
-    """Rejects as JSON lines in the order of files and lines."""
-    return canonical_lines([ENCODER.encode(reject) for reject in rejects])
