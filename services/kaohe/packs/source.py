@@ -242,8 +242,8 @@ def nearest(word: str, names: Iterable[str], what: str = "") -> str:
     if not known:
         return f"there is no {what or 'name'} to choose from"
     if len(known) <= 14:
-        return f"write {what + ' ' if what else ''}one of {', '.join(known)}"
-    return f"it is none of the {len(known)} known {what or 'name'}s, such as {', '.join(known[:4])}"
+        return f"write one of {', '.join(known)}"
+    return f"it is none of the {len(known)} {what or 'name'}s that exist, such as {', '.join(known[:4])}"
 
 
 class Fields:
