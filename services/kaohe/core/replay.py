@@ -33,7 +33,7 @@ from kaohe.decisions import (
     Reject,
 )
 from kaohe.errors import EventError
-from kaohe.events import Envelope
+from kaohe.events import Envelope, encode
 from kaohe.privacy import mask
 
 
@@ -61,7 +61,7 @@ class Replay:
             engine.judge.on_drop = self._drop(engine.judge)
         self.group.judge.on_drop = self._drop(self.group.judge)
 
-    def feed(self, event: Envelope, *, line: int = 0, raw: bytes = b"") -> None:
+    def feed(self, event: Envelope, *, line: int = 0, raw: bytes = b"", topic: str = "") -> None:
         """Apply one event; one that cannot be used becomes a reject with its line."""
         engine = self.engines[crc32(event.subject.encode()) % len(self.engines)]
         try:
@@ -69,7 +69,7 @@ class Replay:
         except EventError as error:
             counts = engine.stats.rejects
             counts[error.code] = counts.get(error.code, 0) + 1
-            self.reject(error.code, str(error), line, raw)
+            self.reject(error.code, str(error), line, raw or encode(event), topic)
 
     def reject(self, code: str, reason: str, line: int, raw: bytes, topic: str = "") -> None:
         """Note a record that cannot be used."""

@@ -1,0 +1,67 @@
+"""What the commands share: where messages and progress go, and how.
+
+Results go to standard output; messages and progress to standard error. Progress bars and colour are for terminals;
+elsewhere a long work says a line now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+QUIET_EVERY_S = 10.0
+"""Off a terminal a long work speaks this often."""
+
+
+class Advance(Protocol):
+    """Tells how far a work has come."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """``done`` units in all so far."""
+        ...
+
+
+@contextmanager
+def progress(what: str, unit: str, total: int | None = None) -> Iterator[Advance]:
+    """Show the progress of a long work on standard error."""
+    if not err.is_terminal:
+        last_s = time.monotonic()
+
+        def say(done: int, note: str = "") -> None:
+            nonlocal last_s
+            if time.monotonic() - last_s >= QUIET_EVERY_S:
+                last_s = time.monotonic()
+                err.print(f"{what}: {done:,} {unit} {note}".rstrip())
+
+        yield say
+        return
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn(unit), TextColumn("{task.fields[note]}"), TimeElapsedColumn()]  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=total, note="")
+
+        def advance(done: int, note: str = "") -> None:
+            bar.update(task, completed=done, note=note)
+
+        yield advance
+
+
+def print_json(data: Any) -> None:
+    """One indented JSON document on standard output."""
+    encoded = msgspec.json.encode(data, order="deterministic")
+    typer.echo(msgspec.json.format(encoded, indent=2).decode())
+
+
+def say(text: str) -> None:
+    """A message on standard error."""
+    err.print(text)

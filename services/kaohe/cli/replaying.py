@@ -1,0 +1,185 @@
+"""``kaohe replay``: the core alone over recorded events.
+
+The core is fed with the items of the log and the ticks between them, in batches; what it decides is written in a
+canonical order and form, so that two replays of the same log with the same packs are the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from kaohe.adapters import adapter_named, read_files
+from kaohe.adapters.log_clock import Timed, log_ticks
+from kaohe.cli.console import print_json, progress, say
+from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, chosen_zones, zone_named
+from kaohe.core.calendars import calendar, to_ms
+from kaohe.core.model import Pack
+from kaohe.core.replay import Replay
+from kaohe.decisions import ENCODER, Alert, Decision, Grade
+from kaohe.errors import UsageError
+from kaohe.settings import load_settings
+
+BATCH_ITEMS = 10_000
+MAX_BATCH_ITEMS = 10_000_000
+
+
+def replay(
+    files: Annotated[list[Path], typer.Argument(help="Recorded files.", metavar="FILE...")],
+    adapter: Annotated[str, typer.Option(help="How to read the files: anonymous-bank or events.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the results to.")],
+    pack: Annotated[list[str], typer.Option(help="Rule pack by name or folder; may be given several times.")],
+    batch_size: Annotated[int, typer.Option(help="Items applied at a time; never changes a result.")] = BATCH_ITEMS,
+    until: Annotated[str, typer.Option(help="Let the log's clock run on to this moment (RFC 3339 or a day).")] = "",
+    zone: Annotated[str, typer.Option(help="Zone of files with local times; default: that of the packs.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Judge recorded events without any broker, and write decisions, alerts, grades, rejects and metrics.
+
+    Example: kaohe replay calls.tsv --adapter anonymous-bank --pack contact-centre --out february
+    """
+    if not 1 <= batch_size <= MAX_BATCH_ITEMS:
+        raise UsageError(f"--batch-size is {batch_size}; it must lie between 1 and {MAX_BATCH_ITEMS:,}.")
+    settings = load_settings()
+    packs = chosen_packs(settings, pack)
+    source = adapter_named(adapter)
+    local = zone_named(zone or packs[0].zone)
+    work = Replay(packs, zones=chosen_zones(settings, packs))
+    end_ms = moment_ms(until, packs[0].zone) if until else None
+    items = read_files(files, source, local, chosen_pseudonyms())
+    with progress("Replaying", "events") as advance:
+        _feed(work, log_ticks(items), batch_size, advance)
+    if end_ms is not None:
+        if end_ms < work.last_ms:
+            raise UsageError("--until lies before the end of the log; give a later moment.")
+        work.tick(end_ms)
+    work.finish()
+    summary = _write(work, out, packs, adapter, files)
+    if as_json:
+        print_json(summary)
+    else:
+        _tell(summary, out)
+
+
+def moment_ms(text: str, zone: str) -> int:
+    """A moment from the command line: RFC 3339, or a local day or time in ``zone``."""
+    from datetime import datetime  # noqa: PLC0415 - only here
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no moment; give one such as 2026-09-04T01:00 or 2026-09-04.") from None
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=calendar(zone).zone))
+
+
+def _feed(work: Replay, timed: Iterable[Timed], batch_size: int, advance: Any) -> None:
+    source = iter(timed)
+    done = 0
+    while batch := list(islice(source, batch_size)):
+        for kind, thing in batch:
+            if kind == "tick":
+                work.advance(thing)  # type: ignore[arg-type] # the tag says which of the two it is
+                continue
+            item: Any = thing
+            done += 1
+            if item.event is None:
+                work.reject(item.reject_code, item.reject_reason, item.line, item.raw, item.file)
+            else:
+                work.feed(item.event, line=item.line, topic=item.file)
+        work.gather()
+        advance(done)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def _decision_order(one: Decision) -> tuple[Any, ...]:
+    return (one.at, one.pack, one.rule, one.level, one.subject, one.period, one.incident, one.id, one.revision)
+
+
+def _alert_order(one: Alert) -> tuple[Any, ...]:
+    return (one.at, one.pack, one.rule, one.level, one.subject, one.incident, one.id, one.state)
+
+
+def _grade_order(one: Grade) -> tuple[Any, ...]:
+    return (one.at, one.pack, one.level, one.subject, one.period, one.id, one.revision)
+
+
+def _write(work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files: list[Path]) -> dict[str, Any]:
+    decisions = sorted(work.decision_list(), key=_decision_order)
+    alerts = sorted(work.alert_list(), key=_alert_order)
+    grades = sorted(work.grade_list(), key=_grade_order)
+    rejects = sorted(work.rejects, key=lambda one: (one.topic, one.offset, one.code))
+    summary = _summary(work, packs, adapter, files, decisions, alerts, grades)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, rows in (("decisions", decisions), ("alerts", alerts), ("grades", grades), ("rejects", rejects)):
+            with (out / f"{name}.jsonl").open("wb") as file:
+                file.writelines(ENCODER.encode(row) + b"\n" for row in rows)
+        with (out / "metrics.json").open("wb") as file:
+            file.write(b"[\n" + b",\n".join(ENCODER.encode(value) for value in work.metrics()) + b"\n]\n")
+        encoded = msgspec.json.encode(summary, order="sorted")
+        (out / "summary.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}; name a folder that can be written.") from None
+    return summary
+
+
+def _summary(
+    work: Replay,
+    packs: tuple[Pack, ...],
+    adapter: str,
+    files: list[Path],
+    decisions: list[Decision],
+    alerts: list[Alert],
+    grades: list[Grade],
+) -> dict[str, Any]:
+    newest = {decision.id: decision for decision in decisions}.values()
+    events: Counter[str] = Counter()
+    duplicates = late = 0
+    for engine in work.engines:
+        events.update(engine.stats.events)
+        duplicates += engine.stats.duplicates
+        late += engine.stats.late
+    return {
+        "adapter": adapter,
+        "files": [file.name for file in files],
+        "packs": {pack.name: pack.version for pack in packs},
+        "zone": packs[0].zone,
+        "clock": calendar(packs[0].zone).text(work.last_ms) if work.last_ms else None,
+        "events": {"total": sum(events.values()), "by_type": dict(events), "duplicates": duplicates, "late": late},
+        "rejects": {"total": len(work.rejects), "by_code": dict(Counter(one.code for one in work.rejects))},
+        "decisions": {
+            "revisions": len(decisions),
+            "entries": len(newest),
+            "by_rule": dict(Counter(one.rule for one in newest)),
+            "by_status": dict(Counter(one.status for one in newest)),
+        },
+        "alerts": {
+            "firing": sum(one.state == "firing" for one in alerts),
+            "resolved": sum(one.state == "resolved" for one in alerts),
+            "by_rule": dict(Counter(one.rule for one in alerts if one.state == "firing")),
+        },
+        "grades": {"revisions": len(grades), "final": sum(one.status == "final" for one in grades)},
+    }
+
+
+def _tell(summary: dict[str, Any], out: Path) -> None:
+    typer.echo(
+        f"{summary['events']['total']:,} events, {summary['rejects']['total']:,} rejected; "
+        f"{summary['decisions']['entries']:,} decisions, {summary['alerts']['firing']:,} alerts, "
+        f"{summary['grades']['final']:,} final grades: {out}"
+    )
+    for code, count in sorted(summary["rejects"]["by_code"].items()):
+        say(f"rejected, {code}: {count:,}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)

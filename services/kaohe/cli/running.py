@@ -1,0 +1,211 @@
+"""The long-running commands: broker, topics, worker, clock, payroll; and those that feed them: produce, simulate."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from kaohe.adapters import adapter_named, read_files
+from kaohe.adapters.base import SourceItem
+from kaohe.adapters.log_clock import log_ticks
+from kaohe.adapters.simulator import START, simulate
+from kaohe.cli.console import print_json, progress, say
+from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, engine_factories, zone_named
+from kaohe.decisions import ENCODER, Reject
+from kaohe.errors import UsageError
+from kaohe.events import encode
+from kaohe.payroll.consumer import run_payroll, stop_on_signals
+from kaohe.settings import load_settings
+from kaohe.stream.app import run_worker
+from kaohe.stream.broker import run_broker
+from kaohe.stream.clock import run_clock
+from kaohe.stream.produce import Entry, produce, tick_entry
+from kaohe.stream.topics import create_topics, security_config
+from kaohe.wallboard.exporter import WallboardExporter, start_exporter
+
+topics_app = typer.Typer(help="The topics of Kaohe.", no_args_is_help=True)
+
+REJECTS = "kaohe.rejects"
+
+
+def broker(
+    port: Annotated[int, typer.Option(help="Loopback port.")] = 9092,
+    log: Annotated[Path | None, typer.Option(help="File for the broker's own log.")] = None,
+) -> None:
+    """Run the embedded broker in the foreground: for one machine, in memory, no Java.
+
+    Example: kaohe broker --port 9092
+    """
+    run_broker(port, lambda address: say(f"the embedded broker answers at {address}; Ctrl-C ends it"), log)
+
+
+@topics_app.command("create")
+def topics_create(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Create the topics that are missing; safe to repeat.
+
+    Example: KAOHE_BROKER=127.0.0.1:9092 kaohe topics create
+    """
+    states = create_topics(load_settings())
+    if as_json:
+        print_json(states)
+        return
+    for state in states:
+        typer.echo(f"{state.name}: {state.partitions} partitions, {'created' if state.created else 'was there'}")
+
+
+def worker() -> None:
+    """Run a worker: events in, decisions, alerts and grades out, figures for Prometheus.
+
+    Example: KAOHE_METRICS_PORT=9464 kaohe worker
+    """
+    settings = load_settings()
+    packs = chosen_packs(settings)
+    make_partition, make_group = engine_factories(settings, packs)
+    exporter = WallboardExporter(agents_max=settings.metrics_agents_max)
+    server = start_exporter(settings.metrics_host, settings.metrics_port, exporter)
+    named = ", ".join(pack.key for pack in packs)
+    try:
+        run_worker(
+            settings,
+            make_partition,
+            make_group,
+            exporter,
+            ready=lambda: say(f"worker for {named}; figures at {settings.metrics_host}:{server.port}/metrics"),
+        )
+    finally:
+        server.stop()
+
+
+def clock() -> None:
+    """Write the ticks of wall time into every partition, one a second: live operation needs exactly this.
+
+    Example: kaohe clock
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_clock(load_settings(), stop)
+
+
+def payroll(
+    until_idle: Annotated[
+        float | None, typer.Option("--until-idle", help="End when nothing came for so many seconds.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON at the end.")] = False,
+) -> None:
+    """Keep the ledger: write decisions, alerts and grades into the database, each exactly once.
+
+    Example: KAOHE_DATABASE_URL=sqlite:///ledger.db kaohe payroll
+    """
+    settings = load_settings()
+    with stop_on_signals() as stop:
+        done = run_payroll(
+            settings.bootstrap,
+            security_config(settings.security),
+            settings.database_url,
+            stop=stop,
+            until_idle_s=until_idle,
+        )
+    written = done.written
+    if as_json:
+        print_json({"records": done.records, "written": written})
+    else:
+        say(f"{done.records:,} records read; {written.entries:,} entries, {written.conflicts:,} conflicts")
+
+
+# --- feeding ----------------------------------------------------------------------------------------------------------
+
+
+def entries_of(items: Iterable[SourceItem], *, ticks: bool) -> Iterator[Entry]:
+    """What is to be written for the items of a recording, with the ticks of its own time or without."""
+    if not ticks:
+        for item in items:
+            yield _entry(item)
+        return
+    for kind, thing in log_ticks(items):
+        found: Any = thing
+        yield tick_entry(found) if kind == "tick" else _entry(found)
+
+
+def _entry(item: SourceItem) -> Entry:
+    if item.event is not None:
+        return Entry(encode(item.event), item.event.subject, item.event.time)
+    reject = Reject(
+        code=item.reject_code, reason=item.reject_reason, topic=item.file, partition=0, offset=item.line,
+        raw=base64.b64encode(item.raw).decode(),
+    )  # fmt: skip
+    return Entry(ENCODER.encode(reject), item.reject_code, None, REJECTS)
+
+
+def produce_command(
+    files: Annotated[list[Path], typer.Argument(help="Recorded files.", metavar="FILE...")],
+    adapter: Annotated[str, typer.Option(help="How to read the files: anonymous-bank or events.")],
+    speed: Annotated[float | None, typer.Option(help="1 as it happened, 60 a minute a second; default: at once.")] = None,
+    clock: Annotated[str, typer.Option(help="log: write the ticks of the log's own time; none: no ticks.")] = "none",
+    zone: Annotated[str, typer.Option(help="Zone of files with local times; default: that of the packs.")] = "",
+) -> None:
+    """Write recorded events into kaohe.events, each into the partition of its subject.
+
+    Example: kaohe produce calls.tsv --adapter anonymous-bank --clock log
+    """
+    if clock not in ("log", "none"):
+        raise UsageError(f"--clock is {clock!r}; it is log or none.")
+    settings = load_settings()
+    source = adapter_named(adapter)
+    local = zone_named(zone) if zone else ZoneInfo(chosen_packs(settings)[0].zone)
+    items = read_files(files, source, local, chosen_pseudonyms())
+    with progress("Producing", "events") as advance:
+        done = produce(settings, entries_of(items, ticks=clock == "log"), speed, advance)
+    say(f"{done.events:,} events and {done.tick_records:,} ticks written to {settings.broker}")
+
+
+def simulate_command(
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")],
+    agents: Annotated[int, typer.Option(help="How many agents.")],
+    days: Annotated[int, typer.Option(help="How many days.")],
+    out: Annotated[Path, typer.Option(help="File to write, one event a line.")],
+    start: Annotated[str, typer.Option(help="First day.")] = START.isoformat(),
+    zone: Annotated[str, typer.Option(help="Time zone of the centre.")] = "Asia/Shanghai",
+) -> None:
+    """Write the events of a simulated contact centre.
+
+    Example: kaohe simulate --seed 1 --agents 40 --days 31 --out august.jsonl
+    """
+    try:
+        first = date.fromisoformat(start)
+    except ValueError:
+        raise UsageError(f"--start is {start!r}; give a day such as 2026-08-03.") from None
+    count = 0
+    try:
+        with progress("Simulating", "events") as advance, out.open("wb") as file:
+            for event in simulate(seed, agents, days, first, zone_named(zone)):
+                file.write(encode(event) + b"\n")
+                count += 1
+                if count % 5_000 == 0:
+                    advance(count)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}.") from None
+    say(f"{count:,} events: {out}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(broker)
+    app.command()(worker)
+    app.command()(clock)
+    app.command()(payroll)
+    app.command("produce")(produce_command)
+    app.command("simulate")(simulate_command)
+
+
+
