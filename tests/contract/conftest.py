@@ -40,9 +40,23 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def settings(broker: str) -> Iterator[Settings]:
     """Settings for fresh, empty topics on the broker, and a group of the test's own."""
-    fresh = Settings(broker=broker, group_id=f"kaohe-test-{next(_numbers)}", checkpoint_interval_s=0.2)
-    states = create_topics(fresh)
+    with fresh_topics(broker) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def kafka_settings(kafka_broker: str) -> Iterator[Settings]:
+    """The same, on Apache Kafka alone: for what does not depend on the broker, or only Kafka does at all."""
+    with fresh_topics(kafka_broker) as fresh:
+        yield fresh
+
+
+@contextlib.contextmanager
+def fresh_topics(broker: str) -> Iterator[Settings]:
+    """Topics made anew, and deleted afterwards."""
+    settings = Settings(broker=broker, group_id=f"kaohe-test-{next(_numbers)}", checkpoint_interval_s=0.2)
+    states = create_topics(settings)
     assert all(state.created for state in states), "a test before this one left its topics behind"
-    yield fresh
+    yield settings
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.delete_topics([state.name for state in states])

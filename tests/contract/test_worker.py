@@ -130,9 +130,11 @@ def test_a_worker_stopped_and_started_again_goes_on_without_doubling(
         assert second.stop() == 0
 
 
+@pytest.mark.kafka
 def test_the_checkpoint_decides_where_to_go_on_and_not_the_groups_offsets(
-    settings: Settings, start: StartWorker
+    kafka_settings: Settings, start: StartWorker
 ) -> None:
+    settings = kafka_settings
     write(settings, some_events(1_000))
     with reading(settings, "kaohe.decisions") as reader:
         worker = start(settings)
@@ -147,9 +149,11 @@ def test_the_checkpoint_decides_where_to_go_on_and_not_the_groups_offsets(
         assert check_decisions(reader.poll_to_end(), expected(settings)) == 0
 
 
+@pytest.mark.kafka
 def test_deleted_state_stays_deleted_and_its_space_is_given_back(
-    settings: Settings, start: StartWorker
+    kafka_settings: Settings, start: StartWorker
 ) -> None:
+    settings = kafka_settings
     write(settings, some_events(500))
     with reading(settings, "kaohe.decisions") as reader, reading(settings, settings.state_topic) as states:
         first = start(settings)
@@ -242,9 +246,11 @@ def owners(states: Reader) -> int:
     return min(epochs.values())
 
 
+@pytest.mark.kafka
 def test_what_a_former_owner_writes_late_is_ignored_and_repaired(
-    settings: Settings, start: StartWorker
+    kafka_settings: Settings, start: StartWorker
 ) -> None:
+    settings = kafka_settings
     subject = SUBJECTS[0]
     partition = partition_of(subject.encode(), 4)
     with reading(settings, "kaohe.decisions") as reader, reading(settings, settings.state_topic) as states:
@@ -291,9 +297,11 @@ async def _write_raw(settings: Settings, partition: int, records: list[tuple[byt
         await producer.stop()
 
 
+@pytest.mark.kafka
 def test_a_suspended_worker_that_wakes_up_without_its_partitions_does_no_harm(
-    settings: Settings, start: StartWorker
+    kafka_settings: Settings, start: StartWorker
 ) -> None:
+    settings = kafka_settings
     with reading(settings, "kaohe.decisions") as reader:
         write(settings, some_events(500, seed=1))
         first = start(settings)
@@ -308,7 +316,9 @@ def test_a_suspended_worker_that_wakes_up_without_its_partitions_does_no_harm(
         check_decisions(reader.poll_to_end(), expected(settings))
 
 
-def test_a_checkpoint_of_another_log_is_refused(settings: Settings, start: StartWorker) -> None:
+@pytest.mark.kafka
+def test_a_checkpoint_of_another_log_is_refused(kafka_settings: Settings, start: StartWorker) -> None:
+    settings = kafka_settings
     marker = (1).to_bytes(4, "big") + (5_000_000).to_bytes(8, "big") + b"\0"
     asyncio.run(_write_raw(settings, 2, [(MARKER_KEY, marker)]))
     worker = start(settings)
@@ -318,34 +328,27 @@ def test_a_checkpoint_of_another_log_is_refused(settings: Settings, start: Start
 
 @pytest.mark.kafka
 def test_state_is_recovered_from_a_changelog_that_was_really_compacted(
-    kafka_broker: str, start: StartWorker
+    kafka_settings: Settings, start: StartWorker
 ) -> None:
-    from kaohe.stream.topics import create_topics, topic_specs
-
-    settings = Settings(broker=kafka_broker, group_id="kaohe-compacted", checkpoint_interval_s=0.05)
-    create_topics(settings)
-    try:
-        with contextlib.closing(KafkaAdminClient(bootstrap_servers=kafka_broker)) as admin:
-            _compact_eagerly(admin, settings)
-        with reading(settings, "kaohe.decisions") as reader:
-            worker = start(settings)
-            total = 0
-            for burst in range(8):
-                write(settings, some_events(250, seed=burst))
-                total += 250
-                wait_for_decisions(reader, total, worker)
-                time.sleep(0.3)
-            write(settings, [(subject, FORGET) for subject in SUBJECTS[:5]])
-            wait_until(lambda: _is_compacted(settings), DONE_TIMEOUT_S, "the broker compacts the changelog")
-            worker.kill()
-            write(settings, some_events(250, seed=99))
-            again = start(settings)
-            wait_for_decisions(reader, total + 250, again)
-            check_decisions(reader.poll_to_end(), expected(settings))
-            assert again.stop() == 0
-    finally:
-        with contextlib.closing(KafkaAdminClient(bootstrap_servers=kafka_broker)) as admin:
-            admin.delete_topics([spec.name for spec in topic_specs(settings)])
+    settings = with_group(kafka_settings, checkpoint_interval_s=0.05)
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=settings.broker)) as admin:
+        _compact_eagerly(admin, settings)
+    with reading(settings, "kaohe.decisions") as reader:
+        worker = start(settings)
+        total = 0
+        for burst in range(8):
+            write(settings, some_events(250, seed=burst))
+            total += 250
+            wait_for_decisions(reader, total, worker)
+            time.sleep(0.3)
+        write(settings, [(subject, FORGET) for subject in SUBJECTS[:5]])
+        wait_until(lambda: _is_compacted(settings), DONE_TIMEOUT_S, "the broker compacts the changelog")
+        worker.kill()
+        write(settings, some_events(250, seed=99))
+        again = start(settings)
+        wait_for_decisions(reader, total + 250, again)
+        check_decisions(reader.poll_to_end(), expected(settings))
+        assert again.stop() == 0
 
 
 def _compact_eagerly(admin: Any, settings: Settings) -> None:

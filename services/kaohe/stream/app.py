@@ -20,6 +20,7 @@ skip events. Whoever supervises the process starts it again, and it goes on from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -27,6 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from yarl import URL
 
@@ -183,7 +185,8 @@ class Stage:
             logger.info(
                 "%s partition %s: reading again from %s", self.source, runner.partition, runner.next_offset
             )
-            await self._app.reader.seek_to({TP(self.source, runner.partition): runner.next_offset})
+            with contextlib.suppress(IllegalStateError):  # the partition was taken back meanwhile
+                await self._app.reader.seek_to({TP(self.source, runner.partition): runner.next_offset})
 
     def _lag(self, runner: Runner) -> int:
         end = self._app.consumer.highwater(TP(self.source, runner.partition))
@@ -208,6 +211,10 @@ class Stage:
             logger.warning(
                 "no time for a last checkpoint of %s; its records will be applied again", self.source
             )
+        self.drop()
+
+    def drop(self) -> None:
+        """The engines go; whoever owns the partitions next makes them anew from the last checkpoint."""
         for partition in list(self.runners):
             del self.runners[partition]
             self._observer.on_revoked(self.name, partition)
@@ -292,6 +299,9 @@ class KaoheApp(faust.App):
 
     async def revoke(self) -> None:
         """All partitions are being taken back, or the worker stops."""
+        for table in self.tables.values():
+            assert isinstance(table, CheckpointTable)
+            table.interrupt()
         timeout_s = self.conf.broker_session_timeout * REVOCATION_SHARE
         await asyncio.gather(*(stage.revoke(timeout_s) for stage in self.stages))
 
@@ -324,6 +334,7 @@ def build_app(
             partitions=partition_counts[topic],
             client=aiokafka_config(settings),
             on_restored=stage.on_restored,
+            on_dropped=stage.drop,
         )
         app.tables.add(table)
         channel = app.topic(stage.source, schema=BatchSchema(), allow_empty=True)
@@ -425,6 +436,8 @@ def _options(settings: Settings) -> dict[str, Any]:
         "producer_max_batch_size": PRODUCER_BATCH_BYTES,
         "producer_max_request_size": STATE_RECORD_BYTES_MAX + 1024 * 1024,
         "stream_buffer_maxsize": BUFFERED_BATCHES_MAX,
+        # What an agent has in hand at a rebalance is safe by its offsets; nobody has to wait for it.
+        "stream_wait_empty": False,
         "topic_allow_declare": False,
         "topic_disable_leader": True,
         "store": "memory://",

@@ -321,6 +321,7 @@ class CheckpointTable(faust.Table[Any, Any]):
         partitions: int,
         client: Mapping[str, Any],
         on_restored: OnRestored,
+        on_dropped: Callable[[], None],
         **kwargs: Any,
     ) -> None:
         # Buffered batches, not records; not 1, which means something else to Faust: to keep reading after recovery.
@@ -337,10 +338,14 @@ class CheckpointTable(faust.Table[Any, Any]):
         )
         self.source = source
         self.on_restored = on_restored
+        self.on_dropped = on_dropped
         self._client = client
         self._slots: dict[int, Slots] = {}
         self._read_to: dict[int, int] = {}
         self._broken: Exception | None = None
+        # Rises whenever the assignment changes, so that a take-over begun for an older one is given up.
+        self._turn = 0
+        self._lock = asyncio.Lock()
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Take in what recovery has read. Faust swallows errors here, so they are kept for later."""
@@ -368,25 +373,39 @@ class CheckpointTable(faust.Table[Any, Any]):
         generation_id: int = 0,  # noqa: ARG002
     ) -> None:
         """Drop what belongs to partitions that went elsewhere: their changelog is read anew if they come back."""
+        self.interrupt()
+        self.on_dropped()
         for tp in revoked:
             if tp.topic == self.changelog_topic_name:
                 self._slots.pop(tp.partition, None)
                 self._read_to.pop(tp.partition, None)
+
+    def interrupt(self) -> None:
+        """The assignment is changing: give up what is being taken over."""
+        self._turn += 1
 
     async def on_recovery_completed(
         self,
         active_tps: set[TP],
         standby_tps: set[TP],  # noqa: ARG002 - Faust's signature
     ) -> None:
-        """Claim each partition and hand its state over. A failure ends the worker: half a state is none."""
-        try:
-            for tp in sorted(active_tps):
-                if tp.topic == self.changelog_topic_name:
-                    await self._take_over(tp)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, Faust would swallow it
-            await self.app.crash(exc)
+        """Claim each partition and hand its state over. A failure ends the worker: half a state is none.
 
-    async def _take_over(self, tp: TP) -> None:
+        Faust does not stop this when the next rebalance begins, so two may overlap: the older one is given up.
+        """
+        turn = self._turn
+        try:
+            async with self._lock:
+                for tp in sorted(active_tps):
+                    if tp.topic == self.changelog_topic_name and turn == self._turn:
+                        await self._take_over(tp, turn)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, Faust would swallow it
+            if turn == self._turn:
+                await self.app.crash(exc)
+            else:
+                logger.info("gave up taking over %s: %r", self.changelog_topic_name, exc)
+
+    async def _take_over(self, tp: TP, turn: int) -> None:
         if self._broken is not None:
             raise BrokerError(f"{tp.topic} cannot be read back: {self._broken}")
         slots = self._slots.setdefault(tp.partition, Slots())
@@ -394,27 +413,33 @@ class CheckpointTable(faust.Table[Any, Any]):
         app: Any = self.app
         await app.maybe_start_producer()
         writer = Writer(aiokafka_producer(app), tp.topic, tp.partition, self._read_to.get(tp.partition, 0))
-        for _ in range(CLAIMS_MAX):
-            read_to, writer.disturbed = writer.next_offset, False
-            claim = slots.next_claim(start)
-            await writer.write([claim])
-            if writer.disturbed:
-                # There was more in the log than recovery had read. It comes before the claim, so it counts.
-                await self._read_up_to(tp, slots, read_to, writer.next_offset)
-            else:
-                slots.replay(*claim)
-                break
-        else:
-            raise BrokerError(
-                f"Other workers kept writing to {tp.topic} partition {tp.partition} while it was taken over; stop the "
-                "one that does not belong to this group, and start this one again."
-            )
+        if not await self._claim(tp, slots, writer, start, turn):
+            return
         self._read_to[tp.partition] = writer.next_offset
         await writer.write(slots.bury())
         if slots.strays:
             logger.warning("%s partition %s: ignored %s stray records", tp.topic, tp.partition, slots.strays)
             slots.strays, writer.disturbed = 0, True
-        await self.on_restored(tp.partition, slots.items(), PartitionCheckpoints(slots, writer))
+        if turn == self._turn:
+            await self.on_restored(tp.partition, slots.items(), PartitionCheckpoints(slots, writer))
+
+    async def _claim(self, tp: TP, slots: Slots, writer: Writer, start: int, turn: int) -> bool:
+        """Claim a partition once everything before the claim was read. False when the assignment changed meanwhile."""
+        for _ in range(CLAIMS_MAX):
+            if turn != self._turn:
+                return False
+            read_to, writer.disturbed = writer.next_offset, False
+            claim = slots.next_claim(start)
+            await writer.write([claim])
+            if not writer.disturbed:
+                slots.replay(*claim)
+                return True
+            # There was more in the log than recovery had read. It comes before the claim, so it counts.
+            await self._read_up_to(tp, slots, read_to, writer.next_offset)
+        raise BrokerError(
+            f"Other workers kept writing to {tp.topic} partition {tp.partition} while it was taken over; stop the one "
+            "that does not belong to this group, and start this one again."
+        )
 
     async def _checked_start(self, tp: TP, slots: Slots) -> int:
         """The source's first offset. Raises BrokerError when the checkpoint lies outside of what the source holds."""
