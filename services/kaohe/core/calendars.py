@@ -42,7 +42,9 @@ class Calendar:
         try:
             self.zone = ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise UsageError(f"unknown time zone {zone!r}; name one of the IANA data base, such as Asia/Shanghai") from None
+            raise UsageError(
+                f"unknown time zone {zone!r}; name one of the IANA data base, such as Asia/Shanghai"
+            ) from None
         self.name = zone
         self._remembered: dict[int, tuple[Period, ...]] = {}
 
@@ -137,9 +139,13 @@ def bounds_of(window: str, label: str) -> tuple[date, date]:
         months = 1 if window == "month" else 3
         month = numbers[1] if window == "month" else 3 * numbers[1] - 2
         after = month + months
-        return date(numbers[0], month, 1), date(numbers[0] + (after > 12), after - 12 if after > 12 else after, 1)
+        return date(numbers[0], month, 1), date(
+            numbers[0] + (after > 12), after - 12 if after > 12 else after, 1
+        )
     except ValueError:
-        raise UsageError(f"{label!r} is no {window}; a {window} looks like {label_of(window, date(2026, 8, 3))}") from None
+        raise UsageError(
+            f"{label!r} is no {window}; a {window} looks like {label_of(window, date(2026, 8, 3))}"
+        ) from None
 
 
 def to_ms(moment: datetime) -> int:

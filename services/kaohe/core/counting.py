@@ -75,13 +75,17 @@ class Layout:
         self.slots: dict[str, int] = {}
         self.packs = tuple(packs)
         self._terms: dict[str, tuple[Term, Pack, int, set[str]]] = {}
-        self.reads: dict[tuple[str, str], tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]] = {}
+        self.reads: dict[
+            tuple[str, str], tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
+        ] = {}
         counters = {"sum": 0, "max": MAX_SLOT, "distinct": DISTINCT_SLOT}
         for pack in self.packs:
             for metric in pack.metrics.values():
                 sides = []
                 for terms in (metric.numerator, metric.denominator):
-                    sides.append(tuple((self._slot(pack, term, metric, counters), term.weight) for term in terms))
+                    sides.append(
+                        tuple((self._slot(pack, term, metric, counters), term.weight) for term in terms)
+                    )
                 self.reads[pack.key, metric.name] = (sides[0], sides[1])
         self.by_source: dict[str, list[tuple[Term, Pack, int, set[str]]]] = defaultdict(list)
         for entry in self._terms.values():
@@ -161,9 +165,15 @@ def source_code(source: str, layout: Layout) -> str:
 
 
 def _compile(source: str, layout: Layout) -> CountFunction:
-    namespace: dict[str, Any] = {"bisect": bisect.bisect_left, "bounds": HISTOGRAM_BOUNDS, "hash_of": distinct_hash}
+    namespace: dict[str, Any] = {
+        "bisect": bisect.bisect_left,
+        "bounds": HISTOGRAM_BOUNDS,
+        "hash_of": distinct_hash,
+    }
     code = compile(source_code(source, layout), f"<counting {source}>", "exec")
-    exec(code, namespace)  # the code is made above from a checked pack: names of fields and whole numbers only
+    exec(
+        code, namespace
+    )  # the code is made above from a checked pack: names of fields and whole numbers only
     function: CountFunction = namespace["count"]
     return function
 
@@ -192,10 +202,10 @@ def _condition(term: Term, pack: Pack) -> str:
         if name.startswith("event."):
             sources[name] = "d." + name[len("event.") :]
         else:
-            sources[name] = _dated(pack.parameters[name[2:]], pack, _unit_factor(pack.parameters[name[2:]].unit))
+            sources[name] = _dated(
+                pack.parameters[name[2:]], pack, _unit_factor(pack.parameters[name[2:]].unit)
+            )
     return to_python(term.where, sources)
-
-
 
 
 TIME_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -214,9 +224,13 @@ def _dated(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
         if isinstance(value, str):
             return repr(value)
         if not isinstance(value, Fraction):
-            raise KaoheError(f"parameter {parameter.name} is a table and cannot stand in a metric's condition")
+            raise KaoheError(
+                f"parameter {parameter.name} is a table and cannot stand in a metric's condition"
+            )
         scaled = value * scale
-        return str(scaled.numerator) if scaled.denominator == 1 else f"({scaled.numerator}/{scaled.denominator})"
+        return (
+            str(scaled.numerator) if scaled.denominator == 1 else f"({scaled.numerator}/{scaled.denominator})"
+        )
 
     source = text(parameter.values[0][1])
     for day, value in parameter.values[1:]:

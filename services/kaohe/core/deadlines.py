@@ -24,7 +24,9 @@ KEPT_MS = 7 * DAY_MS
 ABANDONED_MS = 400 * DAY_MS
 MAX_ITEMS = 500_000
 
-ItemState = Literal["early_met", "early_cancelled", "open", "met", "missed", "late", "cancelled", "cancelled_late"]
+ItemState = Literal[
+    "early_met", "early_cancelled", "open", "met", "missed", "late", "cancelled", "cancelled_late"
+]
 
 
 class Item(msgspec.Struct):
@@ -69,7 +71,9 @@ class Deadlines:
     def add(self, item: Item) -> None:
         """Add a new item; EventError when there are too many."""
         if len(self.items) >= MAX_ITEMS and item.id not in self.items:
-            raise EventError("too_many_open", f"more than {MAX_ITEMS} items with a deadline are open in this partition")
+            raise EventError(
+                "too_many_open", f"more than {MAX_ITEMS} items with a deadline are open in this partition"
+            )
         self.items[item.id] = item
         self._queue(item)
         self.touched.add(item.id)

@@ -53,7 +53,11 @@ def work_out(layout: Layout, pack: Pack, effect: Effect, moment: Moment) -> Work
     count = max(0, over // per)
     first, second = (of, limit) if amount.direction == "over" else (limit, of)
     lines = [
-        Step("steps", f"floor(({number_text(first)} - {number_text(second)}) / {number_text(per)})", str(over // per)),
+        Step(
+            "steps",
+            f"floor(({number_text(first)} - {number_text(second)}) / {number_text(per)})",
+            str(over // per),
+        ),
         Step("points", f"{count} * {number_text(each)}", number_text(count * each)),
     ]
     total = count * each
@@ -120,7 +124,9 @@ def used(
             facts[name] = used_fact(layout, pack, name, moment)
     if effect.amount is not None and effect.amount.table:
         word = fact_text(reader(layout, pack, effect.amount.by)(moment)) or ""
-        parameters[effect.amount.table] = used_parameter(pack.parameters[effect.amount.table], moment.day, word)
+        parameters[effect.amount.table] = used_parameter(
+            pack.parameters[effect.amount.table], moment.day, word
+        )
     return facts, parameters
 
 

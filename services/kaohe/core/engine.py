@@ -51,7 +51,12 @@ MAX_SHIFT_MS = 16 * 3_600_000
 GROUP_LEVELS = ("queue", "site", "team")
 AGENT_TRIGGERS = frozenset({"event", "deadline", "period", "watch"})
 SINGLE_TRIGGERS = frozenset({"event", "deadline"})
-STATES = {"agent.logged_in": "not_ready", "agent.ready": "ready", "agent.not_ready": "not_ready", "agent.logged_out": ""}
+STATES = {
+    "agent.logged_in": "not_ready",
+    "agent.ready": "ready",
+    "agent.not_ready": "not_ready",
+    "agent.logged_out": "",
+}
 
 
 class Zones(msgspec.Struct, frozen=True):
@@ -74,7 +79,18 @@ class StateTime(msgspec.Struct, frozen=True):
 class Plan:
     """What an event type asks for: counting, evidence, rules, deadlines, something special."""
 
-    __slots__ = ("cancels", "count", "evidence", "has_customer", "meets", "more", "opens", "rules", "special", "tag")
+    __slots__ = (
+        "cancels",
+        "count",
+        "evidence",
+        "has_customer",
+        "meets",
+        "more",
+        "opens",
+        "rules",
+        "special",
+        "tag",
+    )
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
@@ -90,7 +106,9 @@ class Plan:
 
     def settle(self) -> None:
         """Note whether anything follows the counting."""
-        self.more = bool(self.evidence or self.rules or self.opens or self.meets or self.cancels or self.special)
+        self.more = bool(
+            self.evidence or self.rules or self.opens or self.meets or self.cancels or self.special
+        )
 
 
 class StoredFrame(msgspec.Struct, array_like=True):
@@ -231,7 +249,12 @@ class PartitionEngine:
         rejects[error.code] = rejects.get(error.code, 0) + 1
         raw = base64.b64encode(mask(record.value)).decode()
         reject = Reject(
-            code=error.code, reason=str(error), topic=self.topic, partition=self.partition, offset=record.offset, raw=raw
+            code=error.code,
+            reason=str(error),
+            topic=self.topic,
+            partition=self.partition,
+            offset=record.offset,
+            raw=raw,
         )
         self.judge.out.append(Output("rejects", error.code.encode(), ENCODER.encode(reject)))
 
@@ -247,8 +270,14 @@ class PartitionEngine:
             self.stats.duplicates += 1
             return
         data = event.data
-        if plan.has_customer and data.customer and not (18 <= len(data.customer) <= 66 and data.customer[:2] == "c-"):
-            raise EventError("clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)")
+        if (
+            plan.has_customer
+            and data.customer
+            and not (18 <= len(data.customer) <= 66 and data.customer[:2] == "c-")
+        ):
+            raise EventError(
+                "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
+            )
         name = data.agent
         team, site = data.team, data.site
         agent = None
@@ -283,16 +312,21 @@ class PartitionEngine:
     def _check_time(self, time_ms: int, now_ms: int) -> None:
         if time_ms > now_ms + FUTURE_MS:
             raise EventError(
-                "future", f"the event is {(time_ms - now_ms) // 1000} s ahead of the log's clock; {FUTURE_MS // 1000} s are allowed"
+                "future",
+                f"the event is {(time_ms - now_ms) // 1000} s ahead of the log's clock; {FUTURE_MS // 1000} s are allowed",
             )
         if time_ms < now_ms - self.accept_ms:
             days = self.accept_ms // DAY_MS
-            raise EventError("too_late", f"the event is more than {days} days late; its period is closed for good")
+            raise EventError(
+                "too_late", f"the event is more than {days} days late; its period is closed for good"
+            )
         self.stats.late += 1
 
     def _new_agent(self, event: Envelope, name: str, time_ms: int) -> Subject:
         if name != event.subject:
-            raise EventError("agent_not_subject", "$.data.agent must equal $.subject, which decides the partition")
+            raise EventError(
+                "agent_not_subject", "$.data.agent must equal $.subject, which decides the partition"
+            )
         if SEPARATOR in name:
             raise EventError("invalid", "$.data.agent contains a control character")
         if len(self.agents) >= MAX_SUBJECTS:
@@ -375,7 +409,9 @@ class PartitionEngine:
         data = event.data
         if f"{data.pack}@{data.version}" not in self.judge.packs:
             known = ", ".join(sorted(self.judge.packs))
-            raise EventError("unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}")
+            raise EventError(
+                "unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}"
+            )
         self.judge.active[data.pack] = data.version
 
     # --- states of work -----------------------------------------------------------------------------------------------
@@ -415,7 +451,11 @@ class PartitionEngine:
 
     def _spend(self, agent: Subject, state: str, from_ms: int, to_ms: int, weight: int) -> None:
         """Count a stretch of time, cut at the boundaries of buckets."""
-        counts = [self.counters[source] for source in (f"state/{state}", "state/logged_in") if source in self.counters]
+        counts = [
+            self.counters[source]
+            for source in (f"state/{state}", "state/logged_in")
+            if source in self.counters
+        ]
         if not counts:
             return
         while from_ms < to_ms:
@@ -476,13 +516,22 @@ class PartitionEngine:
         if stated is not None:
             return to_ms(stated)
         if not deadline.within:
-            raise EventError("invalid", f"$.data.{deadline.due_field} is missing: {deadline.name} has no other time limit")
+            raise EventError(
+                "invalid", f"$.data.{deadline.due_field} is missing: {deadline.name} has no other time limit"
+            )
         word = str(getattr(data, deadline.by)) if deadline.by else "*"
         day = calendar(pack.zone).day(time_ms)
         return time_ms + parameter_ms(pack.parameters[deadline.within], day, word)
 
     def _end_item(
-        self, pack: Pack, deadline: Deadline, event: Envelope, time_ms: int, names: Mapping[str, str], *, met: bool
+        self,
+        pack: Pack,
+        deadline: Deadline,
+        event: Envelope,
+        time_ms: int,
+        names: Mapping[str, str],
+        *,
+        met: bool,
     ) -> None:
         name = f"{pack.name}/{deadline.name}"
         key = str(getattr(event.data, deadline.key))
@@ -516,7 +565,9 @@ class PartitionEngine:
         self.deadlines.changed(item)
         self._outcome(pack, deadline, item, item.state, time_ms)
         if was_missed:
-            self._judge_item(pack, deadline, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms)
+            self._judge_item(
+                pack, deadline, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms
+            )
         self._judge_item(pack, deadline, item, item.state, after="judge", at_ms=time_ms)
 
     def _miss(self, pack: Pack, deadline: Deadline, item: Item) -> None:
@@ -524,7 +575,9 @@ class PartitionEngine:
         self._outcome(pack, deadline, item, "missed", item.due_ms)
         self._judge_item(pack, deadline, item, "missed", after="judge", at_ms=item.due_ms)
 
-    def _outcome(self, pack: Pack, deadline: Deadline, item: Item, outcome: str, at_ms: int, weight: int = 1) -> None:
+    def _outcome(
+        self, pack: Pack, deadline: Deadline, item: Item, outcome: str, at_ms: int, weight: int = 1
+    ) -> None:
         """Count what became of an item, at the moment at which it was decided."""
         count = self.counters.get(f"deadline/{pack.name}/{deadline.name}/{outcome}")
         if count is None:
@@ -617,7 +670,11 @@ class PartitionEngine:
             self.accrued_ms = now_ms
         if now_ms % GROUP_BUCKET_MS == 0 and now_ms > self.reported_ms:
             self._report(now_ms)
-        if self.judge.grid_ms is not None and now_ms > self.judge.grid_ms and (self.judge.due_ms() or 0) <= now_ms:
+        if (
+            self.judge.grid_ms is not None
+            and now_ms > self.judge.grid_ms
+            and (self.judge.due_ms() or 0) <= now_ms
+        ):
             self.judge.run(now_ms)
 
     def _deadline_of(self, item: Item) -> tuple[Pack | None, Deadline | None]:
@@ -697,7 +754,9 @@ class PartitionEngine:
         if not items:
             return
         assert self.now_ms is None and not self.agents
-        self.judge.restore({k: v for k, v in items.items() if k == "judge" or k[:2] in ("s" + SEPARATOR, "p" + SEPARATOR)})
+        self.judge.restore(
+            {k: v for k, v in items.items() if k == "judge" or k[:2] in ("s" + SEPARATOR, "p" + SEPARATOR)}
+        )
         frame = _FRAME_DECODER.decode(items["frame"])
         self.now_ms, self.reported_ms, self.report = frame.now_ms, frame.reported_ms, frame.report
         self.accrued_ms = frame.accrued_ms
@@ -719,7 +778,9 @@ class PartitionEngine:
             self.written[minute] = len(keys)
             self.seen.update(keys)
         self.minutes = dict(sorted(self.minutes.items()))
-        self.minute = self.minutes.setdefault((self.now_ms or 0) // 60_000 if self.now_ms is not None else 0, [])
+        self.minute = self.minutes.setdefault(
+            (self.now_ms or 0) // 60_000 if self.now_ms is not None else 0, []
+        )
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))
@@ -735,7 +796,9 @@ class PartitionEngine:
         """Metrics of agents over live windows; of ``only`` those named, if given."""
         return live_values(self.judge, frozenset(levels) & {"agent"}, only)
 
-    def counter_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[CounterValue]:
+    def counter_values(
+        self, levels: Iterable[str], only: Container[str] | None = None
+    ) -> Iterator[CounterValue]:
         """Running totals of the metrics of agents; of ``only`` those named, if given."""
         return counter_values(self.judge, frozenset(levels) & {"agent"}, only)
 

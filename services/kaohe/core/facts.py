@@ -33,7 +33,18 @@ class Moment:
     ``open_cells`` whether counts that are not folded yet are seen (they are when a single event is judged).
     """
 
-    __slots__ = ("at_ms", "calendar", "cells", "day", "event", "late_ms", "open_cells", "period", "roster", "series")
+    __slots__ = (
+        "at_ms",
+        "calendar",
+        "cells",
+        "day",
+        "event",
+        "late_ms",
+        "open_cells",
+        "period",
+        "roster",
+        "series",
+    )
 
     def __init__(
         self,
@@ -241,12 +252,16 @@ def used_fact(layout: Layout, pack: Pack, name: str, moment: Moment) -> UsedFact
     """A fact with what it was made of."""
     head = name.partition(".")[0]
     if head in ("event", "deadline", "roster"):
-        return UsedFact(value=fact_text(reader(layout, pack, name)(moment)), unit="ms" if name.endswith("_ms") else "")
+        return UsedFact(
+            value=fact_text(reader(layout, pack, name)(moment)), unit="ms" if name.endswith("_ms") else ""
+        )
     metric, window, aspect = metric_of(pack, name)
     formula = formula_text(pack, metric, moment.day)
     if aspect.startswith("vs_"):
         change = _change(layout, pack, metric, window, aspect, moment)
-        return UsedFact(value=fact_text(change), unit="ratio", formula=f"{formula}, relative to the {aspect[3:]} month")
+        return UsedFact(
+            value=fact_text(change), unit="ratio", formula=f"{formula}, relative to the {aspect[3:]} month"
+        )
     reading = reading_of(layout, pack, metric, window, moment)
     if reading is None:
         return UsedFact(value=None, unit=metric.unit, formula=formula)

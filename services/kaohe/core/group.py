@@ -99,7 +99,9 @@ class GroupEngine:
         if report.number <= last:
             return
         if report.number != last + 1:
-            raise StateError(f"report {last + 1} of partition {source} is missing: {report.number} came after {last}")
+            raise StateError(
+                f"report {last + 1} of partition {source} is missing: {report.number} came after {last}"
+            )
         if len(self.waiting[source]) >= MAX_WAITING:
             raise StateError(f"{MAX_WAITING} reports of partition {source} wait for the other partitions")
         self.numbers[source] = report.number
@@ -114,7 +116,9 @@ class GroupEngine:
             self.judge.start(min(self.firsts.values()) - GROUP_BUCKET_MS)
         elif upto_ms <= self.now_ms:
             return
-        minutes = {report.upto_ms for queue in self.waiting.values() for report in queue if report.upto_ms <= upto_ms}
+        minutes = {
+            report.upto_ms for queue in self.waiting.values() for report in queue if report.upto_ms <= upto_ms
+        }
         for minute_ms in sorted(minutes):
             self._run(minute_ms - 1)
             for source in sorted(self.waiting):
@@ -177,7 +181,9 @@ class GroupEngine:
         """Metrics of groups over live windows; of ``only`` those named, if given."""
         return live_values(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS), only)
 
-    def counter_values(self, levels: Iterable[str], only: Container[str] | None = None) -> Iterator[CounterValue]:
+    def counter_values(
+        self, levels: Iterable[str], only: Container[str] | None = None
+    ) -> Iterator[CounterValue]:
         """Running totals of the metrics of groups; of ``only`` those named, if given."""
         return counter_values(self.judge, frozenset(levels) & frozenset(GROUP_LEVELS), only)
 

@@ -386,7 +386,9 @@ class Judge:
                     Fraction(0),
                 )  # fmt: skip
                 difference = Worked(worked.points - settled, worked.steps)
-                self._post(subject, pack, rule, index, moment, running, difference, "final", adjusts=closed.label)
+                self._post(
+                    subject, pack, rule, index, moment, running, difference, "final", adjusts=closed.label
+                )
         self._grade(subject, pack, running, now_ms, "provisional")
 
     # --- entries ------------------------------------------------------------------------------------------------------
@@ -493,7 +495,9 @@ class Judge:
                 if effect.kind in ("deduct", "award"):
                     worked = work_out(self.layout, pack, effect, moment)
                     if worked.points:
-                        self._post(subject, pack, rule, index, moment, period, worked, "final", cause, adjusts)
+                        self._post(
+                            subject, pack, rule, index, moment, period, worked, "final", cause, adjusts
+                        )
                 elif effect.kind == "grade":
                     self._cap(subject, pack, rule, effect, period, True)
                 elif effect.kind == "waive":
@@ -503,7 +507,14 @@ class Judge:
         self._grade(subject, pack, period, now_ms, "provisional")
 
     def _once(
-        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, period: Period, cause: Cause
+        self,
+        subject: Subject,
+        pack: Pack,
+        rule: Rule,
+        index: int,
+        moment: Moment,
+        period: Period,
+        cause: Cause,
     ) -> None:
         """A task, a proposal or an alert about one incident: it goes out once."""
         effect = rule.effects[index]
@@ -538,7 +549,15 @@ class Judge:
                     found = alert_id(rules.pack.name, rule.id, subject.level, subject.name, cause.incident)
                     state = AlertState(id=found, since_ms=cause.at_ms, firing=False)
                     self._alert(
-                        subject, rules.pack, rule, effect, moment, state, "resolved", cause.incident, cause.evidence
+                        subject,
+                        rules.pack,
+                        rule,
+                        effect,
+                        moment,
+                        state,
+                        "resolved",
+                        cause.incident,
+                        cause.evidence,
                     )
 
     def take_back(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, now_ms: int) -> None:
@@ -586,12 +605,16 @@ class Judge:
         )  # fmt: skip
         entry.waived_by = found
         self.touched.add(subject.key)
-        self._send(subject, pack, rule, index, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id})
+        self._send(
+            subject, pack, rule, index, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id}
+        )
         self._grade(subject, pack, period, now_ms, "provisional")
 
     # --- grades -------------------------------------------------------------------------------------------------------
 
-    def _cap(self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool) -> None:
+    def _cap(
+        self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool
+    ) -> None:
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
         if holds and state.caps.get(rule.id) != effect.grade_at_most:
             state.caps = {**state.caps, rule.id: effect.grade_at_most}
@@ -611,11 +634,15 @@ class Judge:
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
         if state.status == "final" and state.revision:
             return
-        number = {name: pack.parameters[name].value_at(day) for name in (card.base, card.lowest, card.highest)}
+        number = {
+            name: pack.parameters[name].value_at(day) for name in (card.base, card.lowest, card.highest)
+        }
         bands = pack.parameters[card.bands].value_at(day)
         assert isinstance(bands, dict)
         base, lowest, highest = (_fraction(number[name]) for name in (card.base, card.lowest, card.highest))
-        entries = [entry for entry in subject.score_entries(pack.name, period.label) if entry.window == period.window]
+        entries = [
+            entry for entry in subject.score_entries(pack.name, period.label) if entry.window == period.window
+        ]
         charged = sum((entry.worth for entry in entries), Fraction(0))
         score = min(max(base + charged, lowest), highest)
         grade = _grade_of(score, bands, state.caps.values())
@@ -717,7 +744,9 @@ class Judge:
             parts = key.split(SEPARATOR)
             if parts[0] == "s":
                 stored = load(items[key])
-                subject = self.add_subject(parts[1], parts[2], shared_calendar(stored.zone), stored.first_seen_ms)
+                subject = self.add_subject(
+                    parts[1], parts[2], shared_calendar(stored.zone), stored.first_seen_ms
+                )
                 revive(subject, stored, self.layout.slots, state.grid_ms or 0)
                 if subject.series.cells:
                     self.open.add(subject.key)

@@ -51,7 +51,9 @@ def _shown(judge: Judge, levels: Container[str], only: Container[str] | None) ->
             yield subject
 
 
-def live_values(judge: Judge, levels: Container[str], only: Container[str] | None = None) -> Iterator[LiveValue]:
+def live_values(
+    judge: Judge, levels: Container[str], only: Container[str] | None = None
+) -> Iterator[LiveValue]:
     """Every metric of these levels over the windows that displays use; of ``only`` those named, if given."""
     packs = judge.active_packs()
     for subject in _shown(judge, levels, only):
@@ -62,10 +64,14 @@ def live_values(judge: Judge, levels: Container[str], only: Container[str] | Non
                         continue
                     value = read(judge.layout, pack.key, metric, cell).value
                     number = None if value is None else float(value)
-                    yield LiveValue(pack.name, metric.name, subject.level, subject.name, window, metric.unit, number)
+                    yield LiveValue(
+                        pack.name, metric.name, subject.level, subject.name, window, metric.unit, number
+                    )
 
 
-def counter_values(judge: Judge, levels: Container[str], only: Container[str] | None = None) -> Iterator[CounterValue]:
+def counter_values(
+    judge: Judge, levels: Container[str], only: Container[str] | None = None
+) -> Iterator[CounterValue]:
     """Numerators and denominators of every additive metric of these levels; of ``only`` those named, if given."""
     packs = judge.active_packs()
     for subject in _shown(judge, levels, only):

@@ -68,7 +68,9 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         index = bisect.bisect_right(self.values, day, key=lambda entry: entry[0])
         if not index:
             first = self.values[0][0]
-            raise ParameterError(f"parameter {self.name} ({self.clause}) has no value on {day}: the first is {first}")
+            raise ParameterError(
+                f"parameter {self.name} ({self.clause}) has no value on {day}: the first is {first}"
+            )
         return self.values[index - 1]
 
 

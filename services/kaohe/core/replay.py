@@ -74,7 +74,9 @@ class Replay:
     def reject(self, code: str, reason: str, line: int, raw: bytes, topic: str = "") -> None:
         """Note a record that cannot be used."""
         masked = base64.b64encode(mask(raw)).decode()
-        self.rejects.append(Reject(code=code, reason=reason, topic=topic or self.topic, partition=0, offset=line, raw=masked))
+        self.rejects.append(
+            Reject(code=code, reason=reason, topic=topic or self.topic, partition=0, offset=line, raw=masked)
+        )
 
     def tick(self, moment: datetime | int) -> None:
         """Move the log's clock in every partition, and let the groups follow."""
@@ -138,9 +140,13 @@ class Replay:
                     for bucket in subject.series.cells:
                         periods.update(subject.series.calendar.periods(bucket * subject.series.bucket_ms))
                     for period in periods:
-                        found += self._values(engine.judge, subject, period, subject.series.period_with_open(period))
+                        found += self._values(
+                            engine.judge, subject, period, subject.series.period_with_open(period)
+                        )
         found += self._group_values()
-        return sorted(found, key=lambda one: (one.pack, one.metric, one.level, one.subject, one.window, one.period))
+        return sorted(
+            found, key=lambda one: (one.pack, one.metric, one.level, one.subject, one.window, one.period)
+        )
 
     def _group_values(self) -> Iterator[MetricValue]:
         """Groups' metrics, with what partitions have not reported yet."""

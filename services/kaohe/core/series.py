@@ -85,7 +85,17 @@ class Rolling:
 class Series:
     """All counts of one subject."""
 
-    __slots__ = ("_periods", "_recent", "_recent_in", "_total", "_touched", "bucket_ms", "calendar", "cells", "rolling")
+    __slots__ = (
+        "_periods",
+        "_recent",
+        "_recent_in",
+        "_total",
+        "_touched",
+        "bucket_ms",
+        "calendar",
+        "cells",
+        "rolling",
+    )
 
     def __init__(self, calendar: Calendar, bucket_ms: int, spans_ms: tuple[int, ...]) -> None:
         self.calendar = calendar

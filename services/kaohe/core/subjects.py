@@ -117,7 +117,12 @@ class Subject:
         self.roster = sorted([*kept, line], key=lambda one: one.from_ms)[-MAX_ROSTER_LINES:]
         newest = self.roster[-1]
         self.roster_from_ms = newest.from_ms
-        self.team, self.site, self.position, self.packs = newest.team, newest.site, newest.position, newest.packs
+        self.team, self.site, self.position, self.packs = (
+            newest.team,
+            newest.site,
+            newest.position,
+            newest.packs,
+        )
 
     def roster_at(self, moment_ms: int) -> tuple[str, str, str]:
         """Team, site and position at a moment; before the first line that line holds."""
