@@ -12,6 +12,7 @@ entry that takes something back is a decision of its own that names the other on
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -169,6 +170,7 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
 
 
+@lru_cache(maxsize=65_536)
 def decision_id(*parts: str) -> str:
     """A stable id (``d-`` and 24 hexadecimal digits) from what makes a decision unique; the parts' order matters."""
     return _derived("d-", parts)

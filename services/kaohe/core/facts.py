@@ -91,18 +91,18 @@ class Moment:
     def _counts(self, window: str) -> Counts | None:
         series = self.series
         if window == "now":
-            return series.total
+            return series.total_counts()
         if window.startswith("rolling_"):
             return series.rolling[span_ms(window)]
         if window.startswith("previous_"):
-            return series.periods.get(self.calendar.previous(self.current(window[len("previous_") :])))
+            return series.period_counts(self.calendar.previous(self.current(window[len("previous_") :])))
         if window.startswith("baseline_"):
             kind, label = window[len("baseline_") :].split(":", 1)
-            return series.periods.get(self.calendar.period(kind, label))
+            return series.period_counts(self.calendar.period(kind, label))
         period = self.current(window)
         if self.open_cells:
             return series.period_with_open(period)
-        return series.periods.get(period, {})
+        return series.period_counts(period) or {}
 
 
 Reader = Callable[[Moment], Fact]

@@ -214,20 +214,20 @@ class Judge:
             waits = any(not state.firing for state in subject.alerts.values())
             if waits or self._watched.get(key) != seen:
                 self._watched[key] = seen
+                day = subject.series.calendar.day(now_ms)
+                moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
                 for rules in self.book.watch[subject.level]:
-                    if self.judges(rules.pack, subject):
-                        self._watch_one(subject, rules, now_ms)
+                    if self.judges(rules.pack, subject) and day >= rules.pack.in_force_from:
+                        self._watch_one(subject, rules, moment)
             if subject.series.rolling_is_empty and not subject.alerts:
                 self.live.discard(key)
                 self._watched.pop(key, None)
                 self.touched.add(key)
 
-    def _watch_one(self, subject: Subject, rules: RuleSet, now_ms: int) -> None:
-        day = subject.series.calendar.day(now_ms)
-        if day < rules.pack.in_force_from:
-            return
-        moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
+    def _watch_one(self, subject: Subject, rules: RuleSet, moment: Moment) -> None:
         fired = {rule.id for rule in rules.fired(moment)}
+        if not fired and not subject.alerts:
+            return
         for rule in rules.rules:
             for effect in rule.effects:
                 self._move_alert(subject, rules.pack, rule, effect, moment, rule.id in fired)
@@ -327,6 +327,8 @@ class Judge:
     ) -> None:
         period = moment.period
         assert period is not None
+        if not holds and not subject.entries and not subject.grades:
+            return
         for index, effect in enumerate(rule.effects):
             if effect.kind in ("deduct", "award"):
                 worked = work_out(self.layout, pack, effect, moment) if holds else NOTHING

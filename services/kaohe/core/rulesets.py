@@ -3,23 +3,35 @@
 A *rule set* is the rules of one pack version for one level and one trigger. Its facts are exactly the names its
 conditions mention, so a fact is small and total. Which rules fire is decided by durable-rules (``matcher``); what
 follows from it is decided by ``judge``.
+
+Parameters are not sent with every fact: they keep one value for a long time, so a matcher is made for each set of
+values in force and the values stand in its conditions. That is several times faster than comparing two fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
+from fractions import Fraction
 
 from kaohe.core.counting import Layout
-from kaohe.core.expressions import ExprType, names, to_condition
-from kaohe.core.facts import Moment, Reader, reader
+from kaohe.core.expressions import ExprType, bind, names, to_condition
+from kaohe.core.facts import Fact, Moment, Reader, reader
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
+
+
+MATCHERS_KEPT = 8
+"""Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
+DAYS_KEPT = 1_000
 
 
 class RuleSet:
     """Rules of one pack, level and trigger."""
 
-    def __init__(self, layout: Layout, pack: Pack, level: str, trigger: str, on: str, rules: tuple[Rule, ...]) -> None:
+    def __init__(
+        self, layout: Layout, pack: Pack, level: str, trigger: str, on: str, rules: tuple[Rule, ...]
+    ) -> None:
         assert rules
         self.pack = pack
         self.level = level
@@ -30,17 +42,42 @@ class RuleSet:
         for rule in rules:
             scope = pack.scopes[rule.id]
             types.update({name: scope[name] for name in names(rule.condition)})
-        self.readers: tuple[tuple[str, Reader], ...] = tuple(
-            (name, reader(layout, pack, name)) for name in sorted(types)
-        )
+        self._title = f"{pack.key}/{level}/{trigger}/{on}"
         self._by_id = {rule.id: rule for rule in rules}
-        title = f"{pack.key}/{level}/{trigger}/{on}"
-        self.matcher = Matcher(title, [(rule.id, to_condition(rule.condition)) for rule in rules], types)
+        self._conditions = [(rule.id, to_condition(rule.condition)) for rule in rules]
+        self._types = {name: found for name, found in types.items() if not name.startswith("p.")}
+        self._readers: tuple[tuple[str, Reader], ...] = tuple(
+            (name, reader(layout, pack, name)) for name in sorted(self._types)
+        )
+        self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
+        self._matchers: dict[tuple[Fact, ...], Matcher] = {}
+        self._by_day: dict[date, Matcher] = {}
 
     def fired(self, moment: Moment) -> tuple[Rule, ...]:
         """The rules whose condition holds, in the order of declaration."""
-        fact = {name: read(moment) for name, read in self.readers}
-        return tuple(self._by_id[found] for found in self.matcher.match(fact))
+        matcher = self._by_day.get(moment.day) or self._matcher(moment.day)
+        found = matcher.match({name: read(moment) for name, read in self._readers})
+        return tuple([self._by_id[rule] for rule in found]) if found else ()
+
+    def _matcher(self, day: date) -> Matcher:
+        """The matcher for the parameters in force on a day."""
+        values: dict[str, bool | str | int | Fraction] = {}
+        for name in self._parameters:
+            value = self.pack.parameters[name[2:]].value_at(day)
+            assert not isinstance(value, dict), name
+            values[name] = value
+        key = tuple(values.values())
+        matcher = self._matchers.get(key)
+        if matcher is None:
+            if len(self._matchers) >= MATCHERS_KEPT:
+                self._matchers.pop(next(iter(self._matchers))).close()
+                self._by_day.clear()
+            bound = [(rule, bind(condition, values)) for rule, condition in self._conditions]
+            matcher = self._matchers[key] = Matcher(self._title, bound, self._types)
+        if len(self._by_day) >= DAYS_KEPT:
+            self._by_day.clear()
+        self._by_day[day] = matcher
+        return matcher
 
 
 class RuleBook:

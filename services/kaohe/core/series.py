@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kaohe.core.calendars import Calendar, Period
-from kaohe.core.counting import MAX_SLOT, Cell, merge
+from kaohe.core.counting import MAX_SLOT, Cell, Counts, merge
 
 MAX_SPAN_MS = 86_400_000
 """The longest rolling window: 24 hours."""
@@ -82,6 +82,26 @@ class Rolling:
                     sums.pop(slot, None)
 
 
+class Joined:
+    """Two cells read as one, without putting them together."""
+
+    __slots__ = ("first", "second")
+
+    def __init__(self, first: Cell, second: Cell) -> None:
+        self.first = first
+        self.second = second
+
+    def get(self, slot: int, default: Any = 0) -> Any:
+        """The count of one slot in both."""
+        if slot < MAX_SLOT:
+            return self.first.get(slot, 0) + self.second.get(slot, 0)
+        merged: Cell = {}
+        for cell in (self.first, self.second):
+            if slot in cell:
+                merge(merged, {slot: cell[slot]})
+        return merged.get(slot, default)
+
+
 class Series:
     """All counts of one subject."""
 
@@ -107,6 +127,17 @@ class Series:
         self._touched: set[Period] = set()
         self._recent: Cell = {}
         self._recent_in: tuple[Period, ...] = ()
+
+    def period_counts(self, period: Period) -> Counts | None:
+        """The counts of one period, to be read now; None when nothing is known of it."""
+        counts = self._periods.get(period)
+        if not self._recent or period not in self._recent_in:
+            return counts
+        return self._recent if counts is None else Joined(counts, self._recent)
+
+    def total_counts(self) -> Counts:
+        """Everything ever counted, to be read now."""
+        return Joined(self._total, self._recent) if self._recent else self._total
 
     @property
     def periods(self) -> dict[Period, Cell]:
