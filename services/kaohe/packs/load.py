@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
@@ -51,6 +51,7 @@ from kaohe.packs.source import (
 
 FILES = ("pack.yaml", "clauses.yaml", "parameters.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml")
 OPTIONAL_FILES = ("scorecard.yaml",)
+_PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": "rules.yaml"}
 UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
 CLAUSE_KINDS = ("M", "R", "S", "P", "W", "D")
@@ -218,12 +219,14 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     clauses = _clauses(roots["clauses.yaml"], problems)
     parameters = _parameters(roots["parameters.yaml"], problems, clauses, head.in_force_from)
     base = MetricReader(head.name, problems, parameters, clauses)
+    declared = roots["parameters.yaml"].entries if roots["parameters.yaml"] is not None else {}
+    base.broken_parameters = frozenset(declared.keys() - parameters.keys())
     metrics, broken = _metrics(roots["metrics.yaml"], base)
     reader = RuleReader(base, metrics, broken)
     reader.read_grades(roots["scorecard.yaml"])
     scorecard = reader.scorecard(roots["scorecard.yaml"])
     rules = reader.rules(roots["rules.yaml"])
-    coverage = _coverage(roots["clauses.yaml"], reader, has_scorecard=roots["scorecard.yaml"] is not None)
+    coverage = _coverage(roots, reader)
     if problems.errors:
         return None
     pack = Pack(
@@ -263,7 +266,7 @@ def _read_files(folder: Path, problems: Problems) -> dict[str, Node | None]:
         except PackError as error:
             problems.add(error)
             roots[file] = None
-        if roots[file] is None and file == "pack.yaml":
+        if roots[file] is None and file == "pack.yaml" and not problems.errors:
             problems.add(
                 PackError(Place(str(path)), "", "the file is empty", "write name, version, title, zone, ...")
             )
@@ -515,7 +518,9 @@ def _metrics(root: Node | None, base: MetricReader) -> tuple[dict[str, Metric], 
     return found, broken
 
 
-def _coverage(root: Node | None, reader: RuleReader, *, has_scorecard: bool) -> dict[str, Coverage]:
+def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str, Coverage]:
+    has_scorecard = roots["scorecard.yaml"] is not None
+    unread = {part for part, file in _PART_FILES.items() if roots[file] is None}
     problems = reader.problems
     found: dict[str, Coverage] = {}
     names = {
@@ -523,7 +528,7 @@ def _coverage(root: Node | None, reader: RuleReader, *, has_scorecard: bool) -> 
         "rules": (set(reader.nodes), "rule"),
         "deadlines": (reader.base.deadline_names, "deadline"),
     }
-    for key, node in _mapping(root, "clauses", problems):
+    for key, node in _mapping(roots["clauses.yaml"], "clauses", problems):
         body = node.get("covered_by")
         if body is None:
             if node.kind == "mapping":
@@ -538,7 +543,9 @@ def _coverage(root: Node | None, reader: RuleReader, *, has_scorecard: bool) -> 
             continue
         fields = Fields(body, problems, ("metrics", "rules", "deadlines", "scorecard"), "a clause's cover")
         parts = {
-            part: fields.take(part, several(choice(sorted(known), what)), NO_TEXTS)
+            part: fields.take(
+                part, several(scalar if part in unread else choice(sorted(known), what)), NO_TEXTS
+            )
             for part, (known, what) in names.items()
         }
         scorecard = fields.take("scorecard", boolean, False)

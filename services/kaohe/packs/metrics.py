@@ -98,6 +98,7 @@ class MetricReader:
         self.parameters = parameters
         self.clauses = clauses
         self.where_parameters = parameter_scope(parameters, events_time=True)
+        self.broken_parameters: frozenset[str] = frozenset()
         self.deadlines: dict[str, Deadline] = {}
         self.deadline_names: set[str] = set()
 
@@ -118,6 +119,8 @@ class MetricReader:
             if not text.startswith("p."):
                 node.fail(f"{text!r} is not a parameter", "name a parameter, such as p.limit")
             found = self.parameters.get(text[2:])
+            if text[2:] in self.broken_parameters:
+                node.follows()
             if found is None:
                 node.fail(
                     f"there is no parameter {text[2:]!r} in parameters.yaml",

@@ -125,7 +125,7 @@ def parameter_scope(parameters: Mapping[str, Parameter], *, events_time: bool = 
 
 def metric_names(metric: Metric, windows: Iterable[str]) -> dict[str, ExprType]:
     """The names under which a metric can be read, for those of its windows that are among ``windows``."""
-    may_lack = bool(metric.denominator) or metric.kind == "percentile"
+    may_lack = bool(metric.denominator) or metric.kind in ("percentile", "max")
     found: dict[str, ExprType] = {}
     usable = [window for window in metric.windows if window in windows]
     for window in usable:

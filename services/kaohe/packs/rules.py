@@ -44,6 +44,7 @@ from kaohe.packs.names import (
 )
 from kaohe.packs.source import (
     NO_TEXTS,
+    ConsequenceError,
     Fields,
     Node,
     Problems,
@@ -106,6 +107,7 @@ class RuleReader:
         self.scopes: dict[str, dict[str, ExprType]] = {}
         self.nodes: dict[str, Node] = {}
         self.grades: tuple[str, ...] = ()
+        self.has_scorecard = False
 
     # --- rules
 
@@ -134,6 +136,7 @@ class RuleReader:
             if rule is not None:
                 found.append(rule)
         self._check_references(found)
+        self._check_together(root, found)
         return tuple(found)
 
     def rule(self, node: Node) -> Rule | None:
@@ -271,6 +274,8 @@ class RuleReader:
         if not match:
             return error
         head, _, rest = match[1].partition(".")
+        if self._is_broken(match[1]):
+            return ConsequenceError(error.place, error.path, error.wrong, error.right)
         wrong, right = error.wrong, error.right
         window = rest.removesuffix(".base")
         if head in self.metrics:
@@ -292,9 +297,7 @@ class RuleReader:
                     else f"{head} is read through a window"
                 )
                 usable = [one.partition(".")[2] for one in metric_names(metric, metric.windows)]
-                right = f"write {head}. and one of {', '.join(one for one in usable if not one.endswith('.base'))}"
-        elif head in self.broken:
-            return self.problems.errors[0]
+                right = f"write {head}. and one of {', '.join(one for one in usable if '.' not in one)}"
         elif head == "p" and rest in self.parameters:
             wrong, right = (
                 f"p.{rest} is a table",
@@ -306,6 +309,11 @@ class RuleReader:
             wrong = f"{match[1]} would join another subject or event; a condition sees one subject"
             right = "declare a metric that counts what you need, and compare that"
         return PackError(error.place, error.path, wrong, right)
+
+    def _is_broken(self, found: str) -> bool:
+        """Whether a name stands for a metric or parameter in which a mistake was noted."""
+        head, _, rest = found.partition(".")
+        return head in self.broken or (head == "p" and rest in self.base.broken_parameters)
 
     def _check_reachable(self, node: Node, found: Expr) -> None:
         """Refuse a comparison that a metric's own bounds decide for ever."""
@@ -348,6 +356,8 @@ class RuleReader:
         for key in ("en", "zh"):
             text_node = node.entries[key][1]
             for match in _PLACEHOLDER.finditer(text_node.text):
+                if self._is_broken(match[1]):
+                    text_node.follows()
                 if match[1] not in scope and match[1] not in FRAME_NAMES:
                     text_node.fail(
                         f"the explanation names {{{match[1]}}}, which this rule does not know",
@@ -395,7 +405,9 @@ class RuleReader:
                 "judge a period or an event, or write an alert",
             )
         if key in ("deduct", "award"):
-            return Effect(kind=cast("Literal['deduct']", key), amount=self._amount(body, scope))
+            return Effect(
+                kind=cast("Literal['deduct']", key), amount=self._amount(body, trigger, levels, scope)
+            )
         if key == "points_by":
             return Effect(kind="award", amount=self._table(body, trigger))
         if key == "alert":
@@ -410,17 +422,19 @@ class RuleReader:
             return self._task(body)
         return self._waive(body, trigger)
 
-    def _amount(self, node: Node, scope: Mapping[str, ExprType]) -> Amount:
+    def _amount(
+        self, node: Node, trigger: Trigger, levels: tuple[str, ...], scope: Mapping[str, ExprType]
+    ) -> Amount:
         known = ("points", "per", "over", "under", "of", "at_most")
         fields = Fields(node, self.problems, known, "points")
 
         def read(found: Node) -> Expr:
-            return self._number(found, scope)
+            return self._number(found, trigger, levels, scope)
 
-        points = fields.need("points", lambda found: self._points(found, scope), None)
+        points = fields.need("points", lambda found: self._points(read(found), found), None)
         per, of = fields.take("per", read, None), fields.take("of", read, None)
         over, under = fields.take("over", read, None), fields.take("under", read, None)
-        at_most = fields.take("at_most", lambda found: self._points(found, scope), None)
+        at_most = fields.take("at_most", lambda found: self._points(read(found), found), None)
         stepped = [key for key in known[1:] if key in fields]
         if stepped and fields.ok():
             for key in ("per", "of"):
@@ -449,14 +463,18 @@ class RuleReader:
             direction="" if limit is None else "over" if over is not None else "under",
         )  # fmt: skip
 
-    def _number(self, node: Node, scope: Mapping[str, ExprType]) -> Expr:
-        found = amount(node, scope)
+    def _number(
+        self, node: Node, trigger: Trigger, levels: tuple[str, ...], scope: Mapping[str, ExprType]
+    ) -> Expr:
+        try:
+            found = amount(node, scope)
+        except PackError as error:
+            raise self._why_unknown(error, trigger, levels) from None
         if type_of(found).kind != "number":
             node.fail(f"{node.shown} is not a number", "name a number or a metric")
         return found
 
-    def _points(self, node: Node, scope: Mapping[str, ExprType]) -> Expr:
-        found = self._number(node, scope)
+    def _points(self, found: Expr, node: Node) -> Expr:
         unit = type_of(found).unit
         if unit not in ("", "points"):
             node.fail(f"{node.text} is in {unit}, not in points", "name a parameter with `unit: points`")
@@ -484,6 +502,7 @@ class RuleReader:
                 f"the step, the value and its limit are in {' and '.join(sorted(units))}",
                 "name three figures of one unit",
             )
+            return
         parameter = self._parameter_of(per)
         if isinstance(per, Number) and per.value <= 0:
             fields.wrong("per", f"a step of {shown(per.value)} is no step", "write a positive number")
@@ -573,6 +592,8 @@ class RuleReader:
     def _grade(self, node: Node, levels: tuple[str, ...]) -> Effect:
         fields = Fields(node, self.problems, ("at_most",), "a grade")
         grade = fields.need("at_most", scalar, "")
+        if not self.grades and self.has_scorecard:
+            node.follows()
         if not self.grades:
             fields.wrong("at_most", "the pack has no scorecard, so there are no grades", "add scorecard.yaml")
         elif grade and grade not in self.grades:
@@ -655,10 +676,31 @@ class RuleReader:
             wrong, _, right = problem.removeprefix(f"rule {rule.id}: ").partition("; ")
             fields.wrong("when", wrong, right or "make the condition smaller")
 
+    def _check_together(self, root: Node, rules: list[Rule]) -> None:
+        """What durable-rules cannot carry although it could carry each rule alone."""
+        groups: dict[tuple[str, str, str], list[Rule]] = {}
+        for rule in rules:
+            for level in rule.levels:
+                groups.setdefault((level, rule.trigger, rule.on), []).append(rule)
+        for (at, trigger, on), group in groups.items():
+            types = {found: self.scopes[rule.id][found] for rule in group for found in names(rule.condition)}
+            for problem in check_limits([(rule.id, to_condition(rule.condition)) for rule in group], types):
+                wrong, _, right = problem.partition("; ")
+                judged = " ".join(part for part in (trigger, on) if part)
+                self.problems.add(
+                    PackError(
+                        root.place,
+                        root.path,
+                        f"at level {at}, {judged}: {wrong}",
+                        right or "use fewer rules",
+                    )
+                )
+
     # --- the scorecard
 
     def read_grades(self, node: Node | None) -> None:
         """Learn the grades' names before the rules are read, for their ``grade`` effects."""
+        self.has_scorecard = node is not None
         bands = node.get("bands") if node is not None else None
         parameter = self.parameters.get(bands.text[2:]) if bands is not None else None
         if parameter is not None and parameter.kind == "table":

@@ -57,6 +57,10 @@ T = TypeVar("T")
 Reader = Callable[["Node"], T]
 
 
+class ConsequenceError(PackError):
+    """Something that is wrong only because of a mistake noted before it; it is not told."""
+
+
 class Problems:
     """The mistakes found so far, in the order of finding; stops the work beyond ``PROBLEMS_MAX``."""
 
@@ -65,7 +69,10 @@ class Problems:
         self.warnings: list[PackError] = []
 
     def add(self, error: PackError) -> None:
-        """Note a mistake; one place and text is noted once."""
+        """Note a mistake; one place and text is noted once, and a consequence not at all."""
+        if isinstance(error, ConsequenceError):
+            assert self.errors, "a consequence follows a mistake"
+            return
         if any(str(error) == str(known) for known in self.errors):
             return
         self.errors.append(error)
@@ -112,11 +119,17 @@ class Node:
         found = self.entries.get(key)
         return found[1] if found else None
 
+    def follows(self) -> NoReturn:
+        """Raise a ConsequenceError: what stands here names something in which a mistake was noted."""
+        raise ConsequenceError(
+            self.place, self.path, f"{self.shown} names something that is wrong", "right that first"
+        )
+
     @property
     def shown(self) -> str:
         """What stands here, for a message."""
         if self.kind != "scalar":
-            return f"a {self.kind}"
+            return f"a {self.kind}" if self.items or self.entries else f"an empty {self.kind}"
         return repr(self.text) if len(self.text) <= 60 else repr(self.text[:57] + "...")
 
 
@@ -137,7 +150,8 @@ class _Builder:
                     raise PackError(
                         self._place(event), "", "a second YAML document", "keep one document in a file"
                     )
-                root = self.node(event, "", 0)
+                stem = self.file.rpartition("/")[2].partition(".")[0]
+                root = self.node(event, stem if isinstance(event, SequenceStartEvent) else "", 0)
         if root is not None and root.kind == "scalar" and not root.text:
             return None
         return root

@@ -2,7 +2,8 @@
 
 A clause is covered when its cover in ``clauses.yaml`` names what carries it out, and when its stories show every case
 it needs. Which cases those are, a clause may say itself (``cases:``); otherwise a clause whose rules count steps over
-a period needs all of them, and any other one needs ``holds``, ``beyond`` and ``no_data``.
+a period needs all of them, any other one ``holds``, ``beyond`` and ``no_data``, and one that is a matter of the score
+alone ``holds`` and ``beyond``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from kaohe.packs.load import CASES, Coverage, Loaded
 from kaohe.packs.story import Story, StoryResult
 
 FEW_CASES = ("holds", "beyond", "no_data")
+SCORE_CASES = ("holds", "beyond")
+"""A score exists without data: nobody is charged, and the score is the base."""
 
 
 class StoryLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +106,8 @@ def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
         steps = any(effect.amount is not None and effect.amount.per is not None for effect in rule.effects)
         if rule.id in cover.rules and rule.trigger == "period" and steps:
             return CASES
-    return FEW_CASES
+    judges = bool(cover.metrics or cover.rules or cover.deadlines)
+    return FEW_CASES if judges else SCORE_CASES
 
 
 def _gaps(cover: Coverage, lines: Sequence[StoryLine], cases: Sequence[str], told: set[str]) -> list[str]:

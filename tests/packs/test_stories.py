@@ -1,0 +1,94 @@
+"""The story runner notices what came and was not told, and what was told and did not come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kaohe.core.calendars import to_ms
+from kaohe.events import type_of
+from kaohe.packs.load import load_pack
+from kaohe.packs.story import StoryResult, load_stories, run_story
+from tests.packs.patching import patched
+
+_TOLD = "    - {rule: mi-rating, subject: a-1, points: -2}"
+_EVENT = (
+    '    - {at: "2026-08-03T09:00", type: survey.cross_department, agent: a-1, by: finance, rating: poor}'
+)
+
+
+def _run(tmp_path: Path, old: str = "", new: str = "") -> StoryResult:
+    added = "".join(f"+{line}\n" for line in new.splitlines())
+    pack = load_pack(patched(f"tests/rating.yaml\n-{old}\n{added}" if old else "", tmp_path))
+    return run_story(pack, load_stories(pack)[0])
+
+
+def test_a_story_that_comes_as_told_passes(tmp_path: Path) -> None:
+    result = _run(tmp_path)
+    assert (result.passed, result.failures, result.case) == (True, (), "beyond")
+
+
+def test_other_points_fail_with_both_and_the_explanation(tmp_path: Path) -> None:
+    result = _run(tmp_path, _TOLD, "    - {rule: mi-rating, subject: a-1, points: -3}")
+    assert len(result.failures) == 2
+    assert result.failures[0] == "expected but did not come: decision rule=mi-rating, subject=a-1, points=-3"
+    assert result.failures[1].startswith(
+        "came but was not expected: decision rule=mi-rating, subject=a-1, period=2026-08, points=-2, status=final"
+    )
+    assert "Cooperation" in result.failures[1]
+
+
+def test_a_decision_that_is_not_told_fails(tmp_path: Path) -> None:
+    result = _run(tmp_path, f"  expect:\n-{_TOLD}", "  expect: []")
+    assert len(result.failures) == 1
+    assert result.failures[0].startswith("came but was not expected: decision rule=mi-rating")
+
+
+def test_a_decision_told_twice_must_come_twice(tmp_path: Path) -> None:
+    assert not _run(tmp_path, _TOLD, f"{_TOLD}\n{_TOLD}").passed
+
+
+def test_a_rule_that_is_to_be_silent_is_heard(tmp_path: Path) -> None:
+    result = _run(tmp_path, _TOLD, f"{_TOLD}\n  expect_nothing_from: [mi-rating]")
+    assert result.failures[0].startswith("nothing was expected from mi-rating, but there came")
+
+
+def test_a_figure_is_compared(tmp_path: Path) -> None:
+    call = (
+        '    - {at: "2026-08-03T09:10", type: call.answered, agent: a-1, call_id: c, wait_ms: 5000,'
+        " repeat: 2, every: 1m}"
+    )
+    where = "metric: wait_s, level: agent, subject: a-1, window: month, period: 2026-08"
+    good, bad = (
+        f"{_EVENT}\n{call}\n  expect_metrics:\n    - {{{where}, value: {value}}}" for value in (5, 6)
+    )
+    assert _run(tmp_path / "good", _EVENT, good).passed
+    (failure,) = _run(tmp_path / "bad", _EVENT, bad).failures
+    assert failure.endswith("value is 5.0, not 6")
+
+
+def test_an_event_that_the_engine_rejects_fails_the_story(tmp_path: Path) -> None:
+    clear = _EVENT.replace("survey.cross_department", "survey.customer").replace(
+        "by: finance, rating: poor", 'satisfaction: neutral, customer: "13800138000"'
+    )
+    assert not _run(tmp_path, _EVENT, f"{_EVENT}\n{clear}").passed
+
+
+def test_repeated_events_are_numbered_and_the_roster_stands_before_them(tmp_path: Path) -> None:
+    event = (
+        '    - {at: "2026-08-03T09:00", type: complaint.logged, agent: a-1, complaint_id: k,'
+        ' promised_at: "2026-08-03T12:00", customer: "c-00000000000000{n}", repeat: 3, every: 30s}'
+    )
+    change = (
+        f"tests/rating.yaml\n-  events:\n-{_EVENT}\n"
+        f"+  roster: {{a-1: {{team: t-1, site: s-1}}}}\n+  events:\n+{event}\n"
+    )
+    pack = load_pack(patched(change, tmp_path))
+    (story,) = load_stories(pack)
+    assert [type_of(one) for one in story.events] == ["roster.changed"] + ["complaint.logged"] * 3
+    assert story.events[0].data.team == "t-1"
+    assert [one.data.complaint_id for one in story.events[1:]] == ["k-1", "k-2", "k-3"]
+    assert [one.data.customer[-1] for one in story.events[1:]] == ["1", "2", "3"]
+    assert len({one.id for one in story.events}) == 4
+    moments = [to_ms(one.time) for one in story.events[1:]]
+    assert [later - moments[0] for later in moments] == [0, 30_000, 60_000]
+    assert story.events[1].data.promised_at.isoformat() == "2026-08-03T12:00:00+08:00"
