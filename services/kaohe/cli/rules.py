@@ -296,11 +296,8 @@ def trace_(
         for one in traces:
             _print_lines(_trace_lines(one, _language(lang)))
         clauses = sum(len(one.rows) for one in traces)
-        covered = (
-            f"{clauses} clauses traced: {len(gaps)} gaps"
-            if gaps
-            else f"{clauses} clauses traced, all covered"
-        )
+        traced = f"{clauses} clause{'' if clauses == 1 else 's'} traced"
+        covered = f"{traced}: {len(gaps)} missing" if gaps else f"{traced}, all covered"
         typer.secho(covered, bold=True, fg="red" if gaps else "green")
     raise typer.Exit(1 if gaps else 0)
 
