@@ -85,6 +85,8 @@ class Slots:
         self.epoch = 0
         self.strays = 0
         self._slots: dict[str, list[Version | None]] = {}
+        # Slots with versions that no commit ever covered, left by an owner that was killed.
+        self._leftovers: set[tuple[str, int]] = set()
 
     def replay(self, key: bytes, value: bytes | None) -> None:
         """Apply one changelog record, in the order of the log. What cannot be read is an error of ``restored``."""
@@ -105,6 +107,7 @@ class Slots:
         if self._is_current(epoch):
             payload = None if deleted else value[_HEADER.size :]
             self._slots.setdefault(name, [None, None])[slot] = Version(epoch, seq, payload)
+            self._leftovers.discard((name, slot))
 
     def _replay_marker(self, value: bytes) -> None:
         epoch, seq, _ = _HEADER.unpack_from(value)
@@ -126,13 +129,16 @@ class Slots:
     def _forget_beyond(self, seq: int) -> None:
         """A new owner starts from ``seq``: what its predecessor wrote beyond it was never committed."""
         for name, versions in list(self._slots.items()):
-            kept = [v if v is not None and v.seq <= seq else None for v in versions]
-            if kept[0] is None and kept[1] is None:
-                del self._slots[name]
-            else:
-                self._slots[name] = kept
+            for slot, version in enumerate(versions):
+                if version is not None and version.seq > seq:
+                    self._leftovers.add((name, slot))
+                    self._drop(name, slot)
 
     def _erase(self, name: str, slot: int) -> None:
+        self._leftovers.discard((name, slot))
+        self._drop(name, slot)
+
+    def _drop(self, name: str, slot: int) -> None:
         versions = self._slots.get(name)
         if versions is not None:
             versions[slot] = None
@@ -203,8 +209,14 @@ class Slots:
         return tombstones
 
     def bury(self) -> list[ChangelogRecord]:
-        """Tombstones for deletions that were committed but not yet erased, because the owner was killed before."""
-        found: list[ChangelogRecord] = []
+        """Tombstones for what a killed owner left behind: versions never committed, and deletions not erased yet.
+
+        Written by the next owner before it begins, so that no later commit can seem to cover them.
+        """
+        found: list[ChangelogRecord] = [
+            (SLOT_PREFIXES[slot] + name.encode("utf-8"), None) for name, slot in sorted(self._leftovers)
+        ]
+        self._leftovers.clear()
         for name in list(self._slots):
             slot = self._committed_slot(name)
             version = None if slot is None else self._slots[name][slot]
