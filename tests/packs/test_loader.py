@@ -146,6 +146,21 @@ def test_a_service_level_says_its_formula_with_its_version(tmp_path: Path) -> No
     assert metric.unit == "ratio"
 
 
+def test_a_formula_is_filled_with_the_parameters_in_force(tmp_path: Path) -> None:
+    change = (
+        "metrics.yaml\n-    mean: {field: wait_ms, of: call.answered}\n-    baseline: p.start\n"
+        "+    count: {event: call.answered, where: event.wait_ms > p.limit}\n"
+        'rules.yaml\n-  when: wait_s.month > p.limit && p.mode == "strict"\n+  when: wait_s.month > 5\n'
+        "-    - deduct: {points: p.fine, per: p.step, over: p.limit, of: wait_s.month, at_most: p.cap}\n"
+        "+    - deduct: {points: p.fine}\n"
+        "-  when: wait_s.rolling_1h > p.limit || satisfied.rolling_15m < p.goal\n"
+        "+  when: wait_s.rolling_1h > 5\n"
+        "-        clear: wait_s.rolling_1h <= p.limit\n+        clear: wait_s.rolling_1h <= 5\n"
+    )
+    metric = load_pack(patched(change, tmp_path)).metrics["wait_s"]
+    assert metric.formula == "count(call.answered where event.wait_ms > {p.limit} s)"
+
+
 def test_every_event_field_but_lists_can_be_named() -> None:
     assert "training.assessed" in EVENT_TYPES
     for event in EVENT_TYPES:

@@ -92,3 +92,64 @@ def test_repeated_events_are_numbered_and_the_roster_stands_before_them(tmp_path
     moments = [to_ms(one.time) for one in story.events[1:]]
     assert [later - moments[0] for later in moments] == [0, 30_000, 60_000]
     assert story.events[1].data.promised_at.isoformat() == "2026-08-03T12:00:00+08:00"
+
+
+_LATE = """- name: A critical complaint that nobody answers for two hours
+  clause: MI-02
+  case: beyond
+  events:
+    - {at: "2026-08-03T09:00", type: complaint.logged, agent: a-1, complaint_id: k, severity: critical}
+"""
+
+
+def test_a_missed_deadline_deducts_gives_a_task_and_proposes(tmp_path: Path) -> None:
+    pack = load_pack(patched("", tmp_path))
+    told = """  until: "2026-08-03T11:30"
+  expect:
+    - {rule: mi-late, subject: a-1, kind: deduct, points: -2, status: final, incident: k}
+    - {rule: mi-late, subject: a-1, kind: task, points: 0, owner: team_leader}
+    - {rule: mi-late, subject: a-1, kind: proposal, proposal: transfer}
+"""
+    (Path(pack.folder) / "tests" / "rating.yaml").write_text(_LATE + told, encoding="utf-8")
+    (story,) = load_stories(pack)
+    assert run_story(pack, story).failures == ()
+
+
+def test_a_waiver_gives_back_what_it_names(tmp_path: Path) -> None:
+    change = (
+        "rules.yaml\n+\n+- id: mi-waived\n+  clause: MI-02\n+  title: {en: Waived, zh: 减免}\n+  level: [agent]\n"
+        '+  on: exemption.granted\n+  when: "true"\n+  then:\n'
+        "+    - waive: {rules: [mi-late], incident: event.incident}\n"
+        "clauses.yaml\n-  covered_by: {deadlines: [response], rules: [mi-late, mi-rating]}\n"
+        "+  covered_by: {deadlines: [response], rules: [mi-late, mi-rating, mi-waived]}\n"
+    )
+    pack = load_pack(patched(change, tmp_path))
+    told = """    - {at: "2026-08-03T12:00", type: exemption.granted, agent: a-1, exemption_id: x, incident: k}
+  until: "2026-08-03T13:00"
+  expect:
+    - {rule: mi-late, subject: a-1, kind: deduct, points: -2}
+    - {rule: mi-late, subject: a-1, kind: task}
+    - {rule: mi-late, subject: a-1, kind: proposal}
+    - {rule: mi-waived, subject: a-1, kind: waive, points: 2}
+"""
+    (Path(pack.folder) / "tests" / "rating.yaml").write_text(_LATE + told, encoding="utf-8")
+    (story,) = load_stories(pack)
+    assert run_story(pack, story).failures == ()
+
+
+def test_a_month_over_the_limit_deducts_steps_and_caps_the_grade(tmp_path: Path) -> None:
+    pack = load_pack(patched("", tmp_path))
+    told = """- name: Forty-five seconds allowed, seventy waited
+  clause: MI-01
+  case: steps
+  events:
+    - {at: "2026-08-03T09:00", type: call.answered, agent: a-1, call_id: c, wait_ms: 70000, repeat: 10, every: 1m}
+  until: "2026-09-04T01:00"
+  expect:
+    - {rule: mi-wait, subject: a-1, period: "2026-08", points: -4, status: final}
+  expect_grades:
+    - {subject: a-1, period: "2026-08", score: 96, grade: B, status: final}
+"""
+    (Path(pack.folder) / "tests" / "rating.yaml").write_text(told, encoding="utf-8")
+    (story,) = load_stories(pack)
+    assert run_story(pack, story).failures == ()

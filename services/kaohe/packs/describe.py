@@ -256,7 +256,7 @@ def effect_text(effect: Effect, language: Language) -> str:
         return f"proposal {effect.proposal}"
     if effect.kind == "task":
         return f"task for {effect.owner} within {show_ms(effect.due_ms)}: {pick(effect.task, language)}"
-    return f"waive {', '.join(effect.waives)} by event.{effect.incident}"
+    return f"waive {', '.join(effect.waives)} by {effect.incident}"
 
 
 def rule_lines(pack: Pack, rule: Rule, language: Language) -> Iterator[str]:

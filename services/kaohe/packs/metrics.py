@@ -9,6 +9,7 @@ decision that used it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Literal, cast
@@ -677,9 +678,17 @@ def _negated(terms: list[Term]) -> list[Term]:
     return [msgspec.structs.replace(term, weight=-term.weight) for term in terms]
 
 
+_PARAMETER = re.compile(r"(?<![{\w.])p\.(\w+)")
+
+
 def _with_parameters(formula: str, parameters: Mapping[str, Parameter]) -> str:
-    """The formula with the names of parameters in braces, to be filled with the values in force."""
-    words_of = formula.split(" ")
-    return " ".join(
-        "{" + word + "}" if word.startswith("p.") and word[2:] in parameters else word for word in words_of
-    )
+    """The formula with its parameters in braces, to be filled with the values in force, and with units of time."""
+
+    def braced(match: re.Match[str]) -> str:
+        parameter = parameters.get(match[1])
+        if parameter is None:
+            return match[0]
+        unit = f" {parameter.unit}" if parameter.unit in TIME_UNITS else ""
+        return "{" + match[0] + "}" + unit
+
+    return _PARAMETER.sub(braced, formula)

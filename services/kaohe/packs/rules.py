@@ -628,7 +628,7 @@ class RuleReader:
             )
         if not fields.ok():
             raise self.problems.errors[-1]
-        return Effect(kind="waive", waives=rules, incident=field)
+        return Effect(kind="waive", waives=rules, incident=by)
 
     # --- rules together
 
