@@ -2,7 +2,7 @@
 
 Theory of operation. Every metric is made of terms (``kaohe.core.model``). Equal terms of all packs share one *slot*.
 For each event type the terms that read it are turned into one Python function, generated once when the packs are
-loaded, that adds to two cells: the agent's and the *joint* cell of (queue, team, site). An event therefore touches
+loaded, that adds to the cells of the event's agent, queue, team and site. An event therefore touches
 only what it changes, and nothing is interpreted per event. Conditions are compiled into the code; a dated parameter
 becomes a comparison with the instants at which its value changes, so that an event is always counted by the value in
 force at its own time.
@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import msgspec
 
 from kaohe.core.calendars import calendar
-from kaohe.core.expressions import Expr, names, to_python
+from kaohe.core.expressions import names, to_python
 from kaohe.core.model import Metric, Pack, Parameter, Term
 from kaohe.errors import KaoheError
 
@@ -46,8 +46,11 @@ class Counts(Protocol):
         ...
 
 
-CountFunction = Callable[[Any, int, Cell | None, Cell, int], None]
-"""``(data, time_ms, agent_cell, joint_cell, weight)``: adds one event to its cells."""
+CountFunction = Callable[[Any, int, Cell | None, Cell | None, Cell | None, Cell, int], None]
+"""``(data, time_ms, agent_cell, queue_cell, team_cell, site_cell, weight)``: adds one event to its cells."""
+
+CELLS = {"A": "agent", "Q": "queue", "T": "team", "S": "site"}
+"""The names of cells in generated code. Every event belongs to a site; the others may be None."""
 
 DISTINCT_KEPT = 2048
 """How many of the smallest hashes a distinct count keeps: exact up to here, about 2 % standard error beyond."""
@@ -81,11 +84,10 @@ class Layout:
         counters = {"sum": 0, "max": MAX_SLOT, "distinct": DISTINCT_SLOT}
         for pack in self.packs:
             for metric in pack.metrics.values():
-                sides = []
-                for terms in (metric.numerator, metric.denominator):
-                    sides.append(
-                        tuple((self._slot(pack, term, metric, counters), term.weight) for term in terms)
-                    )
+                sides = [
+                    tuple((self._slot(pack, term, metric, counters), term.weight) for term in terms)
+                    for terms in (metric.numerator, metric.denominator)
+                ]
                 self.reads[pack.key, metric.name] = (sides[0], sides[1])
         self.by_source: dict[str, list[tuple[Term, Pack, int, set[str]]]] = defaultdict(list)
         for entry in self._terms.values():
@@ -140,7 +142,7 @@ def compile_counters(layout: Layout) -> dict[str, CountFunction]:
 
 def source_code(source: str, layout: Layout) -> str:
     """The generated code for one source, for people who want to see it."""
-    lines = ["def count(d, t, A, J, w):"]
+    lines = ["def count(d, t, A, Q, T, S, w):"]
     grouped: dict[str, list[tuple[Term, Pack, int, set[str]]]] = {}
     for entry in layout.by_source[source]:
         grouped.setdefault(_condition(entry[0], entry[1]), []).append(entry)
@@ -149,17 +151,13 @@ def source_code(source: str, layout: Layout) -> str:
         if condition:
             lines.append(f"{indent}if {condition}:")
             indent += "    "
-        agent: list[str] = []
-        joint: list[str] = []
-        for term, _pack, slot, levels in entries:
-            if "agent" in levels:
-                agent += _add(term, slot, "A")
-            if levels - {"agent"}:
-                joint += _add(term, slot, "J")
-        if agent:
-            lines.append(f"{indent}if A is not None:")
-            lines += [f"{indent}    {line}" for line in agent]
-        lines += [f"{indent}{line}" for line in joint]
+        for cell, level in CELLS.items():
+            body = [line for term, _, slot, levels in entries if level in levels for line in _add(term, slot, cell)]
+            if body and level == "site":
+                lines += [f"{indent}{line}" for line in body]
+            elif body:
+                lines.append(f"{indent}if {cell} is not None:")
+                lines += [f"{indent}    {line}" for line in body]
     lines.append("    return")
     return "\n".join(lines) + "\n"
 
@@ -171,9 +169,8 @@ def _compile(source: str, layout: Layout) -> CountFunction:
         "hash_of": distinct_hash,
     }
     code = compile(source_code(source, layout), f"<counting {source}>", "exec")
-    exec(
-        code, namespace
-    )  # the code is made above from a checked pack: names of fields and whole numbers only
+    # The code is made above from a checked pack: names of fields and whole numbers only.
+    exec(code, namespace)  # noqa: S102 - straight code is several times faster than interpreting terms per event
     function: CountFunction = namespace["count"]
     return function
 
@@ -185,7 +182,7 @@ def _add(term: Term, slot: int, cell: str) -> list[str]:
     if term.how == "histogram":
         return [f"{cell}[{slot} + bisect(bounds, {value})] += w"]
     if term.how == "max":
-        return [f"if {cell}[{slot}] < {value}: {cell}[{slot}] = {value}"]
+        return [f"m = {cell}.get({slot})", f"if m is None or m < {value}: {cell}[{slot}] = {value}"]
     return [
         f"s = {cell}.get({slot})",
         f"if {value}:",
@@ -260,17 +257,20 @@ def merge(into: Cell, cell: Mapping[int, Any], sign: int = 1) -> None:
         elif sign < 0:
             continue
         elif slot < DISTINCT_SLOT:
-            if value > into.get(slot, 0):
+            if slot not in into or value > into[slot]:
                 into[slot] = value
         else:
             into[slot] = trim(into.get(slot, set()) | value)
 
 
 def trim(hashes: set[int]) -> set[int]:
-    """Keep a set of hashes bounded: the smallest ``DISTINCT_KEPT`` of a large one."""
+    """Keep a set of hashes bounded: the smallest ``DISTINCT_KEPT + 1`` of a large one.
+
+    One more than is estimated from, so that a set that was cut never looks like an exact one.
+    """
     if len(hashes) <= 2 * DISTINCT_KEPT:
         return hashes
-    return set(sorted(hashes)[:DISTINCT_KEPT])
+    return set(sorted(hashes)[: DISTINCT_KEPT + 1])
 
 
 def distinct_estimate(hashes: set[int]) -> int:
@@ -293,9 +293,9 @@ def read(layout: Layout, pack_key: str, metric: Metric, cell: Counts) -> Reading
         count = sum(distinct_estimate(cell.get(slot, set())) for slot, _ in numerator_reads)
         return Reading(Fraction(count), None, Fraction(count))
     if metric.kind == "max":
-        largest = max((cell.get(slot, 0) for slot, _ in numerator_reads), default=0)
-        value = metric.scale * largest
-        return Reading(value, None, value)
+        seen = [found for slot, _ in numerator_reads if (found := cell.get(slot, None)) is not None]
+        largest = metric.scale * max(seen, default=0)
+        return Reading(largest, None, largest if seen else None)
     top = 0
     for slot, weight in numerator_reads:
         top += weight * cell.get(slot, 0)
@@ -338,6 +338,8 @@ def base_reader(layout: Layout, pack_key: str, metric: Metric) -> Callable[[Coun
     bottoms = layout.reads[pack_key, metric.name][1]
     if metric.kind == "percentile":
         return lambda counts: read(layout, pack_key, metric, counts).denominator
+    if metric.kind == "max":
+        return lambda counts: read(layout, pack_key, metric, counts).numerator
     if not bottoms:
         return value_reader(layout, pack_key, metric)
     return lambda counts: sum([weight * counts.get(slot, 0) for slot, weight in bottoms])

@@ -1,7 +1,7 @@
 """The core of one partition: events in, decisions, alerts, grades, partial counts and rejects out.
 
 Theory of operation. A batch of records is applied in order. Each record is decoded, admitted (known type, plausible
-time, not seen before), counted by generated code into the agent's open cell and the joint cell of its queue, team and
+time, not seen before), counted by generated code into the open cells of its agent, queue, team and
 site, and, where rules or deadlines ask for its type, judged. Nothing else happens between ticks. A tick of the log's
 clock moves log time: deadlines that ran out are missed, agents' counts are folded and judged at five-minute
 boundaries, and what was counted for groups is reported to the group stage each minute, in numbered reports, so that a
@@ -40,6 +40,8 @@ from kaohe.privacy import mask
 
 AGENT_BUCKET_MS = 300_000
 GROUP_BUCKET_MS = 60_000
+BUCKETS_MS = {"queue": GROUP_BUCKET_MS, "site": GROUP_BUCKET_MS, "team": AGENT_BUCKET_MS}
+"""How finely groups are counted: queues and sites are steered by the minute, teams (and agents) by five."""
 FUTURE_MS = 5_000
 """An event this much ahead of the log's clock is from the future."""
 SEEN_MINUTES = 60
@@ -118,7 +120,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     reported_ms: int
     report: int
     accrued_ms: int
-    joints: list[tuple[str, str, str, list[tuple[int, dict[str, Any]]]]]
+    groups: list[tuple[str, str, list[tuple[int, dict[str, Any]]]]]
     chunks: list[tuple[int, int]]
 
 
@@ -168,7 +170,10 @@ class PartitionEngine:
         self.accrued_ms = 0
         self.reported_ms = 0
         self.report = 0
-        self.joints: dict[tuple[str, str, str], dict[int, Cell]] = {}
+        self.queues: dict[str, dict[int, Cell]] = {}
+        self.teams: dict[str, dict[int, Cell]] = {}
+        self.sites: dict[str, dict[int, Cell]] = {}
+        self.groups = {"queue": self.queues, "site": self.sites, "team": self.teams}
         self.agents: dict[str, Subject] = {}
         self.working: set[str] = set()
         self.seen: set[tuple[str, str]] = set()
@@ -301,11 +306,23 @@ class PartitionEngine:
                 cell = agent.series.cells.get(time_ms // AGENT_BUCKET_MS)
                 if cell is None:
                     cell = self._open_cell(agent, time_ms)
-            joint = self.joints.get((data.queue, team, site))
-            group = joint.get(time_ms // GROUP_BUCKET_MS) if joint is not None else None
-            if group is None:
-                group = self._open_joint((data.queue, team, site), time_ms)
-            plan.count(data, time_ms, cell, group, 1)
+            minute = time_ms // GROUP_BUCKET_MS
+            queue_cell = team_cell = None
+            if data.queue:
+                cells = self.queues.get(data.queue)
+                queue_cell = cells.get(minute) if cells is not None else None
+                if queue_cell is None:
+                    queue_cell = self._open_group("queue", data.queue, time_ms)
+            if team:
+                cells = self.teams.get(team)
+                team_cell = cells.get(time_ms // AGENT_BUCKET_MS) if cells is not None else None
+                if team_cell is None:
+                    team_cell = self._open_group("team", team, time_ms)
+            cells = self.sites.get(site)
+            site_cell = cells.get(minute) if cells is not None else None
+            if site_cell is None:
+                site_cell = self._open_group("site", site, time_ms)
+            plan.count(data, time_ms, cell, queue_cell, team_cell, site_cell, 1)
         if plan.more:
             self._follow(plan, event, time_ms, agent, team, site)
 
@@ -340,16 +357,32 @@ class PartitionEngine:
         self.judge.open.add(agent.key)
         return agent.series.cell(time_ms)
 
-    def _open_joint(self, key: tuple[str, str, str], time_ms: int) -> Cell:
-        if any(SEPARATOR in part for part in key):
-            raise EventError("invalid", "$.data names a queue, team or site with a control character")
-        cells = self.joints.get(key)
+    def _open_group(self, level: str, name: str, time_ms: int) -> Cell:
+        if SEPARATOR in name:
+            raise EventError("invalid", f"$.data.{level} contains a control character")
+        groups = self.groups[level]
+        cells = groups.get(name)
         if cells is None:
-            if len(self.joints) >= MAX_SUBJECTS:
-                raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} groups in one partition")
-            cells = self.joints[key] = {}
-        cell: Cell = cells.setdefault(time_ms // GROUP_BUCKET_MS, defaultdict(int))
+            if len(groups) >= MAX_SUBJECTS:
+                raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} {level}s in one partition")
+            cells = groups[name] = {}
+        cell: Cell = cells.setdefault(time_ms // BUCKETS_MS[level], defaultdict(int))
         return cell
+
+    def _count(
+        self, count: CountFunction, data: Any, at_ms: int, agent: Subject | None, names: tuple[str, str, str], weight: int
+    ) -> None:
+        """Count something that is no event itself: time in a state, an outcome of a deadline."""
+        queue, team, site = names
+        count(
+            data,
+            at_ms,
+            self._open_cell(agent, at_ms) if agent is not None else None,
+            self._open_group("queue", queue, at_ms) if queue else None,
+            self._open_group("team", team, at_ms) if team else None,
+            self._open_group("site", site, at_ms),
+            weight,
+        )
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 
@@ -461,10 +494,8 @@ class PartitionEngine:
         while from_ms < to_ms:
             cut_ms = min(to_ms, (from_ms // AGENT_BUCKET_MS + 1) * AGENT_BUCKET_MS)
             team, site, _ = agent.roster_at(from_ms)
-            cell = self._open_cell(agent, from_ms)
-            group = self._open_joint(("", team, site), from_ms)
             for count in counts:
-                count(StateTime(cut_ms - from_ms), from_ms, cell, group, weight)
+                self._count(count, StateTime(cut_ms - from_ms), from_ms, agent, ("", team, site), weight)
             from_ms = cut_ms
 
     # --- deadlines ----------------------------------------------------------------------------------------------------
@@ -583,10 +614,8 @@ class PartitionEngine:
         if count is None:
             return
         opening = self._opening(deadline, item)
-        cell = None
-        if opening.agent:
-            cell = self._open_cell(self.agents[opening.agent], at_ms)
-        count(opening, at_ms, cell, self._open_joint((item.queue, item.team, item.site), at_ms), weight)
+        agent = self.agents[opening.agent] if opening.agent else None
+        self._count(count, opening, at_ms, agent, (item.queue, item.team, item.site), weight)
 
     @staticmethod
     def _opening(deadline: Deadline, item: Item) -> Any:
@@ -656,7 +685,7 @@ class PartitionEngine:
         found = [due for due in (self.deadlines.next_ms(), self.judge.due_ms()) if due is not None]
         if self.working:
             found.append(self.accrued_ms + AGENT_BUCKET_MS)
-        if any(self.joints.values()):
+        if self.queues or self.teams or self.sites:
             found.append(self.reported_ms + GROUP_BUCKET_MS)
         return min(found) if found else (1 << 62)
 
@@ -684,21 +713,23 @@ class PartitionEngine:
 
     def _report(self, upto_ms: int) -> None:
         """Tell the group stage what was counted for groups in the minutes before ``upto_ms``."""
-        groups: dict[tuple[str, str, int], Cell] = {}
-        for (queue, team, site), cells in self.joints.items():
-            for bucket in sorted(bucket for bucket in cells if (bucket + 1) * GROUP_BUCKET_MS <= upto_ms):
-                cell = cells.pop(bucket)
-                for level, name in (("queue", queue), ("team", team), ("site", site or "all")):
-                    if name:
-                        merge(groups.setdefault((level, name, bucket * GROUP_BUCKET_MS), {}), cell)
-        for key in [key for key, cells in self.joints.items() if not cells]:
-            del self.joints[key]
+        shares: list[list[tuple[str, str, int, dict[str, Any]]]] = [[] for _ in range(self.group_partitions)]
+        for level, groups in self.groups.items():
+            bucket_ms = BUCKETS_MS[level]
+            last = upto_ms // bucket_ms
+            for name in sorted(groups):
+                cells = groups[name]
+                over = sorted([bucket for bucket in cells if bucket < last])
+                if not over:
+                    continue
+                shown = name or "all"
+                share = shares[crc32(f"{level}/{shown}".encode()) % self.group_partitions]
+                for bucket in over:
+                    share.append((level, shown, bucket * bucket_ms, pack_cell(cells.pop(bucket), self.names)))
+                if not cells:
+                    del groups[name]
         self.report += 1
         self.reported_ms = upto_ms
-        shares: list[list[tuple[str, str, int, dict[str, Any]]]] = [[] for _ in range(self.group_partitions)]
-        for (level, name, start_ms), cell in sorted(groups.items(), key=lambda entry: entry[0]):
-            target = crc32(f"{level}/{name}".encode()) % self.group_partitions
-            shares[target].append((level, name, start_ms, pack_cell(cell, self.names)))
         for target, share in enumerate(shares):
             message = Report(self.partition, self.report, upto_ms, share)
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
@@ -740,12 +771,13 @@ class PartitionEngine:
         for gone in self.gone_chunks:
             changed[gone] = None
         self.gone_chunks.clear()
-        joints = [
-            (*key, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
-            for key, cells in self.joints.items()
+        groups = [
+            (level, name, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
+            for level, named in self.groups.items()
+            for name, cells in sorted(named.items())
         ]
         chunks = sorted(self.chunks.items())
-        frame = StoredFrame(self.now_ms, self.reported_ms, self.report, self.accrued_ms, joints, chunks)
+        frame = StoredFrame(self.now_ms, self.reported_ms, self.report, self.accrued_ms, groups, chunks)
         changed["frame"] = _FRAME_ENCODER.encode(frame)
         return changed
 
@@ -760,8 +792,8 @@ class PartitionEngine:
         frame = _FRAME_DECODER.decode(items["frame"])
         self.now_ms, self.reported_ms, self.report = frame.now_ms, frame.reported_ms, frame.report
         self.accrued_ms = frame.accrued_ms
-        for queue, team, site, cells in frame.joints:
-            self.joints[queue, team, site] = {
+        for level, name, cells in frame.groups:
+            self.groups[level][name] = {
                 bucket: unpack_cell(cell, self.layout.slots) for bucket, cell in cells
             }
         for (level, name), subject in self.judge.subjects.items():

@@ -49,6 +49,9 @@ RETENTION_MS = 40 * DAY_MS
 """How long a closed period is kept for late events (and as the previous month of the next one)."""
 
 
+TEAM_WATCH_MS = 300_000
+"""Teams are watched every five minutes, like agents; queues and sites every minute."""
+
 SEPARATOR = "\x1f"
 """Between the parts of a key of stored state: no name may contain it (the engine refuses such names)."""
 
@@ -103,7 +106,9 @@ class Judge:
         self.on_drop: Callable[[Subject, Period], None] | None = None
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
-        self._watched: dict[tuple[str, str], tuple[int, int]] = {}
+        self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._activations = 0
+        self._written: dict[str, bytes] = {}
         self.unjudged: dict[str, dict[tuple[str, str], set[Period]]] = {key: {} for key in self.packs}
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
@@ -132,11 +137,54 @@ class Judge:
         """The version of each pack that judges now, in the order of names."""
         return [self.packs[f"{name}@{self.active[name]}"] for name in sorted(self.active)]
 
-    def judges(self, pack: Pack, subject: Subject) -> bool:
-        """Whether this version judges this subject now."""
+    def judges(self, pack: Pack, subject: Subject, at_ms: int) -> bool:
+        """Whether this version judges now, and its pack was in force for the subject at ``at_ms``."""
         if self.active.get(pack.name) != pack.version:
             return False
-        return not subject.packs or pack.name in subject.packs
+        packs = subject.packs_at(at_ms)
+        return not packs or pack.name in packs
+
+    def activate(self, name: str, version: str) -> None:
+        """From now on ``version`` of the pack judges: it takes over the open periods from the one before."""
+        before, after = f"{name}@{self.active[name]}", f"{name}@{version}"
+        if before == after:
+            return
+        assert after in self.packs, after
+        self.active[name] = version
+        self._activations += 1
+        for key, period in list(self.closes.items()):
+            if key[0] == before and (after, *key[1:]) in self.closes:
+                self.closes[after, key[1], key[2]] = period
+        if self.grid_ms is None:
+            return
+        grace_ms, windows = self.packs[after].grace_ms, self.book.windows[after]
+        for key in sorted(self.subjects):
+            running = {
+                period
+                for period in self.subjects[key].series.periods
+                if period.window in windows and period.end_ms + grace_ms > self.grid_ms
+            }
+            if running:
+                self._wait(after, key, running)
+
+    def move(self, subject: Subject, calendar: Calendar, now_ms: int) -> None:
+        """Let a subject keep another calendar. What its new zone has closed already is closed for it too."""
+        old = subject.series.calendar
+        if old.name == calendar.name:
+            return
+        subject.series.move(calendar)
+        self.touched.add(subject.key)
+        for waiting in self.unjudged.values():
+            periods = waiting.get(subject.key)
+            if periods:
+                waiting[subject.key] = {calendar.period(period.window, period.label) for period in periods}
+        if self.grid_ms is None:
+            return
+        self._watch_closes(calendar)
+        for (pack_key, zone, window), period in sorted(self.closes.items()):
+            if zone != old.name or self.closes[pack_key, calendar.name, window].label <= period.label:
+                continue
+            self._close_for(subject, self.packs[pack_key], calendar.period(window, period.label), now_ms)
 
     # --- log time -----------------------------------------------------------------------------------------------------
 
@@ -196,29 +244,42 @@ class Judge:
         """Note that periods of a subject changed, so that they are judged at the next evaluation."""
         key = subject.key
         self.touched.add(key)
-        if not subject.series.rolling_is_empty:
+        if self.book.watch[subject.level] or not subject.series.rolling_is_empty:
             self.live.add(key)
-        for pack_key, waiting in self.unjudged.items():
+        for pack_key in self.unjudged:
             windows = self.book.windows[pack_key]
             relevant = {period for period in changed if period.window in windows}
             if relevant:
-                waiting.setdefault(key, set()).update(relevant)
+                self._wait(pack_key, key, relevant)
+
+    def _wait(self, pack_key: str, key: tuple[str, str], periods: set[Period]) -> None:
+        """Periods of a subject wait for the next evaluation."""
+        self.unjudged[pack_key].setdefault(key, set()).update(periods)
+        self.touched.add(key)
 
     # --- live alerts --------------------------------------------------------------------------------------------------
 
     def _watch(self, now_ms: int) -> None:
         for key in sorted(self.live):
             subject = self.subjects[key]
+            if subject.level == "team" and now_ms % TEAM_WATCH_MS:
+                continue
             subject.series.expire(now_ms)
-            seen = (subject.series.changes, subject.series.calendar.containing("day", now_ms - 1).start_ms)
+            calendar = subject.series.calendar
+            seen = (
+                subject.series.changes, calendar.day(now_ms), calendar.day(now_ms - 1), subject.roster_at(now_ms),
+                subject.packs_at(now_ms), self._activations,
+            )  # fmt: skip
             waits = any(not state.firing for state in subject.alerts.values())
             if waits or self._watched.get(key) != seen:
                 self._watched[key] = seen
-                day = subject.series.calendar.day(now_ms)
+                day = calendar.day(now_ms)
                 moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
                 for rules in self.book.watch[subject.level]:
-                    if self.judges(rules.pack, subject) and day >= rules.pack.in_force_from:
+                    if self.judges(rules.pack, subject, now_ms) and day >= rules.pack.in_force_from:
                         self._watch_one(subject, rules, moment)
+                if subject.alerts:
+                    self._end_orphans(subject, moment)
             if subject.series.rolling_is_empty and not subject.alerts:
                 self.live.discard(key)
                 self._watched.pop(key, None)
@@ -255,6 +316,22 @@ class Judge:
             del subject.alerts[key]
             self.touched.add(subject.key)
             self._alert(subject, pack, rule, effect, moment, state, "resolved")
+
+    def _end_orphans(self, subject: Subject, moment: Moment) -> None:
+        """End the alerts of rules that judge this subject no more: the pack changed, or is not in force for it."""
+        for key in sorted(subject.alerts):
+            pack_name, _, rule_id = key.partition("|")
+            versions = [pack for pack in self.packs.values() if pack.name == pack_name]
+            owners = [(pack, rule) for pack in versions for rule in pack.rules if rule.id == rule_id]
+            watched = [pair for pair in owners if subject.level in pair[1].levels and pair[1].trigger == "watch"]
+            if any(self.judges(pack, subject, moment.at_ms) for pack, _ in watched):
+                continue
+            state = subject.alerts.pop(key)
+            self.touched.add(subject.key)
+            if state.firing and watched:
+                pack, rule = watched[-1]
+                effect = next(effect for effect in rule.effects if effect.kind == "alert")
+                self._alert(subject, pack, rule, effect, moment, state, "resolved")
 
     def _clears(self, pack: Pack, rule: Rule, effect: Effect, moment: Moment) -> bool:
         """Whether an alert that no longer holds ends: by its clear condition, or because there is no data any more."""
@@ -296,10 +373,11 @@ class Judge:
     def _judge_waiting(self, pack: Pack, now_ms: int) -> None:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
         for key in sorted(waiting):
-            subject = self.subjects.get(key)
-            if subject is None or not self.judges(pack, subject):
-                continue
+            subject = self.subjects[key]
+            self.touched.add(key)
             for period in sorted(waiting[key]):
+                if not self.judges(pack, subject, min(now_ms, period.end_ms) - 1):
+                    continue
                 if period.end_ms + pack.grace_ms < now_ms:
                     self._adjust(subject, pack, period, now_ms)
                 else:
@@ -320,7 +398,26 @@ class Judge:
             for rule in rules.rules:
                 if rule.provisional or status == "final":
                     self._apply_period_rule(subject, pack, rule, moment, rule.id in fired, status)
+        if status == "final":
+            self._settle_left(subject, pack, moment)
         self._grade(subject, pack, period, now_ms, status)
+
+    def _settle_left(self, subject: Subject, pack: Pack, moment: Moment) -> None:
+        """Take back provisional entries of the period that no rule of this version keeps up any more."""
+        period = moment.period
+        assert period is not None
+        left = [
+            entry
+            for entry in subject.entries.values()
+            if entry.status == "provisional"
+            and (entry.pack, entry.window, entry.label) == (pack.name, period.window, period.label)
+        ]
+        for entry in sorted(left, key=lambda one: one.id):
+            versions = [one for one in self.packs.values() if one.name == entry.pack]
+            owners = [(one, rule) for one in versions for rule in one.rules if rule.id == entry.rule]
+            if owners and entry.effect < len(owners[-1][1].effects):
+                owner, rule = owners[-1]
+                self._post(subject, owner, rule, entry.effect, moment, period, NOTHING, "final")
 
     def _apply_period_rule(
         self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, holds: bool, status: Any
@@ -350,18 +447,25 @@ class Judge:
                     if subject.series.calendar.name != key[1]:
                         continue
                     calendar = subject.series.calendar
-                    known = subject.first_seen_ms < period.end_ms
-                    if known and self.judges(pack, subject) and period.window in self.book.windows[pack.key]:
-                        self._judge_period(subject, pack, period, now_ms, "final")
-                        waiting = self.unjudged[pack.key].get(subject.key)
-                        if waiting:
-                            waiting.discard(period)
+                    self._close_for(subject, pack, period, now_ms)
                 if period.window == "day":
                     self._sweep(now_ms)
                 if calendar is None:
                     del self.closes[key]
                     break
                 self.closes[key] = calendar.following(period)
+
+    def _close_for(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        """Judge a period for good, if the subject was known in it."""
+        if subject.first_seen_ms >= period.end_ms or period.window not in self.book.windows[pack.key]:
+            return
+        if not self.judges(pack, subject, period.end_ms - 1):
+            return
+        self._judge_period(subject, pack, period, now_ms, "final")
+        waiting = self.unjudged[pack.key].get(subject.key)
+        if waiting:
+            waiting.discard(period)
+            self.touched.add(subject.key)
 
     def _adjust(self, subject: Subject, pack: Pack, closed: Period, now_ms: int) -> None:
         """Judge a closed period again; what differs from its final entries becomes an entry of the running period."""

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from kaohe.core.calendars import WINDOWS, Period, to_ms
 from kaohe.core.counting import Cell, merge, read
-from kaohe.core.engine import GROUP_BUCKET_MS, PartitionEngine, Zones
+from kaohe.core.engine import BUCKETS_MS, PartitionEngine, Zones
 from kaohe.core.facts import formula_text
 from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Judge
@@ -153,11 +153,11 @@ class Replay:
         judge = self.group.judge
         unreported: dict[tuple[str, str], dict[Period, Cell]] = {}
         for engine in self.engines:
-            for (queue, team, site), cells in engine.joints.items():
-                for level, name in (("queue", queue), ("team", team), ("site", site or "all")):
-                    for bucket, cell in cells.items() if name else ():
-                        start_ms = bucket * GROUP_BUCKET_MS
-                        subject = judge.subject(level, name, start_ms)
+            for level, groups in engine.groups.items():
+                for name, cells in groups.items():
+                    for bucket, cell in cells.items():
+                        start_ms = bucket * BUCKETS_MS[level]
+                        subject = judge.subject(level, name or "all", start_ms)
                         waiting = unreported.setdefault(subject.key, {})
                         for period in subject.series.calendar.periods(start_ms):
                             merge(waiting.setdefault(period, {}), cell)

@@ -16,12 +16,13 @@ retention.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kaohe.core.calendars import Calendar, Period
+from kaohe.core.calendars import QUARTER_HOUR_MS, Calendar, Period
 from kaohe.core.counting import MAX_SLOT, Cell, Counts, merge
 
+HOUR_MS = 3_600_000
 MAX_SPAN_MS = 86_400_000
 """The longest rolling window: 24 hours."""
 
@@ -106,11 +107,15 @@ class Series:
     """All counts of one subject."""
 
     __slots__ = (
+        "_added",
         "_periods",
         "_recent",
         "_recent_in",
+        "_stored_changes",
+        "_stored_hours",
         "_total",
         "_touched",
+        "_touched_hours",
         "bucket_ms",
         "calendar",
         "cells",
@@ -118,6 +123,7 @@ class Series:
     )
 
     def __init__(self, calendar: Calendar, bucket_ms: int, spans_ms: tuple[int, ...]) -> None:
+        assert QUARTER_HOUR_MS % bucket_ms == 0, bucket_ms
         self.calendar = calendar
         self.bucket_ms = bucket_ms
         self.cells: dict[int, Cell] = {}
@@ -127,6 +133,10 @@ class Series:
         self._touched: set[Period] = set()
         self._recent: Cell = {}
         self._recent_in: tuple[Period, ...] = ()
+        self._added = 0
+        self._stored_changes = -1
+        self._stored_hours: set[int] = set()
+        self._touched_hours: set[int] = set()
 
     def period_counts(self, period: Period) -> Counts | None:
         """The counts of one period, to be read now; None when nothing is known of it."""
@@ -174,6 +184,16 @@ class Series:
         merge(self._total, self._recent)
         self._recent = {}
 
+    def move(self, calendar: Calendar) -> None:
+        """Keep another calendar from now on: a month that was begun in one zone goes on in the other."""
+        self._settle()
+        self.calendar = calendar
+        self._recent_in = ()
+        self._periods = {
+            calendar.period(period.window, period.label): counts for period, counts in self._periods.items()
+        }
+        self._touched = {calendar.period(period.window, period.label) for period in self._touched}
+
     def cell(self, moment_ms: int) -> Cell:
         """The open cell of a moment's bucket."""
         bucket = moment_ms // self.bucket_ms
@@ -192,6 +212,7 @@ class Series:
 
     def add(self, start_ms: int, cell: Cell, now_ms: int) -> tuple[Period, ...]:
         """Put a finished cell into periods, rolling windows and total; the periods that changed."""
+        self._added += 1
         periods = self.calendar.periods(start_ms)
         if periods != self._recent_in:
             self._settle()
@@ -200,6 +221,7 @@ class Series:
         for rolling in self.rolling.values():
             if start_ms >= now_ms - rolling.span_ms:
                 rolling.add(start_ms, cell)
+                self._touched_hours.add(start_ms // HOUR_MS)
         return periods
 
     def expire(self, now_ms: int) -> None:
@@ -209,13 +231,42 @@ class Series:
 
     @property
     def changes(self) -> int:
-        """A number that differs whenever a rolling window's counts may."""
-        return sum([rolling.changes for rolling in self.rolling.values()])
+        """A number that differs whenever any counts may."""
+        return sum([rolling.changes for rolling in self.rolling.values()], self._added)
 
     @property
     def rolling_is_empty(self) -> bool:
         """Whether no rolling window holds anything: nothing will change by the passing of time alone."""
         return not any(rolling.cells for rolling in self.rolling.values())
+
+    def changed_hours(self) -> tuple[dict[int, list[tuple[int, Cell]]], set[int]]:
+        """The rolling cells to store anew, by hour, and the hours that are gone, since this was last asked.
+
+        A day of cells is too much to write each time one of them is added: an hour's cells are stored together.
+        """
+        widest = max(self.rolling.values(), key=lambda rolling: rolling.span_ms, default=None)
+        if widest is None or self.changes == self._stored_changes:
+            return {}, set()
+        self._stored_changes = self.changes
+        hours: dict[int, list[tuple[int, Cell]]] = {}
+        kept: set[int] = set()
+        for start_ms, cell in widest.cells:
+            hour = start_ms // HOUR_MS
+            kept.add(hour)
+            if hour in self._touched_hours:
+                hours.setdefault(hour, []).append((start_ms, cell))
+        gone = self._stored_hours - kept
+        self._stored_hours = kept
+        self._touched_hours.clear()
+        return hours, gone
+
+    def revive_cells(self, cells: Iterable[tuple[int, Cell]], now_ms: int) -> None:
+        """Put stored rolling cells back; those that have left a window since they were stored stay out of it."""
+        for start_ms, cell in cells:
+            self._stored_hours.add(start_ms // HOUR_MS)
+            for rolling in self.rolling.values():
+                if start_ms >= now_ms - rolling.span_ms:
+                    rolling.add(start_ms, cell)
 
     def period_with_open(self, period: Period) -> Cell:
         """A period's counts with those of the cells that are still open (for rules that judge a single event)."""
