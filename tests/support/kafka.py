@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from kaohe.errors import BrokerError
+from kaohe.settings import KafkaSecurity
 from kaohe.stream.broker import (
     EmbeddedBroker,
     end_process,
@@ -27,6 +28,7 @@ from kaohe.stream.broker import (
     free_port,
     wait_until_answering,
 )
+from kaohe.stream.topics import security_config
 
 ROOT = Path(__file__).resolve().parents[2]
 POM = Path(__file__).resolve().parent / "kafka" / "pom.xml"
@@ -48,10 +50,10 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listener}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listener}://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
+inter.broker.listener.name={listener}
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -67,6 +69,21 @@ num.network.threads=2
 num.io.threads=2
 log.cleaner.backoff.ms=500
 log.segment.delete.delay.ms=1000
+"""
+
+SASL_PASSWORD = "only-for-tests"
+SECURED_PROPERTIES = """\
+listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+  username="kaohe" password="{password}" user_kaohe="{password}";
+ssl.keystore.type=PKCS12
+ssl.keystore.location={folder}/keys.p12
+ssl.keystore.password={password}
+ssl.key.password={password}
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/ca.pem
 """
 
 
@@ -110,34 +127,83 @@ def running_embedded() -> Iterator[str]:
 def running_kafka() -> Iterator[str]:
     """A fresh single-node Apache Kafka (KRaft) on a free port; yields its address, and removes it all afterwards."""
     require_kafka()
-    fetch_kafka()
+    with _scratch() as folder, _started(folder, "PLAINTEXT", "", KafkaSecurity()) as bootstrap:
+        yield bootstrap
+
+
+@contextlib.contextmanager
+def running_secured_kafka() -> Iterator[tuple[str, KafkaSecurity]]:
+    """The same behind TLS, with a certificate of its own, and SASL/PLAIN; yields how to speak to it."""
+    require_kafka()
+    with _scratch() as folder:
+        _make_certificate(folder)
+        security = KafkaSecurity("SASL_SSL", "PLAIN", "kaohe", SASL_PASSWORD, str(folder / "ca.pem"))
+        more = SECURED_PROPERTIES.format(folder=folder, password=SASL_PASSWORD)
+        with _started(folder, security.protocol, more, security) as bootstrap:
+            yield bootstrap, security
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="kaohe-kafka-"))
     try:
-        port, controller_port = free_port(), free_port()
-        properties = folder / "server.properties"
-        properties.write_text(PROPERTIES.format(port=port, controller_port=controller_port, folder=folder))
-        # The first bit is cleared because an id that begins with "-" would be taken for an option.
-        random = uuid.uuid4().bytes
-        cluster_id = base64.urlsafe_b64encode(bytes([random[0] & 0x7F]) + random[1:]).decode().rstrip("=")
-        _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties))
-        with (folder / "broker.log").open("wb") as log:
-            process = subprocess.Popen(
-                ["java", *JVM_OPTIONS, "-cp", f"{LIBS}/*", "kafka.Kafka", str(properties)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "LOG_DIR": str(folder / "logs")},
-            )
-        try:
-            wait_until_answering(f"127.0.0.1:{port}", process, READY_TIMEOUT_S)
-            yield f"127.0.0.1:{port}"
-        except BrokerError as exc:
-            tail = (folder / "broker.log").read_text(errors="replace")[-2000:]
-            raise BrokerError(f"{exc} Its log ends with:\n{tail}") from None
-        finally:
-            end_process(process, STOP_TIMEOUT_S)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _started(folder: Path, listener: str, more: str, security: KafkaSecurity) -> Iterator[str]:
+    fetch_kafka()
+    port, controller_port = free_port(), free_port()
+    properties = folder / "server.properties"
+    properties.write_text(
+        PROPERTIES.format(port=port, controller_port=controller_port, folder=folder, listener=listener) + more
+    )
+    # The first bit is cleared because an id that begins with "-" would be taken for an option.
+    random = uuid.uuid4().bytes
+    cluster_id = base64.urlsafe_b64encode(bytes([random[0] & 0x7F]) + random[1:]).decode().rstrip("=")
+    _run(
+        "java",
+        *JVM_OPTIONS,
+        "-cp",
+        f"{LIBS}/*",
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        cluster_id,
+        "-c",
+        str(properties),
+    )
+    with (folder / "broker.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["java", *JVM_OPTIONS, "-cp", f"{LIBS}/*", "kafka.Kafka", str(properties)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LOG_DIR": str(folder / "logs")},
+        )
+    try:
+        _wait(folder, f"127.0.0.1:{port}", process, security)
+        yield f"127.0.0.1:{port}"
+    finally:
+        end_process(process, STOP_TIMEOUT_S)
+
+
+def _wait(folder: Path, bootstrap: str, process: subprocess.Popen[bytes], security: KafkaSecurity) -> None:
+    try:
+        wait_until_answering(bootstrap, process, READY_TIMEOUT_S, **security_config(security))
+    except BrokerError as exc:
+        tail = (folder / "broker.log").read_text(errors="replace")[-2000:]
+        raise BrokerError(f"{exc} Its log ends with:\n{tail}") from None
+
+
+def _make_certificate(folder: Path) -> None:
+    """A key pair for 127.0.0.1 in the broker's store, and its certificate for the clients."""
+    store = ["-alias", "broker", "-keystore", str(folder / "keys.p12"), "-storepass", SASL_PASSWORD]
+    names = ["-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1"]
+    _run("keytool", "-genkeypair", *store, *names, "-keyalg", "RSA", "-storetype", "PKCS12", "-validity", "2")
+    _run("keytool", "-exportcert", "-rfc", *store, "-file", str(folder / "ca.pem"))
 
 
 def fetch_kafka() -> None:
@@ -176,9 +242,9 @@ def _kafka_version() -> str:
     return text.partition("<kafka.version>")[2].partition("</kafka.version>")[0]
 
 
-def _java(*arguments: str) -> None:
+def _run(*command: str) -> None:
     done = subprocess.run(
-        ["java", *JVM_OPTIONS, "-cp", f"{LIBS}/*", *arguments],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -186,4 +252,4 @@ def _java(*arguments: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise BrokerError(f"{arguments[0]} failed: {done.stdout[-1000:]} {done.stderr[-1000:]}")
+        raise BrokerError(f"{command[0]} failed: {done.stdout[-1000:]} {done.stderr[-1000:]}")

@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kaohe.core.records import Record
 from kaohe.settings import Settings
 from kaohe.stream.broker import end_process
-from kaohe.stream.topics import EVENTS
+from kaohe.stream.topics import EVENTS, client_config
 from tests.support.fake_worker import CountingEngine, LatestEngine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,11 @@ class WorkerProcess:
             "KAOHE_GROUP_PARTITIONS": str(settings.group_partitions),
             "KAOHE_CHECKPOINT_INTERVAL_S": str(settings.checkpoint_interval_s),
             "KAOHE_TEST_LOG": os.environ.get("KAOHE_TEST_LOG", "WARNING"),
+            **{
+                f"KAOHE_SECURITY_{field.upper()}": value
+                for field in settings.security.__struct_fields__
+                if (value := getattr(settings.security, field))
+            },
             "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT)]),
         }
         with self.log.open("wb") as log:
@@ -117,10 +122,10 @@ def wait_until(done: Callable[[], bool], timeout_s: float, what: str) -> None:
 class Reader:
     """Reads a topic from its beginning, again and again as it grows."""
 
-    def __init__(self, broker: str, topic: str, partitions: int) -> None:
+    def __init__(self, settings: Settings, topic: str, partitions: int) -> None:
         self.found: list[Found] = []
         self._consumer: Any = KafkaConsumer(
-            bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest"
+            enable_auto_commit=False, auto_offset_reset="earliest", **client_config(settings)
         )
         self._partitions = [TopicPartition(topic, p) for p in range(partitions)]
         self._consumer.assign(self._partitions)
@@ -156,7 +161,7 @@ class Reader:
 
 @contextlib.contextmanager
 def reading(settings: Settings, topic: str, partitions: int | None = None) -> Iterator[Reader]:
-    reader = Reader(settings.broker, topic, partitions or settings.partitions)
+    reader = Reader(settings, topic, partitions or settings.partitions)
     try:
         yield reader
     finally:

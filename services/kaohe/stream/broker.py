@@ -61,8 +61,13 @@ def free_port() -> int:
         return port
 
 
-def wait_until_answering(bootstrap: str, process: subprocess.Popen[Any], timeout_s: float) -> None:
-    """Return once the broker answers a metadata request; raise BrokerError when it ends first or stays silent."""
+def wait_until_answering(
+    bootstrap: str, process: subprocess.Popen[Any], timeout_s: float, **client: Any
+) -> None:
+    """Return once the broker answers a metadata request; raise BrokerError when it ends first or stays silent.
+
+    ``client`` is more of the kafka-python client's configuration, for a broker that is protected.
+    """
     deadline = time.monotonic() + timeout_s
     host, _, port = bootstrap.rpartition(":")
     while time.monotonic() < deadline:
@@ -72,7 +77,7 @@ def wait_until_answering(bootstrap: str, process: subprocess.Popen[Any], timeout
             )
         with contextlib.suppress(OSError, KafkaError):
             socket.create_connection((host, int(port)), timeout=1.0).close()
-            admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=1_000)
+            admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=1_000, **client)
             try:
                 admin.list_topics()
                 return
