@@ -28,9 +28,15 @@ def kafka_broker() -> Iterator[str]:
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
-def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which broker it is."""
+    return str(request.param)
+
+
+@pytest.fixture
+def broker(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a running broker."""
-    if request.param == "kafka":
+    if kind == "kafka":
         yield request.getfixturevalue("kafka_broker")
         return
     with running_embedded() as bootstrap:

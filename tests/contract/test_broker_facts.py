@@ -28,12 +28,11 @@ def test_a_fetch_tells_the_end_of_the_log(settings: Settings) -> None:
 
 
 def test_the_embedded_broker_tells_the_start_of_the_last_batch_for_the_end(
-    settings: Settings, request: pytest.FixtureRequest
+    settings: Settings, kind: str
 ) -> None:
     """So nothing but a fetch is trusted for the end of a partition; Apache Kafka tells it right."""
     asyncio.run(_acknowledged(settings, [3, 1, 5]))
-    embedded = "embedded" in request.node.name
-    assert asyncio.run(_ends(settings))[0] == (5 if embedded else 9)
+    assert asyncio.run(_ends(settings))[0] == {"embedded": 5, "kafka": 9}[kind]
 
 
 def test_the_embedded_broker_knows_no_idempotent_producer_of_aiokafka() -> None:
