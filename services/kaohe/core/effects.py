@@ -142,16 +142,33 @@ def explain(
     ``frame`` has ``subject``, ``period`` and ``points``. A rule's own template may name these, any fact and any
     parameter in braces; a rule without one gets its title with the facts and the arithmetic.
     """
-    known = {name: fact.value if fact.value is not None else "no data" for name, fact in facts.items()}
-    known |= {f"p.{name}": parameter.value for name, parameter in parameters.items()}
-    known |= frame
     sentences = []
-    for template, title in ((rule.explanation.en, rule.title.en), (rule.explanation.zh, rule.title.zh)):
+    for template, title, nothing in (
+        (rule.explanation.en, rule.title.en, "no data"),
+        (rule.explanation.zh, rule.title.zh, "无数据"),
+    ):
+        known = {name: readable(fact.value, fact.unit, nothing) for name, fact in facts.items()}
+        known |= {f"p.{name}": readable(used.value, used.unit, nothing) for name, used in parameters.items()}
+        known |= frame
         if template:
             sentences.append(_PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template))
         else:
             sentences.append(_default_sentence(title, worked, facts, parameters, frame))
     return Words(en=sentences[0], zh=sentences[1])
+
+
+def readable(value: str | None, unit: str, nothing: str) -> str:
+    """A fact or parameter as people read it: ratios in per cent, long numbers to two places. The exact value stands
+    beside it in the decision."""
+    if value is None:
+        return nothing
+    try:
+        number = Fraction(value.partition(" ")[0])
+    except (ValueError, ZeroDivisionError):
+        return value
+    if unit == "ratio":
+        return f"{number_text(round(100 * number, 2))}%"
+    return number_text(round(number, 2))
 
 
 def _default_sentence(
