@@ -15,6 +15,19 @@ settings.load_profile("kaohe-ci" if os.environ.get("CI") else "kaohe")
 
 KEPT_PREFIX = "KAOHE_TEST_"
 
+# The quick folders first, so that a mistake shows in seconds and not behind the brokers.
+QUICK_FIRST = ("unit", "packs", "replay")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests by folder; within a folder they keep their order."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return QUICK_FIRST.index(folder) if folder in QUICK_FIRST else len(QUICK_FIRST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,18 @@ _PIN_MARKER = re.compile(r" ; python_version == [^\\\n]*?(?= \\|$)")
 
 def main() -> None:
     """Compile all files, or stop at the first thing that disagrees."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upgrade", action="store_true", help="take newer versions instead of the pinned ones")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--upgrade", action="store_true", help="take newer versions instead of the pinned ones"
+    )
     parser.add_argument("pythons", nargs="+", metavar="PYTHON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        compilers = [_make_compiler(python, Path(folder) / f"venv{i}") for i, python in enumerate(args.pythons)]
+        compilers = [
+            _make_compiler(python, Path(folder) / f"venv{i}") for i, python in enumerate(args.pythons)
+        ]
         known = {} if args.upgrade else _pins_in_force()
         for name in NAMES:
             _lock(name, compilers, Path(folder), known)
@@ -56,7 +62,9 @@ def _lock(name: str, compilers: list[Path], folder: Path, known: dict[str, str])
         version = _version_of(compiler)
         for package, entry in _split(_compile(compiler, name, draft)).items():
             if entries.setdefault(package, entry) != entry:
-                sys.exit(f"{name}: {package} differs between the Pythons: choose a version for both in {name}.in.")
+                sys.exit(
+                    f"{name}: {package} differs between the Pythons: choose a version for both in {name}.in."
+                )
             seen.setdefault(package, []).append(version)
         known |= entries
     lines = [HEADER.format(name=name)]
@@ -73,12 +81,21 @@ def _lock(name: str, compilers: list[Path], folder: Path, known: dict[str, str])
 def _version_of(compiler: Path) -> str:
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     python = compiler.parent / "python"
-    return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [str(python), "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def _compile(compiler: Path, name: str, draft: Path) -> str:
     earlier = NAMES[NAMES.index("runtime") : NAMES.index(name)] if name != "build" else ()
-    command = [str(compiler), "--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--allow-unsafe"]
+    command = [
+        str(compiler),
+        "--quiet",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--allow-unsafe",
+    ]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--no-emit-options"]
     command += ["--strip-extras", f"--output-file={draft}"]
     command += [f"--constraint={FOLDER / f'{other}.txt'}" for other in earlier]

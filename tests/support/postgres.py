@@ -62,15 +62,22 @@ def _server_user() -> _As:
     """The arguments that make a child process run as a user that the server accepts."""
     if os.geteuid() != 0:
         return {}
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    absent("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = known.get("postgres") or known.get("nobody")
+    if entry is None:
+        absent("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 def _initialise(initdb: str, folder: Path, runs_as: _As) -> None:
-    command = [initdb, "--pgdata", str(folder / "data"), f"--username={SUPERUSER}", "--auth=trust", "--no-sync"]
+    command = [
+        initdb,
+        "--pgdata",
+        str(folder / "data"),
+        f"--username={SUPERUSER}",
+        "--auth=trust",
+        "--no-sync",
+    ]
     command += ["--encoding=UTF8", "--locale=C"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, **runs_as)
     assert done.returncode == 0, f"initdb failed:\n{done.stdout}{done.stderr}"
@@ -78,7 +85,17 @@ def _initialise(initdb: str, folder: Path, runs_as: _As) -> None:
 
 @contextlib.contextmanager
 def _server(server: str, folder: Path, runs_as: _As) -> Iterator[None]:
-    command = [server, "-D", str(folder / "data"), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+    command = [
+        server,
+        "-D",
+        str(folder / "data"),
+        "-k",
+        str(folder),
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "fsync=off",
+    ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **runs_as)
     try:
@@ -93,14 +110,18 @@ def _server(server: str, folder: Path, runs_as: _As) -> Iterator[None]:
 
 
 def _wait_until_ready(folder: Path) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not _answers(folder):
+        log = (folder / "log").read_text(encoding="utf-8", errors="replace")
+        assert time.monotonic() < deadline, f"PostgreSQL did not answer within {READY_TIMEOUT_S} s:\n{log}"
+        time.sleep(POLL_S)
+
+
+def _answers(folder: Path) -> bool:
     import psycopg
 
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while True:
-        try:
-            with psycopg.connect(host=str(folder), user=SUPERUSER, dbname="postgres"):
-                return
-        except psycopg.OperationalError as exc:
-            log = (folder / "log").read_text(encoding="utf-8", errors="replace")
-            assert time.monotonic() < deadline, f"PostgreSQL did not answer within {READY_TIMEOUT_S} s: {exc}\n{log}"
-            time.sleep(POLL_S)
+    try:
+        with psycopg.connect(host=str(folder), user=SUPERUSER, dbname="postgres"):
+            return True
+    except psycopg.OperationalError:
+        return False

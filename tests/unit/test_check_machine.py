@@ -96,7 +96,10 @@ def test_no_python_at_all(machine: Machine) -> None:
 
 def test_only_a_python_that_is_too_new(machine: Machine) -> None:
     machine.add_python("python3", "3.13")
-    assert machine.complaint() == "Kaohe needs Python 3.11 or 3.12, and here is only Python 3.13: install python3.11."
+    assert (
+        machine.complaint()
+        == "Kaohe needs Python 3.11 or 3.12, and here is only Python 3.13: install python3.11."
+    )
 
 
 def test_a_python_asked_for_that_does_not_run(machine: Machine) -> None:
@@ -109,7 +112,10 @@ def test_a_python_asked_for_of_the_wrong_version(machine: Machine) -> None:
     machine.add_python("python3", "3.12")
     machine.add_python("python3.9", "3.9")
     complaint = machine.complaint(PYTHON="python3.9")
-    assert complaint == "PYTHON=python3.9 is Python 3.9, and Kaohe needs Python 3.11 or 3.12: install python3.11."
+    assert (
+        complaint
+        == "PYTHON=python3.9 is Python 3.9, and Kaohe needs Python 3.11 or 3.12: install python3.11."
+    )
 
 
 def test_a_python_without_venv(machine: Machine) -> None:
@@ -121,7 +127,9 @@ def test_a_python_without_venv(machine: Machine) -> None:
 def test_no_c_compiler(machine: Machine) -> None:
     (machine.folder / "bin" / "fakecc").unlink()
     machine.add_python("python3.12", "3.12")
-    expected = "A C compiler is needed to build durable-rules and fakecc does not run: install gcc (or set CC)."
+    expected = (
+        "A C compiler is needed to build durable-rules and fakecc does not run: install gcc (or set CC)."
+    )
     assert machine.complaint() == expected
 
 

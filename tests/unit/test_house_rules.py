@@ -19,7 +19,9 @@ LONG_FUNCTIONS: dict[str, str] = {}
 LOCKED = ("build", "runtime", "server", "dev")
 # Where packages come from is the business of the machine's configuration, not of these files.
 INSTALLERS = ("requirements/*", "pyproject.toml", "Makefile", ".ci/*", "tools/*", "**/pom.xml")
-ADDRESS = re.compile(r"(?:https?|ftp|git\+\w+)://|--(?:extra-)?index-url|--find-links|--trusted-host|<repository>")
+ADDRESS = re.compile(
+    r"(?:https?|ftp|git\+\w+)://|--(?:extra-)?index-url|--find-links|--trusted-host|<repository>"
+)
 # The name of an XML schema is an address by form only; nothing is fetched from it.
 SCHEMA_NAME = re.compile(r'(?:xmlns(?::\w+)?|xsi:schemaLocation)="[^"]*"')
 
@@ -86,7 +88,9 @@ def test_nothing_that_installs_names_an_address() -> None:
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-@pytest.mark.parametrize("line", ["--index-url x", "pkg @ https" + "://example.invalid/p.whl", "--find-links /wheels"])
+@pytest.mark.parametrize(
+    "line", ["--index-url x", "pkg @ https" + "://example.invalid/p.whl", "--find-links /wheels"]
+)
 def test_an_address_is_seen(line: str) -> None:
     assert addresses(f"a==1\n{line}\n") == [line]
 
