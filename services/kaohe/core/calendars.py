@@ -124,28 +124,27 @@ _FORMS = {
 def bounds_of(window: str, label: str) -> tuple[date, date]:
     """First day of a period and the first day after it; UsageError when ``label`` names no such period."""
     match = _FORMS[window].fullmatch(label)
-    try:
-        if match is None:
-            raise ValueError
-        numbers = [int(group) for group in match.groups()]
-        if window == "day":
-            first = date(*numbers)
-            return first, first + timedelta(days=1)
-        if window == "week":
-            first = date.fromisocalendar(numbers[0], numbers[1], 1)
-            return first, first + timedelta(days=7)
-        if window == "year":
-            return date(numbers[0], 1, 1), date(numbers[0] + 1, 1, 1)
-        months = 1 if window == "month" else 3
-        month = numbers[1] if window == "month" else 3 * numbers[1] - 2
-        after = month + months
-        return date(numbers[0], month, 1), date(
-            numbers[0] + (after > 12), after - 12 if after > 12 else after, 1
-        )
-    except ValueError:
-        raise UsageError(
-            f"{label!r} is no {window}; a {window} looks like {label_of(window, date(2026, 8, 3))}"
-        ) from None
+    if match is not None:
+        try:
+            return _bounds(window, [int(group) for group in match.groups()])
+        except (ValueError, OverflowError):
+            pass
+    example = label_of(window, date(2026, 8, 3))
+    raise UsageError(f"{label!r} is no {window}; a {window} looks like {example}")
+
+
+def _bounds(window: str, numbers: list[int]) -> tuple[date, date]:
+    if window == "day":
+        first = date(*numbers)
+        return first, first + timedelta(days=1)
+    if window == "week":
+        first = date.fromisocalendar(numbers[0], numbers[1], 1)
+        return first, first + timedelta(days=7)
+    if window == "year":
+        return date(numbers[0], 1, 1), date(numbers[0] + 1, 1, 1)
+    month, length = (numbers[1], 1) if window == "month" else (3 * numbers[1] - 2, 3)
+    over, after = divmod(month - 1 + length, 12)
+    return date(numbers[0], month, 1), date(numbers[0] + over, after + 1, 1)
 
 
 def to_ms(moment: datetime) -> int:

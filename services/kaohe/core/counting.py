@@ -152,7 +152,12 @@ def source_code(source: str, layout: Layout) -> str:
             lines.append(f"{indent}if {condition}:")
             indent += "    "
         for cell, level in CELLS.items():
-            body = [line for term, _, slot, levels in entries if level in levels for line in _add(term, slot, cell)]
+            body = [
+                line
+                for term, _, slot, levels in entries
+                if level in levels
+                for line in _add(term, slot, cell)
+            ]
             if body and level == "site":
                 lines += [f"{indent}{line}" for line in body]
             elif body:

@@ -30,7 +30,11 @@ ItemState = Literal[
 
 
 class Item(msgspec.Struct):
-    """One thing that must follow. ``closed_ms`` is when it was met or taken back; ``evidence`` the ids so far."""
+    """One thing that must follow.
+
+    ``closed_ms`` is when it was met or taken back, ``evidence`` the ids of the events that opened and ended it,
+    ``alerts`` which rules (as ``level|rule``) raised an alert when it was missed.
+    """
 
     deadline: str
     subject: str
@@ -44,6 +48,7 @@ class Item(msgspec.Struct):
     closed_ms: int
     opening: bytes
     evidence: list[str]
+    alerts: list[str] = []
 
     @property
     def id(self) -> tuple[str, str, str]:
@@ -69,14 +74,39 @@ class Deadlines:
         return self.items.get((deadline, subject, key))
 
     def add(self, item: Item) -> None:
-        """Add a new item; EventError when there are too many."""
-        if len(self.items) >= MAX_ITEMS and item.id not in self.items:
-            raise EventError(
-                "too_many_open", f"more than {MAX_ITEMS} items with a deadline are open in this partition"
-            )
+        """Add a new item. The caller has asked ``check_room`` before."""
         self.items[item.id] = item
         self._queue(item)
         self.touched.add(item.id)
+
+    def add_if_room(self, item: Item) -> None:
+        """Add an item that ended before it was opened. Where there is no room it is not remembered."""
+        if item.id in self.items or self._make_room():
+            self.add(item)
+
+    def check_room(self) -> None:
+        """EventError when no further item can be opened."""
+        if not self._make_room():
+            raise EventError(
+                "too_many_open", f"more than {MAX_ITEMS} items with a deadline are open in this partition"
+            )
+
+    def _make_room(self) -> bool:
+        """Whether there is room for an item; the one that ended first is forgotten for it."""
+        if len(self.items) < MAX_ITEMS:
+            return True
+        self._skim()
+        _, key = self._ends[0]
+        if self.items[key].state in ("open", "missed"):
+            return False
+        heapq.heappop(self._ends)
+        self._drop(key)
+        return True
+
+    def _drop(self, key: ItemId) -> None:
+        del self.items[key]
+        self.touched.discard(key)
+        self.dropped.append(key)
 
     def changed(self, item: Item) -> None:
         """Note that an item changed."""
@@ -124,10 +154,7 @@ class Deadlines:
             yield item
             self._skim()
         while self._ends and self._ends[0][0] < now_ms:
-            key = heapq.heappop(self._ends)[1]
-            del self.items[key]
-            self.touched.discard(key)
-            self.dropped.append(key)
+            self._drop(heapq.heappop(self._ends)[1])
             self._skim()
 
     def restore(self, item: Item) -> None:

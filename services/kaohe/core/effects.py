@@ -151,10 +151,14 @@ def explain(
         known |= {f"p.{name}": readable(used.value, used.unit, nothing) for name, used in parameters.items()}
         known |= frame
         if template:
-            sentences.append(_PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template))
+            sentences.append(_filled(template, known))
         else:
             sentences.append(_default_sentence(title, worked, facts, parameters, frame))
     return Words(en=sentences[0], zh=sentences[1])
+
+
+def _filled(template: str, known: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template)
 
 
 def readable(value: str | None, unit: str, nothing: str) -> str:

@@ -22,17 +22,19 @@ from zlib import crc32
 import msgspec
 
 from kaohe.core.calendars import DAY_MS, Calendar, calendar, to_ms
-from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters, merge
-from kaohe.core.expressions import evaluate, names as names_in
-from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item
+from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
+from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item, ItemState
+from kaohe.core.expressions import evaluate
+from kaohe.core.expressions import names as names_in
 from kaohe.core.facts import Moment, metric_windows, parameter_ms
-from kaohe.core.judge import RETENTION_MS, SEPARATOR, Cause, Judge, Stats
+from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Deadline, Pack, Rule
 from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.series import pack_cell, unpack_cell
-from kaohe.core.subjects import RosterLine, Subject
+from kaohe.core.storing import is_own
+from kaohe.core.subjects import SEPARATOR, RosterLine, Subject
 from kaohe.decisions import ENCODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import DECODER, ENVELOPES, PAYLOADS, Envelope, RosterChanged, decode
@@ -46,8 +48,16 @@ FUTURE_MS = 5_000
 """An event this much ahead of the log's clock is from the future."""
 SEEN_MINUTES = 60
 """How many minutes of log time an event's id is remembered."""
+SEEN_PARTS = 1_000
+"""Ids are remembered in parts; a minute has at most so many."""
+SEEN_PART_IDS = 50_000
+"""A part with so many ids is followed by another one at the next tick."""
 MAX_SEEN = 1_000_000
+"""Beyond so many ids the oldest part is forgotten, at the next tick: an attack or a defect, not a contact centre."""
 MAX_SUBJECTS = 200_000
+MOMENT_MAX_MS = 7_258_118_400_000
+"""The year 2200. A moment beyond it (or before 1970) is a mistake, and calendars have an end."""
+HEXADECIMAL = "0123456789abcdef"
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
 GROUP_LEVELS = ("queue", "site", "team")
@@ -83,6 +93,7 @@ class Plan:
 
     __slots__ = (
         "cancels",
+        "check",
         "count",
         "evidence",
         "has_customer",
@@ -105,9 +116,11 @@ class Plan:
         self.cancels: list[tuple[Pack, Deadline]] = []
         self.special: Callable[[Envelope, int, Subject | None], None] | None = None
         self.more = False
+        self.check = False
 
     def settle(self) -> None:
-        """Note whether anything follows the counting."""
+        """Note whether anything must be checked before the counting, or follows it."""
+        self.check = bool(self.special or self.opens)
         self.more = bool(
             self.evidence or self.rules or self.opens or self.meets or self.cancels or self.special
         )
@@ -122,23 +135,37 @@ class StoredFrame(msgspec.Struct, array_like=True):
     accrued_ms: int
     groups: list[tuple[str, str, list[tuple[int, dict[str, Any]]]]]
     chunks: list[tuple[int, int]]
+    part: int
 
 
 class Report(msgspec.Struct):
     """What one partition counted for groups since its last report, up to a minute of log time.
 
-    ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name).
+    ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``active`` the versions of packs
+    that judge in that partition.
     """
 
     source: int
     number: int
     upto_ms: int
     groups: list[tuple[str, str, int, dict[str, Any]]]
+    active: dict[str, str] = {}
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _FRAME_DECODER = msgspec.msgpack.Decoder(StoredFrame)
 REPORT_DECODER = msgspec.json.Decoder(Report)
+
+
+def _check_moment(moment_ms: int, path: str) -> None:
+    """Refuse a moment that no calendar can carry."""
+    if not 0 <= moment_ms < MOMENT_MAX_MS:
+        raise EventError("invalid", f"{path} lies outside of the years 1970 to 2199")
+
+
+def _always(cause: Cause) -> Callable[[Rule], Cause]:
+    """The same cause for every rule."""
+    return lambda _rule: cause
 
 
 class PartitionEngine:
@@ -161,9 +188,11 @@ class PartitionEngine:
         self.layout = Layout(self.packs)
         self.counters = compile_counters(self.layout)
         by_key = {pack.key: pack for pack in self.packs}
-        spans = {level: () for level in GROUP_LEVELS} | {"agent": metric_windows(by_key, "agent")}
-        triggers = {level: SINGLE_TRIGGERS for level in GROUP_LEVELS} | {"agent": AGENT_TRIGGERS}
+        nowhere: tuple[int, ...] = ()
+        spans = dict.fromkeys(GROUP_LEVELS, nowhere) | {"agent": metric_windows(by_key, "agent")}
+        triggers = dict.fromkeys(GROUP_LEVELS, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
         self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
+        self.judge.on_forget = self._forget
         self.deadlines = Deadlines()
         self.now_ms: int | None = None
         self.due_ms = 0
@@ -177,11 +206,13 @@ class PartitionEngine:
         self.agents: dict[str, Subject] = {}
         self.working: set[str] = set()
         self.seen: set[tuple[str, str]] = set()
+        self.part = 0
         self.minutes: dict[int, list[tuple[str, str]]] = {}
         self.minute: list[tuple[str, str]] = self.minutes.setdefault(0, [])
         self.written: dict[int, int] = {}
         self.chunks: dict[int, int] = {}
         self.gone_chunks: list[str] = []
+        self.stored_frame = b""
         self.names = self.layout.names()
         self.counts_states = any(source.startswith("state/") for source in self.counters)
         self.plans = self._plan()
@@ -200,7 +231,14 @@ class PartitionEngine:
         return self.now_ms or 0
 
     def _calendar_of(self, level: str, name: str) -> Calendar:
-        return self.zones.of(name if level == "site" else self._site)
+        if level == "agent":
+            return self.zones.of(self._site)
+        return self.zones.of(name if level == "site" else "")
+
+    def _forget(self, subject: Subject) -> None:
+        if subject.level == "agent":
+            self.agents.pop(subject.name, None)
+            self.working.discard(subject.name)
 
     def _plan(self) -> dict[type, Plan]:
         plans = {tag: Plan(tag) for tag in PAYLOADS}
@@ -263,12 +301,12 @@ class PartitionEngine:
         )
         self.judge.out.append(Output("rejects", error.code.encode(), ENCODER.encode(reject)))
 
-    def take(self, event: Envelope) -> None:
+    def take(self, event: Envelope) -> None:  # noqa: C901, PLR0912 - the way of every event; calls would cost a third
         """Admit, count and judge one event; EventError when it cannot be used."""
         plan = self.plans[event.__class__]
         time_ms = round(event.time.timestamp() * 1000)
         now_ms = self.now_ms
-        if now_ms is not None and (time_ms > now_ms + FUTURE_MS or time_ms < now_ms - 60_000):
+        if now_ms is None or time_ms > now_ms + FUTURE_MS or time_ms < now_ms - 60_000:
             self._check_time(time_ms, now_ms)
         key = (event.source, event.id)
         if key in self.seen:
@@ -278,7 +316,11 @@ class PartitionEngine:
         if (
             plan.has_customer
             and data.customer
-            and not (18 <= len(data.customer) <= 66 and data.customer[:2] == "c-")
+            and not (
+                18 <= len(data.customer) <= 66
+                and data.customer[:2] == "c-"
+                and not data.customer[2:].strip(HEXADECIMAL)
+            )
         ):
             raise EventError(
                 "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
@@ -296,10 +338,8 @@ class PartitionEngine:
                 else:
                     found = agent.roster_at(time_ms)
                     team, site = team or found[0], site or found[1]
-        self.seen.add(key)
-        self.minute.append(key)
-        events = self.stats.events
-        events[plan.tag] = events.get(plan.tag, 0) + 1
+        if plan.check:
+            self._check(plan, event, time_ms, agent)
         if plan.count is not None:
             cell = None
             if agent is not None:
@@ -323,14 +363,21 @@ class PartitionEngine:
             if site_cell is None:
                 site_cell = self._open_group("site", site, time_ms)
             plan.count(data, time_ms, cell, queue_cell, team_cell, site_cell, 1)
+        self.seen.add(key)
+        self.minute.append(key)
+        events = self.stats.events
+        events[plan.tag] = events.get(plan.tag, 0) + 1
         if plan.more:
             self._follow(plan, event, time_ms, agent, team, site)
 
-    def _check_time(self, time_ms: int, now_ms: int) -> None:
+    def _check_time(self, time_ms: int, now_ms: int | None) -> None:
+        if now_ms is None:
+            _check_moment(time_ms, "$.time")
+            return
         if time_ms > now_ms + FUTURE_MS:
+            ahead_s, allowed_s = (time_ms - now_ms) // 1000, FUTURE_MS // 1000
             raise EventError(
-                "future",
-                f"the event is {(time_ms - now_ms) // 1000} s ahead of the log's clock; {FUTURE_MS // 1000} s are allowed",
+                "future", f"the event is {ahead_s} s ahead of the log's clock; {allowed_s} s are allowed"
             )
         if time_ms < now_ms - self.accept_ms:
             days = self.accept_ms // DAY_MS
@@ -338,6 +385,33 @@ class PartitionEngine:
                 "too_late", f"the event is more than {days} days late; its period is closed for good"
             )
         self.stats.late += 1
+
+    def _check(self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        """Refuse, before anything is counted, what could not be carried out later."""
+        data = event.data
+        if plan.tag in STATES or plan.tag == "roster.changed":
+            if agent is None:
+                raise EventError("invalid", "$.data.agent is missing: the event is about an agent")
+            if plan.tag in STATES and time_ms < agent.state_from_ms:
+                raise EventError("out_of_order_state", "a newer state of this agent is known already")
+            if SEPARATOR in data.team or SEPARATOR in data.site:
+                raise EventError("invalid", "$.data names a team or site with a control character")
+        elif plan.tag == "pack.activated" and f"{data.pack}@{data.version}" not in self.judge.packs:
+            known = ", ".join(sorted(self.judge.packs))
+            raise EventError(
+                "unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}"
+            )
+        for _, deadline in plan.opens:
+            stated = getattr(data, deadline.due_field) if deadline.due_field else None
+            if stated is not None:
+                _check_moment(to_ms(stated), f"$.data.{deadline.due_field}")
+            elif not deadline.within:
+                raise EventError(
+                    "invalid",
+                    f"$.data.{deadline.due_field} is missing: {deadline.name} has no other time limit",
+                )
+        if plan.opens:
+            self.deadlines.check_room()
 
     def _new_agent(self, event: Envelope, name: str, time_ms: int) -> Subject:
         if name != event.subject:
@@ -355,7 +429,14 @@ class PartitionEngine:
 
     def _open_cell(self, agent: Subject, time_ms: int) -> Cell:
         self.judge.open.add(agent.key)
+        self._see_early(agent, time_ms)
         return agent.series.cell(time_ms)
+
+    def _see_early(self, agent: Subject, time_ms: int) -> None:
+        """An event that came out of order may be the first that is known of an agent."""
+        if time_ms < agent.first_seen_ms:
+            agent.first_seen_ms = time_ms
+            self.judge.touched.add(agent.key)
 
     def _open_group(self, level: str, name: str, time_ms: int) -> Cell:
         if SEPARATOR in name:
@@ -370,7 +451,13 @@ class PartitionEngine:
         return cell
 
     def _count(
-        self, count: CountFunction, data: Any, at_ms: int, agent: Subject | None, names: tuple[str, str, str], weight: int
+        self,
+        count: CountFunction,
+        data: Any,
+        at_ms: int,
+        agent: Subject | None,
+        names: tuple[str, str, str],
+        weight: int,
     ) -> None:
         """Count something that is no event itself: time in a state, an outcome of a deadline."""
         queue, team, site = names
@@ -378,11 +465,18 @@ class PartitionEngine:
             data,
             at_ms,
             self._open_cell(agent, at_ms) if agent is not None else None,
-            self._open_group("queue", queue, at_ms) if queue else None,
-            self._open_group("team", team, at_ms) if team else None,
-            self._open_group("site", site, at_ms),
+            self._group_or_spare("queue", queue, at_ms) if queue else None,
+            self._group_or_spare("team", team, at_ms) if team else None,
+            self._group_or_spare("site", site, at_ms),
             weight,
         )
+
+    def _group_or_spare(self, level: str, name: str, at_ms: int) -> Cell:
+        """The open cell of a group; one that nobody reads where there are too many groups already."""
+        try:
+            return self._open_group(level, name, at_ms)
+        except EventError:
+            return defaultdict(int)
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 
@@ -390,6 +484,8 @@ class PartitionEngine:
         self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None, team: str, site: str
     ) -> None:
         data = event.data
+        if agent is not None:
+            self._see_early(agent, time_ms)
         if plan.special is not None:
             plan.special(event, time_ms, agent)
         if plan.evidence and agent is not None:
@@ -432,28 +528,18 @@ class PartitionEngine:
     def _change_roster(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
         data = event.data
         assert isinstance(data, RosterChanged)
-        if agent is None:
-            raise EventError("invalid", "$.data.agent is missing: a roster line is about an agent")
+        assert agent is not None
         agent.enrol(RosterLine(time_ms, data.team, data.site, data.position, list(data.packs)))
-        agent.series.calendar = self.zones.of(agent.site)
+        self.judge.move(agent, self.zones.of(agent.site), max(time_ms, self.watermark_ms))
         self.judge.touched.add(agent.key)
 
     def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
-        data = event.data
-        if f"{data.pack}@{data.version}" not in self.judge.packs:
-            known = ", ".join(sorted(self.judge.packs))
-            raise EventError(
-                "unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}"
-            )
-        self.judge.active[data.pack] = data.version
+        self.judge.activate(event.data.pack, event.data.version)
 
     # --- states of work -----------------------------------------------------------------------------------------------
 
     def _change_state(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
-        if agent is None:
-            raise EventError("invalid", "$.data.agent is missing: a state is an agent's")
-        if agent.state and time_ms < agent.state_from_ms:
-            raise EventError("out_of_order_state", "a newer state of this agent is known already")
+        assert agent is not None
         if agent.state:
             end_ms = min(time_ms, agent.state_from_ms + MAX_SHIFT_MS)
             if end_ms >= agent.state_since_ms:
@@ -513,13 +599,13 @@ class PartitionEngine:
         name = f"{pack.name}/{deadline.name}"
         key = str(getattr(data, deadline.key))
         old = self.deadlines.get(name, event.subject, key)
+        if old is not None and not old.state.startswith("early"):
+            return
         item = Item(
             deadline=name, subject=event.subject, key=key, state="open", queue=names["queue"], team=names["team"],
             site=names["site"], opened_ms=time_ms, due_ms=due_ms, closed_ms=0, opening=msgspec.json.encode(data),
             evidence=[event.id],
         )  # fmt: skip
-        if old is not None and not old.state.startswith("early"):
-            return
         self.deadlines.add(item)
         self.due_ms = min(self.due_ms, due_ms + 1)
         self._outcome(pack, deadline, item, "opened", time_ms)
@@ -545,11 +631,7 @@ class PartitionEngine:
     def _due(pack: Pack, deadline: Deadline, data: Any, time_ms: int) -> int:
         stated = getattr(data, deadline.due_field) if deadline.due_field else None
         if stated is not None:
-            return to_ms(stated)
-        if not deadline.within:
-            raise EventError(
-                "invalid", f"$.data.{deadline.due_field} is missing: {deadline.name} has no other time limit"
-            )
+            return max(to_ms(stated), time_ms)  # what is due before it begins is missed as soon as it begins
         word = str(getattr(data, deadline.by)) if deadline.by else "*"
         day = calendar(pack.zone).day(time_ms)
         return time_ms + parameter_ms(pack.parameters[deadline.within], day, word)
@@ -564,20 +646,39 @@ class PartitionEngine:
         *,
         met: bool,
     ) -> None:
+        if self.judge.active[pack.name] != pack.version:
+            return
         name = f"{pack.name}/{deadline.name}"
         key = str(getattr(event.data, deadline.key))
         item = self.deadlines.get(name, event.subject, key)
-        if item is None:
+        if item is not None and item.state in ("open", "missed"):
+            item.evidence = [*item.evidence[:1], event.id]
+            self._end(pack, deadline, item, time_ms, met=met)
+        elif item is None or (item.state.startswith("early") and time_ms < item.closed_ms):
             early = Item(
                 deadline=name, subject=event.subject, key=key, state="early_met" if met else "early_cancelled",
                 queue=names["queue"], team=names["team"], site=names["site"], opened_ms=time_ms, due_ms=time_ms,
                 closed_ms=time_ms, opening=b"", evidence=[event.id],
             )  # fmt: skip
-            self.deadlines.add(early)
+            self.deadlines.add_if_room(early)
+        elif not item.state.startswith("early") and time_ms < item.closed_ms:
+            item.evidence = [*item.evidence[:1], event.id]
+            self._end_earlier(pack, deadline, item, time_ms, met=met)
+
+    def _end_earlier(self, pack: Pack, deadline: Deadline, item: Item, time_ms: int, *, met: bool) -> None:
+        """An item that has ended turns out to have ended before: whatever came first counts, in any order."""
+        ended: ItemState = "met" if met else "cancelled"
+        if time_ms > item.due_ms:
+            ended = "late" if met else "cancelled_late"
+        self._outcome(pack, deadline, item, item.state, item.closed_ms, weight=-1)
+        if ended == item.state:
+            item.closed_ms = time_ms
+            self.deadlines.changed(item)
+            self._outcome(pack, deadline, item, ended, time_ms)
             return
-        if item.state in ("open", "missed"):
-            item.evidence.append(event.id)
-            self._end(pack, deadline, item, time_ms, met=met)
+        self._judge_item(pack, deadline, item, item.state, after="take_back", at_ms=item.closed_ms)
+        item.state = "missed" if item.state in ("late", "cancelled_late") else "open"
+        self._end(pack, deadline, item, time_ms, met=met)
 
     def _end(self, pack: Pack, deadline: Deadline, item: Item, time_ms: int, *, met: bool) -> None:
         """An open or missed item is met or taken back at ``time_ms``."""
@@ -599,6 +700,7 @@ class PartitionEngine:
             self._judge_item(
                 pack, deadline, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms
             )
+            item.alerts = []
         self._judge_item(pack, deadline, item, item.state, after="judge", at_ms=time_ms)
 
     def _miss(self, pack: Pack, deadline: Deadline, item: Item) -> None:
@@ -614,8 +716,16 @@ class PartitionEngine:
         if count is None:
             return
         opening = self._opening(deadline, item)
-        agent = self.agents[opening.agent] if opening.agent else None
+        agent = self._agent_again(opening.agent, item, at_ms) if opening.agent else None
         self._count(count, opening, at_ms, agent, (item.queue, item.team, item.site), weight)
+
+    def _agent_again(self, name: str, item: Item, at_ms: int) -> Subject:
+        """The agent of an item; one that was forgotten meanwhile is made again."""
+        agent = self.agents.get(name)
+        if agent is None:
+            self._site = item.site
+            agent = self.agents[name] = self.judge.subject("agent", name, at_ms)
+        return agent
 
     @staticmethod
     def _opening(deadline: Deadline, item: Item) -> Any:
@@ -630,6 +740,8 @@ class PartitionEngine:
                 continue
             opening = opening or self._opening(deadline, item)
             names = {"agent": opening.agent, "queue": item.queue, "team": item.team, "site": item.site}
+            if rules.level == "agent" and opening.agent:
+                self._agent_again(opening.agent, item, at_ms)
             subject = self._subject(names, rules.level, item.opened_ms)
             if subject is None:
                 continue
@@ -640,9 +752,14 @@ class PartitionEngine:
             cause = Cause(item.due_ms if outcome == "missed" else at_ms, item.key, tuple(item.evidence))
             now_ms = max(at_ms, self.watermark_ms)
             if after == "judge":
-                self.judge.judge_event(subject, rules, moment, lambda _rule, cause=cause: cause, now_ms)
+                alerted = self.judge.judge_event(subject, rules, moment, _always(cause), now_ms)
+                if outcome == "missed" and alerted:
+                    item.alerts = sorted({*item.alerts, *(f"{rules.level}|{rule}" for rule in alerted)})
+                    self.deadlines.touched.add(item.id)
             else:
-                self.judge.resolve_incident(subject, rules, moment, cause)
+                alerts = [alert.partition("|") for alert in item.alerts]
+                own = {rule for level, _, rule in alerts if level == rules.level}
+                self.judge.resolve_incident(subject, rules, moment, cause, own)
                 if after == "take_back":
                     self.judge.take_back(subject, rules, moment, cause, now_ms)
 
@@ -653,18 +770,25 @@ class PartitionEngine:
         now_ms = self.now_ms
         if now_ms is not None and time_ms <= now_ms:
             return
+        _check_moment(time_ms, "$.time")
         if now_ms is None:
             self._begin(time_ms)
         if time_ms >= self.due_ms:
             self._advance(time_ms)
-        if now_ms is None or time_ms // 60_000 != now_ms // 60_000:
-            self._turn_minute(time_ms // 60_000)
+        minute = time_ms // 60_000
+        if now_ms is None or minute != now_ms // 60_000:
+            self._turn(minute * SEEN_PARTS)
+        elif len(self.minute) >= SEEN_PART_IDS and self.part + 1 < (minute + 1) * SEEN_PARTS:
+            self._turn(self.part + 1)
         self.now_ms = time_ms
 
     def _begin(self, time_ms: int) -> None:
         self.judge.start(time_ms)
         self.reported_ms = time_ms // GROUP_BUCKET_MS * GROUP_BUCKET_MS
         self.accrued_ms = time_ms // AGENT_BUCKET_MS * AGENT_BUCKET_MS
+        self._drop_chunks(0)
+        del self.minutes[0]
+        self.minutes[time_ms // 60_000 * SEEN_PARTS] = self.minute
 
     def _advance(self, time_ms: int) -> None:
         """Do everything that falls due up to ``time_ms``, in order."""
@@ -731,23 +855,26 @@ class PartitionEngine:
         self.report += 1
         self.reported_ms = upto_ms
         for target, share in enumerate(shares):
-            message = Report(self.partition, self.report, upto_ms, share)
+            message = Report(self.partition, self.report, upto_ms, share, self.judge.active)
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
 
-    def _turn_minute(self, minute: int) -> None:
-        """Forget ids that are past their horizon."""
-        self.minute = self.minutes.setdefault(minute, [])
-        oldest = minute - SEEN_MINUTES
+    def _turn(self, part: int) -> None:
+        """Begin a new part of the memory of ids, and forget the parts that are past their horizon."""
+        self.part = part
+        self.minute = self.minutes.setdefault(part, [])
+        oldest = part // SEEN_PARTS - SEEN_MINUTES
         while len(self.minutes) > 1:
             first = next(iter(self.minutes))
-            if first > oldest and len(self.seen) <= MAX_SEEN:
-                break
-            if first == minute:
+            if first == part or (first // SEEN_PARTS > oldest and len(self.seen) <= MAX_SEEN):
                 break
             self.seen.difference_update(self.minutes.pop(first))
-            self.written.pop(first, None)
-            for chunk in range(self.chunks.pop(first, 0)):
-                self.gone_chunks.append(f"u{SEPARATOR}{first}{SEPARATOR}{chunk}")
+            self._drop_chunks(first)
+
+    def _drop_chunks(self, part: int) -> None:
+        """What was stored of a part is to go."""
+        self.written.pop(part, None)
+        for chunk in range(self.chunks.pop(part, 0)):
+            self.gone_chunks.append(f"u{SEPARATOR}{part}{SEPARATOR}{chunk}")
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
@@ -777,18 +904,23 @@ class PartitionEngine:
             for name, cells in sorted(named.items())
         ]
         chunks = sorted(self.chunks.items())
-        frame = StoredFrame(self.now_ms, self.reported_ms, self.report, self.accrued_ms, groups, chunks)
-        changed["frame"] = _FRAME_ENCODER.encode(frame)
+        frame = _FRAME_ENCODER.encode(
+            StoredFrame(
+                self.now_ms, self.reported_ms, self.report, self.accrued_ms, groups, chunks, self.part
+            )
+        )
+        if frame != self.stored_frame:
+            changed["frame"] = self.stored_frame = frame
         return changed
 
     def restore(self, items: Mapping[str, bytes]) -> None:
         """Take over a stored state; the engine must be fresh. No items: nothing was stored yet."""
         if not items:
             return
-        assert self.now_ms is None and not self.agents
-        self.judge.restore(
-            {k: v for k, v in items.items() if k == "judge" or k[:2] in ("s" + SEPARATOR, "p" + SEPARATOR)}
-        )
+        assert self.now_ms is None
+        assert not self.agents
+        self.judge.restore({key: raw for key, raw in items.items() if is_own(key)})
+        self.stored_frame = items["frame"]
         frame = _FRAME_DECODER.decode(items["frame"])
         self.now_ms, self.reported_ms, self.report = frame.now_ms, frame.reported_ms, frame.report
         self.accrued_ms = frame.accrued_ms
@@ -809,10 +941,9 @@ class PartitionEngine:
                 keys += [(source, found) for source, found in msgspec.msgpack.decode(stored)]
             self.written[minute] = len(keys)
             self.seen.update(keys)
+        self.part = frame.part
+        self.minute = self.minutes.setdefault(self.part, [])
         self.minutes = dict(sorted(self.minutes.items()))
-        self.minute = self.minutes.setdefault(
-            (self.now_ms or 0) // 60_000 if self.now_ms is not None else 0, []
-        )
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))

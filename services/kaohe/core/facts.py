@@ -228,7 +228,7 @@ def parameter_ms(parameter: Parameter, day: date, word: str) -> int:
 
 
 def number_text(value: Fraction | int) -> str:
-    """A number exactly: as a decimal where it ends within nine places, otherwise as a quotient with an approximation."""
+    """A number exactly: a decimal where it ends within nine places, otherwise a quotient with an approximation."""
     value = Fraction(value)
     scaled = value * 10**9
     if scaled.denominator == 1:

@@ -2,33 +2,39 @@
 
 Theory of operation. Every partition of events reports each minute of log time what it counted for groups; a report
 carries its partition, a number and the minute up to which it is complete. A group engine takes each report exactly
-once (a number it has seen is a repetition, a gap is refused), holds it until *every* partition has reported that
-minute, and only then adds it up and judges. So the result depends on the log alone, never on which partition was
-faster.
+once, in the order of numbers. A number it has seen is a repetition. A number beyond the next one follows a gap: of what
+a worker sent before it was killed some may be lost, and its successor sends all of it again from its checkpoint, so the
+report is dropped and comes again. A report is held until *every* partition has reported that minute, and only then is
+it added up and judged. So the result depends on the log alone, never on which partition was faster.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 import msgspec
 
 from kaohe.core.calendars import Calendar
 from kaohe.core.counting import Layout
-from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, REPORT_DECODER, Report, Zones
+from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
 from kaohe.core.facts import metric_windows
-from kaohe.core.judge import SEPARATOR, Judge, Stats
+from kaohe.core.judge import Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
 from kaohe.core.series import unpack_cell
+from kaohe.core.storing import is_own
+from kaohe.core.subjects import SEPARATOR
 from kaohe.errors import StateError
 
 GROUP_TRIGGERS = frozenset({"period", "watch"})
 MAX_WAITING = 200_000
 """Reports of one partition that may wait for the others: 139 days of log time."""
+MAX_DROPPED = 10_000
+"""Reports in a row that may be dropped because one before them is missing: what is missing then comes no more."""
 
 
 class StoredFrame(msgspec.Struct, array_like=True):
@@ -57,13 +63,15 @@ class GroupEngine:
         self.layout = Layout(self.packs)
         by_key = {pack.key: pack for pack in self.packs}
         spans = {level: metric_windows(by_key, level) for level in GROUP_LEVELS}
-        triggers = {level: GROUP_TRIGGERS for level in GROUP_LEVELS}
+        triggers = dict.fromkeys(GROUP_LEVELS, GROUP_TRIGGERS)
         self.judge = Judge(self.layout, self.packs, triggers, GROUP_BUCKET_MS, spans, self._calendar_of)
         self.now_ms: int | None = None
         self.waiting: dict[int, deque[Report]] = {source: deque() for source in range(source_partitions)}
         self.numbers: dict[int, int] = {}
         self.firsts: dict[int, int] = {}
         self.uptos: dict[int, int] = {}
+        self.dropped: dict[int, int] = {}
+        self.stored_frame = b""
         self._changed: dict[str, bytes | None] = {}
 
     @property
@@ -98,10 +106,10 @@ class GroupEngine:
         last = self.numbers.get(source, 0)
         if report.number <= last:
             return
-        if report.number != last + 1:
-            raise StateError(
-                f"report {last + 1} of partition {source} is missing: {report.number} came after {last}"
-            )
+        if report.number > last + 1:
+            self._drop(source, report.number, last)
+            return
+        self.dropped.pop(source, None)
         if len(self.waiting[source]) >= MAX_WAITING:
             raise StateError(f"{MAX_WAITING} reports of partition {source} wait for the other partitions")
         self.numbers[source] = report.number
@@ -110,15 +118,27 @@ class GroupEngine:
         self.waiting[source].append(report)
         self._changed[f"b{SEPARATOR}{source}{SEPARATOR}{report.number}"] = raw
 
+    def _drop(self, source: int, number: int, last: int) -> None:
+        """Drop a report that follows a gap; StateError when the gap does not close."""
+        self.stats.gaps += 1
+        dropped = self.dropped[source] = self.dropped.get(source, 0) + 1
+        if dropped > MAX_DROPPED:
+            raise StateError(
+                f"report {last + 1} of partition {source} is missing: {dropped} reports up to number {number} came "
+                "after it; restore kaohe.partials, or start the group stage anew from the beginning of the log"
+            )
+
     def _advance(self, upto_ms: int) -> None:
         """Add up and judge everything that all partitions have reported, minute by minute."""
         if self.now_ms is None:
             self.judge.start(min(self.firsts.values()) - GROUP_BUCKET_MS)
         elif upto_ms <= self.now_ms:
             return
-        minutes = {
-            report.upto_ms for queue in self.waiting.values() for report in queue if report.upto_ms <= upto_ms
-        }
+        minutes: set[int] = set()
+        for waiting in self.waiting.values():
+            minutes.update(
+                report.upto_ms for report in takewhile(lambda one: one.upto_ms <= upto_ms, waiting)
+            )
         for minute_ms in sorted(minutes):
             self._run(minute_ms - 1)
             for source in sorted(self.waiting):
@@ -137,11 +157,21 @@ class GroupEngine:
             self.judge.run(due_ms)
 
     def _add(self, report: Report) -> None:
+        if report.source == 0:
+            for pack, version in sorted(report.active.items()):
+                if f"{pack}@{version}" in self.judge.packs:
+                    self.judge.activate(pack, version)
         for level, name, start_ms, packed in report.groups:
+            if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= MAX_SUBJECTS:
+                rejects = self.stats.rejects
+                rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
+                continue
             subject = self.judge.subject(level, name, start_ms)
             cell = unpack_cell(packed, self.layout.slots)
             self.judge.counted(subject, subject.series.add(start_ms, cell, report.upto_ms))
-        self._changed[f"b{SEPARATOR}{report.source}{SEPARATOR}{report.number}"] = None
+        key = f"b{SEPARATOR}{report.source}{SEPARATOR}{report.number}"
+        if self._changed.pop(key, None) is None:
+            self._changed[key] = None
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
@@ -153,15 +183,17 @@ class GroupEngine:
         frame = StoredFrame(
             sorted(self.numbers.items()), sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms
         )
-        changed["frame"] = _FRAME_ENCODER.encode(frame)
+        raw = _FRAME_ENCODER.encode(frame)
+        if raw != self.stored_frame:
+            changed["frame"] = self.stored_frame = raw
         return changed
 
     def restore(self, items: Mapping[str, bytes]) -> None:
         """Take over a stored state; the engine must be fresh. No items: nothing was stored yet."""
         if not items:
             return
-        own = ("s" + SEPARATOR, "p" + SEPARATOR)
-        self.judge.restore({key: value for key, value in items.items() if key == "judge" or key[:2] in own})
+        self.judge.restore({key: raw for key, raw in items.items() if is_own(key)})
+        self.stored_frame = items["frame"]
         frame = _FRAME_DECODER.decode(items["frame"])
         self.numbers, self.firsts, self.uptos = dict(frame.numbers), dict(frame.firsts), dict(frame.uptos)
         self.now_ms = frame.now_ms

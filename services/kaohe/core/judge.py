@@ -14,14 +14,14 @@ of the running period that names the closed one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
 import msgspec
 
+from kaohe.core import storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
-from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, explain, used, work_out
 from kaohe.core.expressions import evaluate, names
@@ -30,9 +30,7 @@ from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet
 from kaohe.core.series import Series
-from kaohe.core.subjects import (
-    MAX_ENTRIES, AlertState, Entry, GradeState, Subject, load, revive, revive_period, store, store_period,
-)  # fmt: skip
+from kaohe.core.subjects import MAX_ENTRIES, MAX_WAIVERS, AlertState, Entry, GradeState, Subject, Waiver
 from kaohe.decisions import (
     ENCODER,
     Alert,
@@ -44,6 +42,7 @@ from kaohe.decisions import (
     decision_id,
     grade_id,
 )
+from kaohe.events import PAYLOADS
 
 RETENTION_MS = 40 * DAY_MS
 """How long a closed period is kept for late events (and as the previous month of the next one)."""
@@ -52,9 +51,6 @@ RETENTION_MS = 40 * DAY_MS
 TEAM_WATCH_MS = 300_000
 """Teams are watched every five minutes, like agents; queues and sites every minute."""
 
-SEPARATOR = "\x1f"
-"""Between the parts of a key of stored state: no name may contain it (the engine refuses such names)."""
-
 
 class Stats(msgspec.Struct):
     """Counts since the engine began, for the wallboard; never part of the state."""
@@ -62,6 +58,7 @@ class Stats(msgspec.Struct):
     events: dict[str, int] = {}
     duplicates: int = 0
     late: int = 0
+    gaps: int = 0
     rejects: dict[str, int] = {}
     decisions: dict[tuple[str, str, str, str], int] = {}
     alerts: dict[tuple[str, str, str], int] = {}
@@ -93,7 +90,10 @@ class Judge:
     ) -> None:
         self.layout = layout
         self.packs = {pack.key: pack for pack in packs}
-        self.active = {pack.name: pack.version for pack in packs}
+        # Of several versions the oldest judges until an event activates another.
+        self.active: dict[str, str] = {}
+        for pack in sorted(packs, key=lambda pack: pack.in_force_from):
+            self.active.setdefault(pack.name, pack.version)
         self.book = RuleBook(layout, packs, triggers)
         self.bucket_ms = bucket_ms
         self.spans_ms = spans_ms
@@ -101,14 +101,16 @@ class Judge:
         self.stats = Stats()
         self.subjects: dict[tuple[str, str], Subject] = {}
         self.touched: set[tuple[str, str]] = set()
-        self.dropped_periods: list[tuple[tuple[str, str], Period]] = []
-        self.dropped_subjects: list[tuple[str, str]] = []
         self.on_drop: Callable[[Subject, Period], None] | None = None
+        self.on_forget: Callable[[Subject], None] | None = None
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
-        self._written: dict[str, bytes] = {}
+        self.slot_names = layout.names()
+        self.gone: set[str] = set()
+        self.stored_cells: dict[tuple[str, str], bytes] = {}
+        self.stored_frame = b""
         self.unjudged: dict[str, dict[tuple[str, str], set[Period]]] = {key: {} for key in self.packs}
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
@@ -123,6 +125,7 @@ class Judge:
         found = self.subjects.get((level, name))
         if found is None:
             found = self.add_subject(level, name, self.calendar_of(level, name), seen_ms)
+            self.touched.add(found.key)
         return found
 
     def add_subject(self, level: str, name: str, calendar: Calendar, seen_ms: int) -> Subject:
@@ -130,7 +133,7 @@ class Judge:
         series = Series(calendar, self.bucket_ms, self.spans_ms[level])
         found = self.subjects[level, name] = Subject(level, name, series, seen_ms)
         if self.grid_ms is not None:
-            self._watch_closes(calendar)
+            self.watch_closes(calendar)
         return found
 
     def active_packs(self) -> list[Pack]:
@@ -152,9 +155,9 @@ class Judge:
         assert after in self.packs, after
         self.active[name] = version
         self._activations += 1
-        for key, period in list(self.closes.items()):
-            if key[0] == before and (after, *key[1:]) in self.closes:
-                self.closes[after, key[1], key[2]] = period
+        for (pack, zone, window), period in list(self.closes.items()):
+            if pack == before and (after, zone, window) in self.closes:
+                self.closes[after, zone, window] = period
         if self.grid_ms is None:
             return
         grace_ms, windows = self.packs[after].grace_ms, self.book.windows[after]
@@ -180,7 +183,7 @@ class Judge:
                 waiting[subject.key] = {calendar.period(period.window, period.label) for period in periods}
         if self.grid_ms is None:
             return
-        self._watch_closes(calendar)
+        self.watch_closes(calendar)
         for (pack_key, zone, window), period in sorted(self.closes.items()):
             if zone != old.name or self.closes[pack_key, calendar.name, window].label <= period.label:
                 continue
@@ -193,9 +196,10 @@ class Judge:
         assert self.grid_ms is None
         self.grid_ms = now_ms // self.bucket_ms * self.bucket_ms
         for subject in self.subjects.values():
-            self._watch_closes(subject.series.calendar)
+            self.watch_closes(subject.series.calendar)
 
-    def _watch_closes(self, calendar: Calendar) -> None:
+    def watch_closes(self, calendar: Calendar) -> None:
+        """See to it that the periods of this calendar are closed."""
         assert self.grid_ms is not None
         for pack in self.packs.values():
             for window in self.book.windows[pack.key] | {"day"}:
@@ -217,7 +221,8 @@ class Judge:
 
     def run(self, now_ms: int) -> None:
         """Do what is due at a boundary of log time. Boundaries must rise."""
-        assert self.grid_ms is not None and now_ms > self.grid_ms
+        assert self.grid_ms is not None
+        assert now_ms > self.grid_ms, (now_ms, self.grid_ms)
         if now_ms % self.bucket_ms == 0:
             self.fold(now_ms)
             self._watch(now_ms)
@@ -267,7 +272,8 @@ class Judge:
             subject.series.expire(now_ms)
             calendar = subject.series.calendar
             seen = (
-                subject.series.changes, calendar.day(now_ms), calendar.day(now_ms - 1), subject.roster_at(now_ms),
+                subject.series.changes, calendar.containing("day", now_ms).start_ms,
+                calendar.containing("day", now_ms - 1).start_ms, subject.roster_at(now_ms),
                 subject.packs_at(now_ms), self._activations,
             )  # fmt: skip
             waits = any(not state.firing for state in subject.alerts.values())
@@ -323,7 +329,9 @@ class Judge:
             pack_name, _, rule_id = key.partition("|")
             versions = [pack for pack in self.packs.values() if pack.name == pack_name]
             owners = [(pack, rule) for pack in versions for rule in pack.rules if rule.id == rule_id]
-            watched = [pair for pair in owners if subject.level in pair[1].levels and pair[1].trigger == "watch"]
+            watched = [
+                pair for pair in owners if subject.level in pair[1].levels and pair[1].trigger == "watch"
+            ]
             if any(self.judges(pack, subject, moment.at_ms) for pack, _ in watched):
                 continue
             state = subject.alerts.pop(key)
@@ -479,23 +487,32 @@ class Judge:
             for index, effect in enumerate(rule.effects):
                 if effect.kind not in ("deduct", "award"):
                     continue
+                charged = self._charges(subject, pack, rule, index, closed)
+                if any(entry.waived_by for entry in charged):
+                    continue
                 worked = work_out(self.layout, pack, effect, moment) if rule.id in fired else NOTHING
                 settled = sum(
-                    (
-                        entry.worth
-                        for entry in subject.entries.values()
-                        if entry.pack == pack.name and entry.rule == rule.id and entry.effect == index
-                        and entry.window == closed.window
-                        and (entry.adjusts or entry.label) == closed.label
-                        and not (entry.adjusts and entry.label == running.label)
-                    ),
+                    (entry.worth for entry in charged if not entry.adjusts or entry.label != running.label),
                     Fraction(0),
-                )  # fmt: skip
+                )
                 difference = Worked(worked.points - settled, worked.steps)
                 self._post(
                     subject, pack, rule, index, moment, running, difference, "final", adjusts=closed.label
                 )
         self._grade(subject, pack, running, now_ms, "provisional")
+
+    @staticmethod
+    def _charges(
+        subject: Subject, pack: Pack, rule: Rule, index: int, period: Period, incident: str = ""
+    ) -> list[Entry]:
+        """The entries of one effect for a period: its own ones, and those that adjusted it later."""
+        return [
+            entry
+            for entry in subject.entries.values()
+            if (entry.pack, entry.rule, entry.effect) == (pack.name, rule.id, index)
+            and (entry.window, entry.adjusts or entry.label) == (period.window, period.label)
+            and entry.incident == incident and entry.kind != "waive"
+        ]  # fmt: skip
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -517,32 +534,38 @@ class Judge:
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
                             incident, adjusts)  # fmt: skip
         entry = subject.entries.get(found)
+        if entry is not None and entry.waived_by:
+            worked = Worked(
+                entry.worth, ()
+            )  # what was waived stays as it was: its reversal names this amount
         points = number_text(worked.points)
         if entry is None:
             if worked.points == 0 and cause is None:
                 return False
-            if len(subject.entries) >= MAX_ENTRIES:
-                self._forget_oldest(subject)
             kind: str = rule.effects[index].kind if not adjusts or cause else "adjust"
             if kind in ("deduct", "award") and worked.points:
                 kind = "deduct" if worked.points < 0 else "award"
-            entry = subject.entries[found] = Entry(
+            entry = Entry(
                 id=found, pack=pack.name, rule=rule.id, effect=index, kind=kind, window=period.window,
                 label=period.label, incident=incident, points=points, revision=0, status=status, adjusts=adjusts,
             )  # fmt: skip
-        elif (entry.points == points and entry.status == status) or entry.status == "final" != status:
-            return False
-        elif entry.status == "final" and not adjusts:
+        elif (entry.points, entry.status) == (points, status) or (
+            entry.status == "final" and (status != "final" or cause is not None or not adjusts)
+        ):
             return False
         entry.points, entry.status, entry.revision = points, status, entry.revision + 1
-        self.touched.add(subject.key)
+        self._put(subject, entry)
         self._send(subject, pack, rule, index, moment, entry, worked, cause)
         return True
 
-    def _forget_oldest(self, subject: Subject) -> None:
-        """Make room: forget the entry of the oldest period. Its final revision is in the ledger already."""
-        oldest = min(subject.entries.values(), key=lambda entry: (entry.label, entry.id))
-        del subject.entries[oldest.id]
+    def _put(self, subject: Subject, entry: Entry) -> None:
+        """Remember an entry. When there are too many, one of the oldest period goes, settled ones first."""
+        if entry.id not in subject.entries and len(subject.entries) >= MAX_ENTRIES:
+            subject.forget(
+                min(subject.entries.values(), key=lambda one: (one.status != "final", one.label, one.id))
+            )
+        subject.put(entry)
+        self.touched.add(subject.key)
 
     def _send(
         self,
@@ -582,14 +605,17 @@ class Judge:
 
     def judge_event(
         self, subject: Subject, rules: RuleSet, moment: Moment, cause_of: Callable[[Rule], Cause], now_ms: int
-    ) -> None:
-        """Judge one event (or one missed deadline) by one rule set; its entries are final at once."""
+    ) -> list[str]:
+        """Judge one event (or one outcome of a deadline) by one rule set; its entries are final at once.
+
+        Returns the ids of the rules whose alerts went out.
+        """
         pack = rules.pack
-        if moment.day < pack.in_force_from or not self.judges(pack, subject):
-            return
+        if moment.day < pack.in_force_from or not self.judges(pack, subject, moment.at_ms):
+            return []
         fired = rules.fired(moment)
         if not fired:
-            return
+            return []
         window = pack.scorecard.window if pack.scorecard else "month"
         own = subject.series.calendar.containing(window, cause_of(fired[0]).at_ms)
         closed = own.end_ms + pack.grace_ms <= now_ms
@@ -598,19 +624,22 @@ class Judge:
         for rule in fired:
             cause = cause_of(rule)
             for index, effect in enumerate(rule.effects):
+                if closed and self._charges(subject, pack, rule, index, own, cause.incident):
+                    continue  # this incident was charged already: an event that comes twice charges once
                 if effect.kind in ("deduct", "award"):
                     worked = work_out(self.layout, pack, effect, moment)
-                    if worked.points:
-                        self._post(
-                            subject, pack, rule, index, moment, period, worked, "final", cause, adjusts
-                        )
+                    if worked.points and self._post(
+                        subject, pack, rule, index, moment, period, worked, "final", cause, adjusts
+                    ):
+                        self._excuse(subject, pack, rule, index, period, cause.incident, adjusts, now_ms)
                 elif effect.kind == "grade":
-                    self._cap(subject, pack, rule, effect, period, True)
+                    self._cap(subject, pack, rule, effect, period, True, cause.incident)
                 elif effect.kind == "waive":
                     self._waive(subject, pack, rule, index, moment, cause, now_ms)
                 else:
-                    self._once(subject, pack, rule, index, moment, period, cause)
+                    self._once(subject, pack, rule, index, moment, period, cause, adjusts)
         self._grade(subject, pack, period, now_ms, "provisional")
+        return [rule.id for rule in fired if any(effect.kind == "alert" for effect in rule.effects)]
 
     def _once(
         self,
@@ -621,6 +650,7 @@ class Judge:
         moment: Moment,
         period: Period,
         cause: Cause,
+        adjusts: str = "",
     ) -> None:
         """A task, a proposal or an alert about one incident: it goes out once."""
         effect = rule.effects[index]
@@ -634,24 +664,24 @@ class Judge:
                             cause.incident, "")  # fmt: skip
         if found in subject.entries:
             return
-        entry = subject.entries[found] = Entry(
+        entry = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind=effect.kind, window=period.window,
-            label=period.label, incident=cause.incident, points="0", revision=1, status="final",
+            label=period.label, incident=cause.incident, points="0", revision=1, status="final", adjusts=adjusts,
         )  # fmt: skip
-        self.touched.add(subject.key)
+        self._put(subject, entry)
         extra = {"owner": effect.owner, "proposal": effect.proposal}
         if effect.kind == "task":
             extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
             extra["proposal"] = effect.task.en
         self._send(subject, pack, rule, index, moment, entry, NOTHING, cause, extra)
 
-    def resolve_incident(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause) -> None:
-        """What a missed deadline had raised is over: its alerts are resolved."""
-        if not self.judges(rules.pack, subject) or moment.day < rules.pack.in_force_from:
-            return
-        for rule in rules.fired(moment):
+    def resolve_incident(
+        self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, alerted: Container[str]
+    ) -> None:
+        """What a missed deadline had raised is over: the alerts of the rules ``alerted`` are resolved."""
+        for rule in rules.rules:
             for effect in rule.effects:
-                if effect.kind == "alert":
+                if effect.kind == "alert" and rule.id in alerted:
                     found = alert_id(rules.pack.name, rule.id, subject.level, subject.name, cause.incident)
                     state = AlertState(id=found, since_ms=cause.at_ms, firing=False)
                     self._alert(
@@ -668,22 +698,64 @@ class Judge:
 
     def take_back(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, now_ms: int) -> None:
         """A deadline was met after all (the event came late): what its miss had charged is reversed."""
-        ids = {rule.id for rule in rules.rules}
-        for entry in list(subject.entries.values()):
-            if entry.rule in ids and entry.incident == cause.incident and not entry.waived_by and entry.worth:
-                rule = next(rule for rule in rules.rules if rule.id == entry.rule)
-                self._reverse(subject, rules.pack, rule, entry.effect, moment, cause, entry, now_ms)
+        own = {rule.id: rule for rule in rules.rules}
+        for entry in _reversible(subject, rules.pack):
+            if entry.rule in own and entry.incident == cause.incident:
+                self._reverse(
+                    subject, rules.pack, own[entry.rule], entry.effect, moment, cause, entry, now_ms
+                )
+        capped = {f"{rule}|{cause.incident}" for rule in own}
+        for key in sorted(subject.grades):
+            pack_name, window, label = key.split("|")
+            if pack_name == rules.pack.name and capped & subject.grades[key].caps.keys():
+                period = subject.series.calendar.period(window, label)
+                for rule in rules.rules:
+                    for effect in rule.effects:
+                        if effect.kind == "grade":
+                            self._cap(subject, rules.pack, rule, effect, period, False, cause.incident)
+                self._grade(subject, rules.pack, period, now_ms, "provisional")
 
     def _waive(
         self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
     ) -> None:
+        """Take back what an exemption excuses, and remember it for what it excuses in advance."""
         effect = rule.effects[index]
         wanted = fact_text(reader(self.layout, pack, effect.incident)(moment))
-        for entry in list(subject.entries.values()):
-            if entry.rule not in effect.waives or entry.waived_by or not entry.worth or entry.kind == "waive":
-                continue
-            if wanted in (entry.incident, entry.id) and entry.pack == pack.name:
+        if not wanted:
+            return
+        for entry in _reversible(subject, pack):
+            if entry.rule in effect.waives and wanted in (entry.incident, entry.id):
                 self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+        if rule.trigger == "event":
+            waiver = Waiver(
+                pack.name, rule.id, index, wanted, rule.on, cause.evidence[0], moment.at_ms,
+                msgspec.json.encode(moment.event),
+            )  # fmt: skip
+            subject.waivers = [*subject.waivers, waiver][-MAX_WAIVERS:]
+            self.touched.add(subject.key)
+
+    def _excuse(
+        self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, incident: str,
+        adjusts: str, now_ms: int,
+    ) -> None:  # fmt: skip
+        """Take a new entry back at once if an exemption was granted before its incident was known."""
+        found = decision_id(pack.name, charging.id, str(index), subject.level, subject.name, period.window,
+                            period.label, incident, adjusts)  # fmt: skip
+        rules = {rule.id: rule for rule in pack.rules}
+        for waiver in subject.waivers:
+            rule = rules.get(waiver.rule)
+            if waiver.pack != pack.name or waiver.incident not in (incident, found) or rule is None:
+                continue
+            effect = rule.effects[waiver.effect] if waiver.effect < len(rule.effects) else None
+            if effect is None or charging.id not in effect.waives or subject.entries[found].waived_by:
+                continue
+            event = msgspec.json.decode(waiver.data, type=PAYLOADS[waiver.event_type])
+            day = subject.series.calendar.day(waiver.at_ms)
+            moment = Moment(
+                subject.series, subject.roster_at(waiver.at_ms), waiver.at_ms, day=day, event=event
+            )
+            cause = Cause(waiver.at_ms, waiver.incident, (waiver.event_id,))
+            self._reverse(subject, pack, rule, waiver.effect, moment, cause, subject.entries[found], now_ms)
 
     def _reverse(
         self,
@@ -704,13 +776,14 @@ class Judge:
             period, adjusts = calendar.containing(entry.window, now_ms), entry.label
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, "reverse", entry.id)
         points = -entry.worth
-        waiver = subject.entries[found] = Entry(
+        waiver = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind="waive", window=period.window,
             label=period.label, incident=entry.incident, points=number_text(points), revision=1, status="final",
             adjusts=adjusts,
         )  # fmt: skip
         entry.waived_by = found
-        self.touched.add(subject.key)
+        self._put(subject, entry)
+        self._put(subject, waiver)
         self._send(
             subject, pack, rule, index, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id}
         )
@@ -719,14 +792,16 @@ class Judge:
     # --- grades -------------------------------------------------------------------------------------------------------
 
     def _cap(
-        self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool
-    ) -> None:
+        self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool,
+        incident: str = "",
+    ) -> None:  # fmt: skip
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
-        if holds and state.caps.get(rule.id) != effect.grade_at_most:
-            state.caps = {**state.caps, rule.id: effect.grade_at_most}
+        key = f"{rule.id}|{incident}" if incident else rule.id
+        if holds and state.caps.get(key) != effect.grade_at_most:
+            state.caps = {**state.caps, key: effect.grade_at_most}
             self.touched.add(subject.key)
-        elif not holds and rule.id in state.caps:
-            state.caps = {rule_id: cap for rule_id, cap in state.caps.items() if rule_id != rule.id}
+        elif not holds and key in state.caps:
+            state.caps = {name: cap for name, cap in state.caps.items() if name != key}
             self.touched.add(subject.key)
 
     def _grade(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
@@ -781,17 +856,40 @@ class Judge:
         edge = now_ms - self._retention_ms
         for key in sorted(self.subjects):
             subject = self.subjects[key]
-            kept = set()
+            kept = False
             for period in sorted(subject.series.periods):
                 if period.end_ms > edge or period.label in self._baselines:
-                    kept.add((period.window, period.label))
+                    kept = True
                     continue
                 if self.on_drop is not None:
                     self.on_drop(subject, period)
                 del subject.series.periods[period]
                 subject.series.touched_periods.discard(period)
-                self.dropped_periods.append((key, period))
+                storing.forget_period(self, subject, period)
             self._sweep_subject(subject, edge)
+            if not kept:
+                self._forget_idle(subject)
+
+    def _forget_idle(self, subject: Subject) -> None:
+        """Forget a subject of which nothing is left: nobody knows it any more, and a new event begins it anew."""
+        series, key = subject.series, subject.key
+        left = (
+            series.cells, subject.entries, subject.grades, subject.evidence, subject.alerts, subject.waivers,
+            subject.roster, subject.state, key in self.open,
+        )  # fmt: skip
+        if (
+            any(left)
+            or not series.rolling_is_empty
+            or any(key in waiting for waiting in self.unjudged.values())
+        ):
+            return
+        storing.forget(self, subject)
+        del self.subjects[key]
+        for known in (self.touched, self.live):
+            known.discard(key)
+        self._watched.pop(key, None)
+        if self.on_forget is not None:
+            self.on_forget(subject)
 
     def _sweep_subject(self, subject: Subject, edge: int) -> None:
         calendar = subject.series.calendar
@@ -803,85 +901,27 @@ class Judge:
         grades = [key for key in subject.grades if ended(*key.split("|")[1:])]
         evidence = [key for key in subject.evidence if ended("month", key.split("|")[1])]
         for found in entries:
-            del subject.entries[found]
+            subject.forget(subject.entries[found])
+        old = [waiver for waiver in subject.waivers if waiver.at_ms <= edge]
+        if old:
+            subject.waivers = [waiver for waiver in subject.waivers if waiver.at_ms > edge]
         for key in grades:
             del subject.grades[key]
         for key in evidence:
             del subject.evidence[key]
-        if entries or grades or evidence:
+        if entries or grades or evidence or old:
             self.touched.add(subject.key)
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> dict[str, bytes | None]:
         """What changed since the last call, by key; None for what is gone."""
-        names = self.layout.names()
-        changed: dict[str, bytes | None] = {}
-        for key in sorted(self.touched | self.open):
-            subject = self.subjects[key]
-            changed[SEPARATOR.join(("s", *key))] = store(subject, names)
-            for period in sorted(subject.series.touched_periods):
-                changed[_period_key(key, period)] = store_period(subject.series, period, names)
-            subject.series.touched_periods.clear()
-        for key, period in self.dropped_periods:
-            if period not in self.subjects[key].series.periods:
-                changed[_period_key(key, period)] = None
-        self.touched.clear()
-        self.dropped_periods.clear()
-        changed["judge"] = _STATE_ENCODER.encode(
-            StoredJudge(
-                grid_ms=self.grid_ms,
-                active=self.active,
-                closes=[(*key, period.label) for key, period in sorted(self.closes.items())],
-                unjudged=[
-                    (pack, *key, [(period.window, period.label) for period in sorted(periods)])
-                    for pack, waiting in sorted(self.unjudged.items())
-                    for key, periods in sorted(waiting.items())
-                ],
-            )
-        )
-        return changed
+        return storing.checkpoint(self)
 
     def restore(self, items: Mapping[str, bytes]) -> None:
         """Take over a stored state; the judge must be fresh."""
-        assert not self.subjects and self.grid_ms is None
-        state = _STATE_DECODER.decode(items["judge"])
-        for key in sorted(items):
-            parts = key.split(SEPARATOR)
-            if parts[0] == "s":
-                stored = load(items[key])
-                subject = self.add_subject(
-                    parts[1], parts[2], shared_calendar(stored.zone), stored.first_seen_ms
-                )
-                revive(subject, stored, self.layout.slots, state.grid_ms or 0)
-                if subject.series.cells:
-                    self.open.add(subject.key)
-                if subject.alerts or not subject.series.rolling_is_empty:
-                    self.live.add(subject.key)
-        for key in sorted(items):
-            parts = key.split(SEPARATOR)
-            if parts[0] == "p":
-                series = self.subjects[parts[1], parts[2]].series
-                period = series.calendar.period(parts[3], parts[4])
-                revive_period(series, period, items[key], self.layout.slots)
-        self._restore_frame(state)
-
-    def _restore_frame(self, state: StoredJudge) -> None:
-        self.grid_ms = state.grid_ms
-        for name, version in state.active.items():
-            if f"{name}@{version}" in self.packs:
-                self.active[name] = version
-        for pack, zone, window, label in state.closes:
-            if pack in self.packs:
-                self.closes[pack, zone, window] = shared_calendar(zone).period(window, label)
-        for pack, level, name, periods in state.unjudged:
-            if pack in self.packs:
-                calendar = self.subjects[level, name].series.calendar
-                found = {calendar.period(window, label) for window, label in periods}
-                self.unjudged[pack][level, name] = found
-        if self.grid_ms is not None:
-            for subject in self.subjects.values():
-                self._watch_closes(subject.series.calendar)
+        assert self.grid_ms is None
+        storing.restore(self, items)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -904,21 +944,14 @@ class Judge:
                     yield period.window, series.periods.get(period, {})
 
 
-class StoredJudge(msgspec.Struct, array_like=True):
-    """What a judge remembers beside its subjects."""
-
-    grid_ms: int | None
-    active: dict[str, str]
-    closes: list[tuple[str, str, str, str]]
-    unjudged: list[tuple[str, str, str, list[tuple[str, str]]]]
-
-
-_STATE_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
-_STATE_DECODER = msgspec.msgpack.Decoder(StoredJudge)
-
-
-def _period_key(key: tuple[str, str], period: Period) -> str:
-    return SEPARATOR.join(("p", *key, period.window, period.label))
+def _reversible(subject: Subject, pack: Pack) -> list[Entry]:
+    """The entries of a pack that are worth something and were not taken back yet, in the order of their ids."""
+    found = (
+        entry
+        for entry in subject.entries.values()
+        if entry.pack == pack.name and entry.worth and not entry.waived_by and entry.kind != "waive"
+    )
+    return sorted(found, key=lambda entry: entry.id)
 
 
 def _fraction(value: Any) -> Fraction:

@@ -143,9 +143,9 @@ class Deadline(msgspec.Struct, frozen=True, kw_only=True):
 class Amount(msgspec.Struct, frozen=True, kw_only=True):
     """How many points: ``points`` alone; or per full step of ``per`` by which ``of`` lies over (under) ``limit``.
 
-    Steps: ``floor((of - limit) / per)`` for ``over``, ``floor((limit - of) / per)`` for ``under``, never below 0; points
-    = steps * ``points``, at most ``at_most``. Or by ``table``: the table parameter's number for the word ``by``. A
-    table's numbers carry their own sign (poor: -2); otherwise ``points`` is positive and deduct makes it negative.
+    Steps: ``floor((of - limit) / per)`` for ``over``, ``floor((limit - of) / per)`` for ``under``, never below 0;
+    points = steps * ``points``, at most ``at_most``. Or by ``table``: the table parameter's number for the word ``by``.
+    A table's numbers carry their own sign (poor: -2); otherwise ``points`` is positive and deduct makes it negative.
     """
 
     points: Expr | None = None
@@ -179,8 +179,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """When something is judged, under which condition, and what follows.
 
-    ``trigger``: ``event`` (``on`` is the event type), ``deadline`` (``on`` is ``name/outcome``), ``period`` (``on`` is the
-    calendar window; ``provisional`` when it moves during the period, otherwise judged at its close only), ``watch``
+    ``trigger``: ``event`` (``on`` is the event type), ``deadline`` (``on`` is ``name/outcome``), ``period`` (``on`` is
+    the calendar window; ``provisional`` when it moves during the period, otherwise judged at its close only), ``watch``
     (``on`` is empty: judged at every evaluation of live metrics). ``incident`` is the event's field that names the
     single thing judged (``complaint_id``); empty means the event itself.
     """

@@ -186,7 +186,7 @@ class Replay:
                     continue
                 reading = read(judge.layout, pack.key, metric, counts)
                 yield MetricValue(
-                    metric=metric.name, level=subject.level, subject=subject.name, window=period.window,  # type: ignore[arg-type]
+                    metric=metric.name, level=subject.level, subject=subject.name, window=period.window,
                     period=period.label, value=plain(reading.value, whole=metric.unit == "count"),
                     numerator=plain(reading.numerator), denominator=plain(reading.denominator), pack=pack.name,
                     formula=formula_text(pack, metric, day),

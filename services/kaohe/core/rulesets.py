@@ -20,7 +20,6 @@ from kaohe.core.facts import Fact, Moment, Reader, reader
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 
-
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
 DAYS_KEPT = 1_000

@@ -260,10 +260,15 @@ class Series:
         self._touched_hours.clear()
         return hours, gone
 
-    def revive_cells(self, cells: Iterable[tuple[int, Cell]], now_ms: int) -> None:
-        """Put stored rolling cells back; those that have left a window since they were stored stay out of it."""
+    @property
+    def stored_hours(self) -> frozenset[int]:
+        """The hours of which rolling cells are stored."""
+        return frozenset(self._stored_hours)
+
+    def revive_cells(self, hour: int, cells: Iterable[tuple[int, Cell]], now_ms: int) -> None:
+        """Put an hour's rolling cells back; those that have left a window since they were stored stay out of it."""
+        self._stored_hours.add(hour)
         for start_ms, cell in cells:
-            self._stored_hours.add(start_ms // HOUR_MS)
             for rolling in self.rolling.values():
                 if start_ms >= now_ms - rolling.span_ms:
                     rolling.add(start_ms, cell)

@@ -4,25 +4,31 @@ Beside its counts a subject has ledger entries of the periods that are still kep
 grades, and, for an agent, the roster and the state of work (logged in, ready, not ready). Everything here is bounded:
 entries and evidence by ``MAX_*`` below and by the retention of their periods, roster lines by ``MAX_ROSTER_LINES``.
 
-Stored form: one key for the subject itself and one for each period, so that a checkpoint rewrites only what changed.
+Stored form: one key for the subject itself, one for its open cells, one for the rolling cells of each hour, one for the
+counts and one for the ledger entries of each period, so that a checkpoint rewrites only what changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
 import msgspec
 
 from kaohe.core.calendars import Calendar, Period
+from kaohe.core.counting import Cell
 from kaohe.core.series import Series, pack_cell, unpack_cell
 
+SEPARATOR = "\x1f"
+"""Between the parts of a key of stored state: no name may contain it (the engine refuses such names)."""
 MAX_EVIDENCE = 20
 """Event ids kept per event type and month; more are counted."""
 MAX_ENTRIES = 5_000
 """Ledger entries remembered per subject; beyond it the one of the oldest period is forgotten (the ledger has it)."""
 MAX_ROSTER_LINES = 64
+MAX_WAIVERS = 200
+"""Exemptions remembered per subject for what has not happened yet; beyond it the oldest is forgotten."""
 
 
 class Entry(msgspec.Struct):
@@ -57,7 +63,7 @@ class AlertState(msgspec.Struct):
 
 
 class GradeState(msgspec.Struct):
-    """The newest grade of a period. ``caps`` is rule id to the best grade it still allows."""
+    """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows."""
 
     score: str = ""
     grade: str = ""
@@ -76,6 +82,19 @@ class RosterLine(msgspec.Struct):
     packs: list[str]
 
 
+class Waiver(msgspec.Struct):
+    """An exemption that was granted: which rule of which pack excuses ``incident``, and the event that did it."""
+
+    pack: str
+    rule: str
+    effect: int
+    incident: str
+    event_type: str
+    event_id: str
+    at_ms: int
+    data: bytes
+
+
 class Evidence(msgspec.Struct):
     """The first ids of a kind of event in a month, and how many there were."""
 
@@ -89,15 +108,19 @@ class Subject:
     __slots__ = (
         "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "name", "packs", "position",
         "roster", "roster_from_ms", "series", "site", "state", "state_from_ms", "state_since_ms", "team",
+        "touched_entries", "waivers",
     )  # fmt: skip
 
     def __init__(self, level: str, name: str, series: Series, first_seen_ms: int) -> None:
+        assert SEPARATOR not in name, name
         self.key = (level, name)
         self.level = level
         self.name = name
         self.series = series
         self.first_seen_ms = first_seen_ms
         self.entries: dict[str, Entry] = {}
+        self.touched_entries: set[tuple[str, str]] = set()
+        self.waivers: list[Waiver] = []
         self.alerts: dict[str, AlertState] = {}
         self.grades: dict[str, GradeState] = {}
         self.evidence: dict[str, Evidence] = {}
@@ -128,12 +151,30 @@ class Subject:
         """Team, site and position at a moment; before the first line that line holds."""
         if moment_ms >= self.roster_from_ms:
             return self.team, self.site, self.position
+        line = self._line_at(moment_ms)
+        return line.team, line.site, line.position
+
+    def packs_at(self, moment_ms: int) -> list[str]:
+        """The packs in force for the subject at a moment; empty means all."""
+        return self.packs if moment_ms >= self.roster_from_ms else self._line_at(moment_ms).packs
+
+    def _line_at(self, moment_ms: int) -> RosterLine:
         found = self.roster[0]
         for line in self.roster:
             if line.from_ms > moment_ms:
                 break
             found = line
-        return found.team, found.site, found.position
+        return found
+
+    def put(self, entry: Entry) -> None:
+        """Remember a ledger entry, or that it changed."""
+        self.entries[entry.id] = entry
+        self.touched_entries.add((entry.window, entry.label))
+
+    def forget(self, entry: Entry) -> None:
+        """Forget a ledger entry; the ledger has it."""
+        del self.entries[entry.id]
+        self.touched_entries.add((entry.window, entry.label))
 
     def see(self, kind: str, month: str, event_id: str) -> None:
         """Remember an event as evidence of its month."""
@@ -178,10 +219,9 @@ class StoredSubject(msgspec.Struct, array_like=True):
     """A subject without its periods, as stored."""
 
     first_seen_ms: int
-    cells: list[tuple[int, dict[str, Any]]]
-    rolling: list[tuple[int, dict[str, Any]]]
     total: dict[str, Any]
-    entries: list[Entry]
+    unjudged: list[tuple[str, str, str]]
+    waivers: list[Waiver]
     alerts: dict[str, AlertState]
     grades: dict[str, GradeState]
     evidence: dict[str, Evidence]
@@ -194,18 +234,21 @@ class StoredSubject(msgspec.Struct, array_like=True):
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _SUBJECT_DECODER = msgspec.msgpack.Decoder(StoredSubject)
+_CELLS_DECODER = msgspec.msgpack.Decoder(list[tuple[int, dict[str, Any]]])
+_ENTRIES_DECODER = msgspec.msgpack.Decoder(list[Entry])
 
 
-def store(subject: Subject, slot_names: Mapping[int, str]) -> bytes:
-    """The bytes of a subject without its periods."""
+def store(subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[str, str, str]]) -> bytes:
+    """The bytes of a subject without its cells, periods and entries.
+
+    ``unjudged`` are the periods (pack key, window, label) that wait for the next evaluation.
+    """
     series = subject.series
-    widest = max(series.rolling.values(), key=lambda rolling: rolling.span_ms, default=None)
     stored = StoredSubject(
         first_seen_ms=subject.first_seen_ms,
-        cells=[(bucket, pack_cell(cell, slot_names)) for bucket, cell in sorted(series.cells.items())],
-        rolling=[(start, pack_cell(cell, slot_names)) for start, cell in widest.cells] if widest else [],
         total=pack_cell(series.total, slot_names),
-        entries=list(subject.entries.values()),
+        unjudged=unjudged,
+        waivers=subject.waivers,
         alerts=subject.alerts,
         grades=subject.grades,
         evidence=subject.evidence,
@@ -223,17 +266,10 @@ def load(raw: bytes) -> StoredSubject:
     return _SUBJECT_DECODER.decode(raw)
 
 
-def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int], now_ms: int) -> None:
+def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int]) -> None:
     """Fill a fresh subject from its stored form."""
-    series = subject.series
-    series.cells = {bucket: unpack_cell(cell, slots) for bucket, cell in stored.cells}
-    for start_ms, packed in stored.rolling:
-        cell = unpack_cell(packed, slots)
-        for rolling in series.rolling.values():
-            if start_ms >= now_ms - rolling.span_ms:
-                rolling.add(start_ms, cell)
-    series.total = unpack_cell(stored.total, slots)
-    subject.entries = {entry.id: entry for entry in stored.entries}
+    subject.series.total = unpack_cell(stored.total, slots)
+    subject.waivers = stored.waivers
     subject.alerts = stored.alerts
     subject.grades = stored.grades
     subject.evidence = stored.evidence
@@ -242,6 +278,27 @@ def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int], no
     subject.state = stored.state
     subject.state_from_ms = stored.state_from_ms
     subject.state_since_ms = stored.state_since_ms
+
+
+def store_cells(cells: Iterable[tuple[int, Mapping[int, Any]]], slot_names: Mapping[int, str]) -> bytes:
+    """The bytes of some cells, each with its bucket or start, in their order."""
+    return _ENCODER.encode([(start, pack_cell(cell, slot_names)) for start, cell in cells])
+
+
+def load_cells(raw: bytes, slots: Mapping[str, int]) -> list[tuple[int, Cell]]:
+    """What ``store_cells`` wrote."""
+    return [(start, unpack_cell(cell, slots)) for start, cell in _CELLS_DECODER.decode(raw)]
+
+
+def store_entries(entries: Iterable[Entry]) -> bytes:
+    """The bytes of the ledger entries of one period."""
+    return _ENCODER.encode(sorted(entries, key=lambda entry: entry.id))
+
+
+def revive_entries(subject: Subject, raw: bytes) -> None:
+    """Put the stored entries of one period back."""
+    for entry in _ENTRIES_DECODER.decode(raw):
+        subject.entries[entry.id] = entry
 
 
 def store_period(series: Series, period: Period, slot_names: Mapping[int, str]) -> bytes:
