@@ -645,7 +645,9 @@ def decode(raw: bytes) -> Envelope:
         raise EventError("malformed", f"not a JSON document: {error}") from None
     customer = getattr(decoded.data, "customer", "")
     if customer and not is_pseudonym(customer):
-        raise EventError("clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)")
+        raise EventError(
+            "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
+        )
     return decoded
 
 
