@@ -462,7 +462,8 @@ def credentials(security: KafkaSecurity) -> Any:
 
 def _crash_later(app: KaoheApp, loop: asyncio.AbstractEventLoop, exc: BaseException) -> None:
     """From a callback, which cannot wait."""
-    app.add_future(app.crash(exc)) if loop.is_running() else None
+    if loop.is_running():
+        app.add_future(app.crash(exc))
 
 
 def _as_kaohe_error(reason: BaseException | None) -> KaoheError:
