@@ -172,6 +172,7 @@ def _compile(source: str, layout: Layout) -> CountFunction:
         "bisect": bisect.bisect_left,
         "bounds": HISTOGRAM_BOUNDS,
         "hash_of": distinct_hash,
+        "Fraction": Fraction,
     }
     code = compile(source_code(source, layout), f"<counting {source}>", "exec")
     # The code is made above from a checked pack: names of fields and whole numbers only.
@@ -231,7 +232,9 @@ def _dated(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
             )
         scaled = value * scale
         return (
-            str(scaled.numerator) if scaled.denominator == 1 else f"({scaled.numerator}/{scaled.denominator})"
+            str(scaled.numerator)
+            if scaled.denominator == 1
+            else f"Fraction({scaled.numerator}, {scaled.denominator})"
         )
 
     source = text(parameter.values[0][1])

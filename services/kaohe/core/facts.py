@@ -229,11 +229,11 @@ def parameter_ms(parameter: Parameter, day: date, word: str) -> int:
 
 def number_text(value: Fraction | int) -> str:
     """A number exactly: a decimal where it ends within nine places, otherwise a quotient with an approximation."""
-    value = Fraction(value)
-    scaled = value * 10**9
-    if scaled.denominator == 1:
+    if value.denominator == 1:
+        return str(value.numerator)
+    if 10**9 % value.denominator == 0:
         sign = "-" if value < 0 else ""
-        digits = f"{abs(scaled.numerator):010d}"
+        digits = f"{abs(value.numerator) * (10**9 // value.denominator):010d}"
         text = f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
         return sign + text
     return f"{value.numerator}/{value.denominator} (≈ {float(value):.6f})"

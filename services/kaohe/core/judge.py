@@ -105,6 +105,7 @@ class Judge:
         self.on_forget: Callable[[Subject], None] | None = None
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
+        self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
         self.slot_names = layout.names()
@@ -402,13 +403,27 @@ class Judge:
             return
         rules = self.book.period.get((pack.key, subject.level, period.window))
         if rules is not None:
-            fired = {rule.id for rule in rules.fired(moment)}
-            for rule in rules.rules:
-                if rule.provisional or status == "final":
-                    self._apply_period_rule(subject, pack, rule, moment, rule.id in fired, status)
+            if status == "provisional" and self._is_judged(subject, rules, period):
+                return
+            changed = self._apply_period_rules(subject, rules, moment, status)
+            if not changed and status == "provisional":
+                return
         if status == "final":
+            self._judged.pop((pack.key, subject.key, period), None)
             self._settle_left(subject, pack, moment)
         self._grade(subject, pack, period, now_ms, status)
+
+    def _is_judged(self, subject: Subject, rules: RuleSet, period: Period) -> bool:
+        """Whether everything these rules look at is as it was when they last judged; remembers it otherwise."""
+        if rules.slots is None:
+            return False
+        counts = subject.series.period_counts(period)
+        now = tuple([counts.get(slot, 0) for slot in rules.slots]) if counts is not None else ()
+        key = (rules.pack.key, subject.key, period)
+        if self._judged.get(key) == now:
+            return True
+        self._judged[key] = now
+        return False
 
     def _settle_left(self, subject: Subject, pack: Pack, moment: Moment) -> None:
         """Take back provisional entries of the period that no rule of this version keeps up any more."""
@@ -427,22 +442,40 @@ class Judge:
                 owner, rule = owners[-1]
                 self._post(subject, owner, rule, entry.effect, moment, period, NOTHING, "final")
 
-    def _apply_period_rule(
-        self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, holds: bool, status: Any
-    ) -> None:
+    def _apply_period_rules(self, subject: Subject, rules: RuleSet, moment: Moment, status: Any) -> bool:
+        """Bring the entries of all rules of a period to what the facts say; whether anything changed."""
         period = moment.period
         assert period is not None
-        if not holds and not subject.entries and not subject.grades:
-            return
+        fired = {rule.id for rule in rules.fired(moment)}
+        known = {entry.rule for entry in subject.entries.values() if entry.label == period.label}
+        state = subject.grades.get(f"{rules.pack.name}|{period.window}|{period.label}")
+        if state is not None:
+            known |= state.caps.keys()
+        changed = False
+        for rule in rules.rules:
+            holds = rule.id in fired
+            if (holds or rule.id in known) and (rule.provisional or status == "final"):
+                changed |= self._apply_period_rule(subject, rules.pack, rule, moment, holds, status)
+        return changed
+
+    def _apply_period_rule(
+        self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, holds: bool, status: Any
+    ) -> bool:
+        period = moment.period
+        assert period is not None
+        changed = False
         for index, effect in enumerate(rule.effects):
             if effect.kind in ("deduct", "award"):
                 worked = work_out(self.layout, pack, effect, moment) if holds else NOTHING
-                self._post(subject, pack, rule, index, moment, period, worked, status)
+                changed |= self._post(subject, pack, rule, index, moment, period, worked, status)
             elif effect.kind == "grade":
                 self._cap(subject, pack, rule, effect, period, holds)
+                changed = True
             elif status == "final" and holds:
                 cause = Cause(moment.at_ms, period.label, ())
                 self._once(subject, pack, rule, index, moment, period, cause)
+                changed = True
+        return changed
 
     def _close(self, now_ms: int) -> None:
         for key in sorted(self.closes):
@@ -534,14 +567,14 @@ class Judge:
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
                             incident, adjusts)  # fmt: skip
         entry = subject.entries.get(found)
+        if entry is None and cause is None and not worked.points:
+            return False
         if entry is not None and entry.waived_by:
             worked = Worked(
                 entry.worth, ()
             )  # what was waived stays as it was: its reversal names this amount
         points = number_text(worked.points)
         if entry is None:
-            if worked.points == 0 and cause is None:
-                return False
             kind: str = rule.effects[index].kind if not adjusts or cause else "adjust"
             if kind in ("deduct", "award") and worked.points:
                 kind = "deduct" if worked.points < 0 else "award"
@@ -867,7 +900,7 @@ class Judge:
                 subject.series.touched_periods.discard(period)
                 storing.forget_period(self, subject, period)
             self._sweep_subject(subject, edge)
-            if not kept:
+            if not kept and subject.first_seen_ms <= edge:
                 self._forget_idle(subject)
 
     def _forget_idle(self, subject: Subject) -> None:

@@ -16,7 +16,8 @@ from fractions import Fraction
 
 from kaohe.core.counting import Layout
 from kaohe.core.expressions import ExprType, bind, names, to_condition
-from kaohe.core.facts import Fact, Moment, Reader, reader
+from kaohe.core.effects import names_of
+from kaohe.core.facts import Fact, Moment, Reader, metric_of, reader
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 
@@ -48,6 +49,7 @@ class RuleSet:
         self._readers: tuple[tuple[str, Reader], ...] = tuple(
             (name, reader(layout, pack, name)) for name in sorted(self._types)
         )
+        self.slots = _slots(layout, pack, on, rules) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         self._matchers: dict[tuple[Fact, ...], Matcher] = {}
         self._by_day: dict[date, Matcher] = {}
@@ -77,6 +79,28 @@ class RuleSet:
             self._by_day.clear()
         self._by_day[day] = matcher
         return matcher
+
+
+def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> tuple[int, ...] | None:
+    """The counts that a judgement of a period rests on, or None when it rests on more than these.
+
+    As long as they are what they were, judging again gives what it gave.
+    """
+    found: set[int] = set()
+    for name in {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}:
+        head = name.partition(".")[0]
+        if head == "p":
+            continue
+        if head not in pack.metrics:
+            return None
+        metric, read_window, aspect = metric_of(pack, name)
+        if read_window != window or aspect.startswith("vs_"):
+            return None
+        for side in layout.reads[pack.key, metric.name]:
+            found.update(slot for slot, _ in side)
+        if metric.kind in ("percentile", "distinct", "max"):
+            return None
+    return tuple(sorted(found))
 
 
 class RuleBook:
