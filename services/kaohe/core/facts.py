@@ -12,7 +12,7 @@ day on which a deadline ran out, or today for a live alert.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from kaohe.core.calendars import Calendar, Period
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout, Reading, base_reader, read, value_reader
 from kaohe.core.model import CALENDAR_WINDOWS, Metric, Pack, Parameter
-from kaohe.core.series import Series, span_ms
+from kaohe.core.series import Rolling, Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
 
 Fact = Fraction | int | str | bool | None
@@ -140,6 +140,71 @@ def reader(layout: Layout, pack: Pack, name: str) -> Reader:
     if window.startswith("baseline_"):
         return lambda moment: _from(read_counts, moment.counts(_baseline(pack, metric, window, moment)))
     return lambda moment: _from(read_counts, moment.counts(window))
+
+
+def facts_reader(layout: Layout, pack: Pack, wanted: Iterable[str]) -> Callable[[Moment], dict[str, Any]]:
+    """One function that reads all these names for a matcher, which takes unreduced quotients.
+
+    It runs for every judgement, so it is straight code without loops: each window is looked up once, each metric of
+    sums is two additions. What is more than that is left to ``reader``.
+    """
+    lines: list[str] = []
+    items: list[str] = []
+    windows: dict[str, str] = {}
+    namespace: dict[str, Any] = {"rolling": Rolling}
+    for number, name in enumerate(sorted(wanted)):
+        source = _sums_source(layout, pack, name, windows)
+        if source is None:
+            namespace[f"read{number}"] = reader(layout, pack, name)
+            items.append(f"{name!r}: read{number}(moment)")
+            continue
+        lines += [line.format(v=f"v{number}") for line in source]
+        items.append(f"{name!r}: v{number}")
+    head = ["def facts(moment):"]
+    for window, variable in windows.items():
+        head += [
+            f"    c = moment.counts({window!r})",
+            f"    {variable} = None if c is None else c.sums.get if c.__class__ is rolling else c.get",
+        ]
+    code = "\n".join([*head, *lines, "    return {" + ", ".join(items) + "}"])
+    exec(compile(code, "<facts>", "exec"), namespace)  # noqa: S102 - written just above, of checked names
+    found: Callable[[Moment], dict[str, Any]] = namespace["facts"]
+    return found
+
+
+def _sums_source(layout: Layout, pack: Pack, name: str, windows: dict[str, str]) -> list[str] | None:
+    """Lines that set ``{v}`` to a metric made of sums; None when the name is anything else."""
+    head, _, _ = name.partition(".")
+    if head in ("p", "event", "deadline", "roster"):
+        return None
+    metric, window, aspect = metric_of(pack, name)
+    if aspect.startswith("vs_") or window.startswith("baseline_"):
+        return None
+    if metric.kind in ("percentile", "distinct", "max"):
+        return None
+    get = windows.setdefault(window, f"g{len(windows)}")
+    tops, bottoms = layout.reads[pack.key, metric.name]
+
+    def total(reads: tuple[tuple[int, int], ...]) -> str:
+        parts = [
+            f"{get}({slot}, 0)" if weight == 1 else f"{weight} * {get}({slot}, 0)" for slot, weight in reads
+        ]
+        return " + ".join(parts) if parts else "0"
+
+    up, down = metric.scale.numerator, metric.scale.denominator
+    top = f"{up} * ({total(tops)})" if up != 1 else total(tops)
+    if aspect == "base" and bottoms:
+        return [f"    {{v}} = None if {get} is None else {total(bottoms)}"]
+    if not bottoms:
+        value = top if down == 1 else f"({top}, {down})"
+        return [f"    {{v}} = None if {get} is None else {value}"]
+    bottom = f"{down} * b" if down != 1 else "b"
+    return [
+        "    {v} = None",
+        f"    if {get} is not None:",
+        f"        b = {total(bottoms)}",
+        f"        if b > 0: {{v}} = ({top}, {bottom})",
+    ]
 
 
 def _from(read_counts: Callable[[Counts], Fraction | int | None], counts: Counts | None) -> Fact:

@@ -72,7 +72,8 @@ MAX_NUMBER: Final = 4_000_000_000
 MAX_TEXT_CHARS: Final = 1000
 """Escaped characters of a text; a longer one is sent as its digest, so it still equals only itself."""
 
-FactValue = bool | int | Fraction | str | None
+FactValue = bool | int | Fraction | tuple[int, int] | str | None
+"""A number may also be an unreduced quotient: numerator and denominator, which is above 0."""
 Fact = Mapping[str, FactValue]
 Rules = Sequence[tuple[str, Condition]]
 Fields = Mapping[str, ExprType]
@@ -538,6 +539,15 @@ def _fraction(value: Fraction, scale: int) -> int:
     return _CLAMP + 1 if encoded > 0 else -_CLAMP - 1
 
 
+def _quotient(value: tuple[int, int], scale: int) -> int:
+    """As ``_fraction``; an unreduced quotient encodes like the reduced one."""
+    whole, rest = divmod(value[0] * scale, value[1])
+    encoded = 2 * whole + 1 if rest else 2 * whole
+    if -_CLAMP <= encoded <= _CLAMP:
+        return encoded
+    return _CLAMP + 1 if encoded > 0 else -_CLAMP - 1
+
+
 def _encoder(plan: _Plan, fields: Fields) -> Callable[[Fact], tuple[str, ...]]:
     """Generate the function that turns a fact into one message for each ruleset.
 
@@ -571,6 +581,7 @@ def _encoder(plan: _Plan, fields: Fields) -> Callable[[Fact], tuple[str, ...]]:
         "Fraction": Fraction,
         "beside": _beside,
         "fraction": _fraction,
+        "quotient": _quotient,
         "number": _number,
         "text": _text,
         "texts": _texts,
@@ -591,6 +602,7 @@ def _field_source(position: int, field: str, found: ExprType, decimals: int) -> 
         convert = [
             f"if {value}.__class__ is int and -{reach} <= {value} <= {reach}:",
             f"    {encoded} = {value} * {2 * scale}",
+            f"elif {value}.__class__ is tuple: {encoded} = quotient({value}, {scale})",
             f"elif {value}.__class__ is Fraction: {encoded} = fraction({value}, {scale})",
             f"else: {encoded} = number({value}, {name}, {scale})",
         ]
@@ -622,10 +634,19 @@ def _number(value: object, field: str, scale: int) -> int:
     return _fraction(Fraction(value), scale)
 
 
-def _beside(left: int | Fraction | None, right: int | Fraction | None, encoded: int) -> int:
+def _exact(value: int | Fraction | tuple[int, int]) -> int | Fraction:
+    return Fraction(*value) if isinstance(value, tuple) else value
+
+
+def _beside(
+    left: int | Fraction | tuple[int, int] | None,
+    right: int | Fraction | tuple[int, int] | None,
+    encoded: int,
+) -> int:
     """The right number's integer when the left one's is the same although the numbers may differ."""
     assert left is not None, "an unknown number is sent as 0, which is even"
     assert right is not None, "an unknown number is sent as 0, which is even"
+    left, right = _exact(left), _exact(right)
     return encoded + (1 if right > left else -1 if right < left else 0)
 
 

@@ -17,7 +17,7 @@ from fractions import Fraction
 from kaohe.core.counting import Layout
 from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.effects import names_of
-from kaohe.core.facts import Fact, Moment, Reader, metric_of, reader
+from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 
@@ -46,9 +46,7 @@ class RuleSet:
         self._by_id = {rule.id: rule for rule in rules}
         self._conditions = [(rule.id, to_condition(rule.condition)) for rule in rules]
         self._types = {name: found for name, found in types.items() if not name.startswith("p.")}
-        self._readers: tuple[tuple[str, Reader], ...] = tuple(
-            (name, reader(layout, pack, name)) for name in sorted(self._types)
-        )
+        self._facts = facts_reader(layout, pack, self._types)
         self.slots = _slots(layout, pack, on, rules) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         self._matchers: dict[tuple[Fact, ...], Matcher] = {}
@@ -57,7 +55,7 @@ class RuleSet:
     def fired(self, moment: Moment) -> tuple[Rule, ...]:
         """The rules whose condition holds, in the order of declaration."""
         matcher = self._by_day.get(moment.day) or self._matcher(moment.day)
-        found = matcher.match({name: read(moment) for name, read in self._readers})
+        found = matcher.match(self._facts(moment))
         return tuple([self._by_id[rule] for rule in found]) if found else ()
 
     def _matcher(self, day: date) -> Matcher:
