@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install test demo lint format lock clean
+.PHONY: help install test demo lint format schemas bench lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -38,6 +38,12 @@ lint: install    ## Check style and types
 format: install  ## Format the code and put right what can be put right by rule
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schemas: install ## Write schemas/ from the structs of events and decisions
+	$(BIN)/python -m kaohe.schemas
+
+bench: install   ## Measure decode, core, worker, a naive app and the transport (needs Java 17 and Maven)
+	$(BIN)/python -m bench $(ARGS)
 
 lock: install    ## Pin the requirements anew for all PYTHONS (ARGS=--upgrade takes newer versions)
 	$(BIN)/python tools/lock_requirements.py $(ARGS) $(PYTHONS)
