@@ -75,7 +75,7 @@ def values(replay: Replay) -> Values:
 
 def differences(values: Values, level: str, subject: str, figures: dict[str, Any]) -> dict[str, Any]:
     """Figures that are not as published. Published quotients are rounded to six places, counts are exact."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, wanted in figures.items():
         one = values.get((FIGURES[name], level, subject))
         value = None if one is None else one.value
@@ -90,7 +90,7 @@ def test_the_whole_centre_is_as_published(expected: dict[str, Any], values: Valu
 
 
 def test_every_queue_is_as_published(expected: dict[str, Any], values: Values) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for queue, figures in expected["queues"].items():
         found |= differences(values, "queue", queue, figures)
     assert found == {}
@@ -98,7 +98,7 @@ def test_every_queue_is_as_published(expected: dict[str, Any], values: Values) -
 
 
 def test_every_agent_is_as_published(expected: dict[str, Any], values: Values) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for agent, figures in expected["agents"].items():
         found |= differences(values, "agent", agent, figures)
     assert found == {}

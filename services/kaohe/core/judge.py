@@ -156,6 +156,7 @@ class Judge:
         assert after in self.packs, after
         self.active[name] = version
         self._activations += 1
+        self._judged.clear()
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
                 self.closes[after, zone, window] = period
@@ -887,6 +888,8 @@ class Judge:
     def _sweep(self, now_ms: int) -> None:
         """Drop periods, entries and subjects that are past their retention."""
         edge = now_ms - self._retention_ms
+        for known in [known for known in self._judged if known[2].end_ms <= edge]:
+            del self._judged[known]
         for key in sorted(self.subjects):
             subject = self.subjects[key]
             kept = False

@@ -15,8 +15,8 @@ from datetime import date
 from fractions import Fraction
 
 from kaohe.core.counting import Layout
-from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.effects import names_of
+from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
