@@ -26,7 +26,7 @@ from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item, ItemState
 from kaohe.core.expressions import evaluate
 from kaohe.core.expressions import names as names_in
-from kaohe.core.facts import Moment, metric_windows, parameter_ms
+from kaohe.core.facts import Moment, parameter_ms, watched_windows
 from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Deadline, Pack, Rule
@@ -189,7 +189,7 @@ class PartitionEngine:
         self.counters = compile_counters(self.layout)
         by_key = {pack.key: pack for pack in self.packs}
         nowhere: tuple[int, ...] = ()
-        spans = dict.fromkeys(GROUP_LEVELS, nowhere) | {"agent": metric_windows(by_key, "agent")}
+        spans = dict.fromkeys(GROUP_LEVELS, nowhere) | {"agent": watched_windows(by_key, "agent")}
         triggers = dict.fromkeys(GROUP_LEVELS, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
         self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
         self.judge.on_forget = self._forget
@@ -247,8 +247,9 @@ class PartitionEngine:
             plan.rules = self.judge.book.event.get(tag, [])
         for pack in self.packs:
             for rule in pack.rules:
-                for tag in rule.evidence:
-                    plans[tag].evidence = True
+                if rule.trigger == "period" and "agent" in rule.levels:
+                    for tag in rule.evidence:
+                        plans[tag].evidence = True
             for deadline in pack.deadlines.values():
                 plans[deadline.opens].opens.append((pack, deadline))
                 for tag in deadline.met_by:

@@ -376,6 +376,22 @@ def metric_windows(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
     return tuple(sorted(spans))
 
 
+def watched_windows(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
+    """The spans of the rolling windows that live rules of this level read, in milliseconds, rising.
+
+    Agents are many: what nobody judges is not kept for them.
+    """
+    spans: set[int] = set()
+    for pack in packs.values():
+        for rule in pack.rules:
+            if level in rule.levels and rule.trigger == "watch":
+                for name in pack.scopes[rule.id]:
+                    window = name.partition(".")[2].partition(".")[0]
+                    if window.startswith("rolling_"):
+                        spans.add(span_ms(window))
+    return tuple(sorted(spans))
+
+
 def is_calendar(window: str) -> bool:
     """Whether a window is a calendar period."""
     return window in CALENDAR_WINDOWS
