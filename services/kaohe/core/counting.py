@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -77,6 +77,7 @@ class Layout:
         self.keys: list[str] = []
         self.slots: dict[str, int] = {}
         self.packs = tuple(packs)
+        self._remembered: dict[Hashable, Any] = {}
         self._terms: dict[str, tuple[Term, Pack, int, set[str]]] = {}
         self.reads: dict[
             tuple[str, str], tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
@@ -107,6 +108,15 @@ class Layout:
             found = self._terms[key] = (term, pack, slot, set())
         found[3].update(metric.levels)
         return found[2]
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What ``make`` gave for ``key`` the first time: functions compiled for a pack, as many as the pack has uses.
+
+        A key may hold the ``id`` of a part of a pack: packs live as long as their layout.
+        """
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
 
     def names(self) -> dict[int, str]:
         """Slot to its lasting name."""

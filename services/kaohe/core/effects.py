@@ -14,7 +14,7 @@ import msgspec
 
 from kaohe.core.counting import Layout
 from kaohe.core.expressions import Expr, evaluate, names
-from kaohe.core.facts import Fact, Moment, fact_text, number_text, reader, used_fact, used_parameter
+from kaohe.core.facts import Fact, Moment, Reader, fact_text, number_text, reader, used_fact, used_parameter
 from kaohe.core.model import Amount, Effect, Pack, Rule
 from kaohe.decisions import Step, UsedFact, UsedParameter, Words
 
@@ -39,7 +39,7 @@ def work_out(layout: Layout, pack: Pack, effect: Effect, moment: Moment) -> Work
     if amount.table:
         return _from_table(layout, pack, amount, moment)
     sign = -1 if effect.kind == "deduct" else 1
-    values = _values(layout, pack, _expressions(amount), moment)
+    values = _values(layout, pack, amount, moment)
     each = _number(amount.points, values)
     if each is None:
         return NOTHING
@@ -81,9 +81,16 @@ def _expressions(amount: Amount) -> list[Expr]:
     return [expr for expr in found if expr is not None]
 
 
-def _values(layout: Layout, pack: Pack, expressions: list[Expr], moment: Moment) -> dict[str, Fact]:
-    wanted = {name for expr in expressions for name in names(expr)}
-    return {name: reader(layout, pack, name)(moment) for name in sorted(wanted)}
+def _values(layout: Layout, pack: Pack, amount: Amount, moment: Moment) -> dict[str, Fact]:
+    return {
+        name: read(moment)
+        for name, read in layout.remembered((pack.key, id(amount)), lambda: _readers(layout, pack, amount))
+    }
+
+
+def _readers(layout: Layout, pack: Pack, amount: Amount) -> tuple[tuple[str, Reader], ...]:
+    wanted = {name for expr in _expressions(amount) for name in names(expr)}
+    return tuple((name, reader(layout, pack, name)) for name in sorted(wanted))
 
 
 def _number(expr: Expr | None, values: Mapping[str, Fact]) -> Fraction | None:
