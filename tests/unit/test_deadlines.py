@@ -1,0 +1,332 @@
+"""What must follow within a time: met, missed, late and taken back, in whatever order the events arrive."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from kaohe.core import deadlines as module
+from kaohe.core.deadlines import ABANDONED_MS, KEPT_MS, Deadlines, Item
+from kaohe.core.engine import PartitionEngine, Zones
+from kaohe.core.model import Pack
+from kaohe.errors import EventError
+from tests.support.packs import Story, at_ms, make_pack, moment
+
+PARAMETERS = """
+limit:
+  unit: h
+  min: 0
+  max: 100
+  values: {2026-01-01: 2, 2026-09-01: 1}
+by_priority:
+  unit: min
+  min: 1
+  max: 10000
+  values:
+    2026-01-01: {urgent: 15, "*": 60}
+points:
+  unit: points
+  min: 0
+  max: 10
+  values: {2026-01-01: 2}
+"""
+DEADLINES = """
+response:
+  opens: complaint.logged
+  key: complaint_id
+  met_by: [complaint.responded]
+  cancelled_by: [complaint.dismissed]
+  within: p.limit
+  due: promised_at
+ticket:
+  opens: ticket.opened
+  key: ticket_id
+  met_by: [ticket.first_response]
+  within: p.by_priority
+  by: priority
+  due: due_at
+"""
+METRICS = "".join(
+    f"""
+{outcome}:
+  count: {{deadline: response, outcome: {outcome}}}
+  level: [agent, site]
+  windows: [day, month]
+"""
+    for outcome in ("opened", "met", "missed", "late", "cancelled")
+)
+RULES = """
+- id: missed
+  level: [agent]
+  deadline: {name: response, outcome: missed}
+  when: "true"
+  then:
+    - deduct: {points: p.points}
+    - alert: {severity: high, owner: team_leader, response: {en: Answer., zh: 答复。}}
+- id: late
+  level: [agent]
+  deadline: {name: response, outcome: late}
+  when: deadline.late_ms > 0
+  then:
+    - deduct: {points: 1}
+- id: ticket-missed
+  level: [agent]
+  deadline: {name: ticket, outcome: missed}
+  when: "true"
+  then:
+    - deduct: {points: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    folder = tmp_path_factory.mktemp("pack")
+    return make_pack(folder, parameters=PARAMETERS, deadlines=DEADLINES, metrics=METRICS, rules=RULES)
+
+
+@pytest.fixture
+def story(pack: Pack) -> Story:
+    told = Story(pack)
+    told.tick("2026-08-03T08:00")
+    return told
+
+
+def outcomes(story: Story, level: str = "agent", subject: str = "a-1") -> dict[str, int]:
+    names = ("opened", "met", "missed", "late", "cancelled")
+    found = {name: story.figure(name, "month", "2026-08", subject, level) for name in names}
+    return {name: count for name, count in found.items() if count}
+
+
+def points(story: Story) -> list[tuple[str, str]]:
+    return [(rule, worth) for rule, _, worth, _ in story.decisions()]
+
+
+def test_silence_misses_at_the_due_time_without_any_event(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id="c-1")
+    story.tick("2026-08-03T11:00:00")
+    assert points(story) == []
+    story.replay.tick(at_ms("2026-08-03T11:00:00") + 1)
+    assert points(story) == [("missed", "-2")]
+    assert story.alerts() == [("missed", "a-1", "firing", "11:00")]
+    assert outcomes(story) == {"opened": 1, "missed": 1}
+    story.tick("2026-08-03T12:00")
+    assert outcomes(story, "site", "all") == {"opened": 1, "missed": 1}
+
+
+def test_exactly_at_the_limit_is_met_and_a_millisecond_later_is_late(story: Story) -> None:
+    for key in ("c-1", "c-2"):
+        story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id=key)
+    story.tell("2026-08-03T11:00:00", "complaint.responded", complaint_id="c-1")
+    story.late("2026-08-03T11:00:00.001", "complaint.responded", complaint_id="c-2")
+    story.tick("2026-08-03T12:00")
+    assert outcomes(story) == {"opened": 2, "met": 1, "missed": 1, "late": 1}
+    assert points(story) == [("late", "-1"), ("missed", "-2")]
+
+
+def test_a_late_answer_resolves_the_alert_once(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id="c-1")
+    story.tick("2026-08-03T12:00")
+    for second in (0, 1):
+        story.tell(f"2026-08-03T13:00:0{second}", "complaint.responded", complaint_id="c-1")
+    assert story.alerts() == [("missed", "a-1", "firing", "11:00"), ("missed", "a-1", "resolved", "13:00")]
+    assert len({alert.id for alert in story.replay.alert_list()}) == 1
+
+
+def test_an_answer_in_time_that_arrives_after_the_miss_takes_everything_back(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id="c-1")
+    story.tick("2026-08-03T12:00")
+    story.late("2026-08-03T10:30:00", "complaint.responded", complaint_id="c-1")
+    assert outcomes(story) == {"opened": 1, "met": 1}
+    newest = sorted(story.replay.newest_decisions().values(), key=lambda one: one.kind)
+    assert [(one.kind, one.points) for one in newest] == [("deduct", "-2"), ("waive", "2")]
+    assert newest[1].reverses == newest[0].id
+    assert [alert[2] for alert in story.alerts()] == ["firing", "resolved"]
+    assert outcomes(story, "site", "all") == {"opened": 1, "met": 1}
+
+
+def test_whatever_came_first_counts_in_any_order_of_arrival(pack: Pack) -> None:
+    """Two answers, one in time and one late, and the complaint itself: six orders, one result."""
+    steps = [
+        ("2026-08-03T09:00:00", "complaint.logged", "e-1"),
+        ("2026-08-03T10:00:00", "complaint.responded", "e-2"),
+        ("2026-08-03T13:00:00", "complaint.responded", "e-3"),
+    ]
+    seen = set()
+    for order in itertools.permutations(steps):
+        story = Story(pack)
+        story.tick("2026-08-03T14:00")
+        for when, tag, event_id in order:
+            story.late(when, tag, complaint_id="c-1", id=event_id)
+        story.tick("2026-08-03T15:00")
+        total = sum(int(worth) for _, worth in points(story))
+        seen.add((tuple(outcomes(story).items()), total))
+    assert seen == {((("opened", 1), ("met", 1)), 0)}
+
+
+def test_an_answer_and_a_dismissal_the_earlier_one_counts(pack: Pack) -> None:
+    steps = [
+        ("2026-08-03T09:00:00", "complaint.logged", "e-1"),
+        ("2026-08-03T12:00:00", "complaint.responded", "e-2"),
+        ("2026-08-03T10:00:00", "complaint.dismissed", "e-3"),
+    ]
+    for order in itertools.permutations(steps):
+        story = Story(pack)
+        story.tick("2026-08-03T14:00")
+        for when, tag, event_id in order:
+            story.late(when, tag, complaint_id="c-1", id=event_id)
+        assert outcomes(story) == {"opened": 1, "cancelled": 1}
+        assert sum(int(worth) for _, worth in points(story)) == 0
+
+
+def test_two_late_answers_charge_once_and_the_earlier_one_counts(story: Story) -> None:
+    story.tell("2026-08-31T09:00:00", "complaint.logged", complaint_id="c-1")
+    story.tell("2026-09-01T09:00:00", "complaint.responded", complaint_id="c-1")
+    assert outcomes(story) == {"opened": 1, "missed": 1}
+    story.late("2026-08-31T22:00:00", "complaint.responded", complaint_id="c-1")
+    assert outcomes(story) == {"opened": 1, "missed": 1, "late": 1}
+    assert [one for one in points(story) if one[0] == "late"] == [("late", "-1")]
+
+
+def test_a_dismissal_takes_the_item_back(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id="c-1")
+    story.tell("2026-08-03T10:00:00", "complaint.dismissed", complaint_id="c-1")
+    story.tick("2026-08-04T09:00")
+    assert outcomes(story) == {"opened": 1, "cancelled": 1}
+    assert points(story) == []
+
+
+@pytest.mark.parametrize(("priority", "minutes"), [("urgent", 15), ("high", 60), ("low", 60)])
+def test_the_limit_may_come_from_a_table(story: Story, priority: str, minutes: int) -> None:
+    story.tell("2026-08-03T09:00:00", "ticket.opened", ticket_id="t-1", priority=priority)
+    story.replay.tick(at_ms("2026-08-03T09:00:00") + minutes * 60_000)
+    assert points(story) == []
+    story.replay.tick(at_ms("2026-08-03T09:00:00") + minutes * 60_000 + 1)
+    assert points(story) == [("ticket-missed", "-1")]
+
+
+def test_the_due_field_overrides_the_limit(story: Story) -> None:
+    due = moment(at_ms("2026-08-05T10:00"))
+    story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id="c-1", promised_at=due)
+    story.tick("2026-08-05T10:00")
+    assert points(story) == []
+    story.tick("2026-08-05T10:01")
+    assert points(story) == [("missed", "-2")]
+
+
+def test_what_is_due_before_it_begins_is_missed_at_once_and_not_years_ago(story: Story) -> None:
+    due = moment(at_ms("2001-01-01T10:00"))
+    story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id="c-1", promised_at=due)
+    story.tick("2026-08-03T09:01")
+    assert outcomes(story) == {"opened": 1, "missed": 1}
+
+
+def test_an_impossible_due_time_is_refused_before_anything_is_counted(story: Story) -> None:
+    for year in ("0001", "1969", "2200", "9999"):
+        due = moment(at_ms("2026-08-05T10:00")).replace(year=int(year))
+        story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id=f"c-{year}", promised_at=due)
+    assert story.rejects() == ["invalid"] * 4
+    assert outcomes(story) == {}
+
+
+def test_the_limit_is_that_of_the_day_of_opening(story: Story) -> None:
+    story.tell("2026-08-31T23:30:00", "complaint.logged", complaint_id="c-1")
+    story.tell("2026-09-01T00:30:00", "complaint.logged", complaint_id="c-2")
+    story.tick("2026-09-01T01:30")
+    assert points(story) == []
+    story.tick("2026-09-01T01:31")
+    missed = [decision.incident for decision in story.replay.newest_decisions().values()]
+    story.replay.finish()
+    assert sorted(missed) == sorted(["c-1", "c-2"])
+
+
+def test_items_of_other_people_and_other_complaints_are_others(story: Story) -> None:
+    for agent in ("a-1", "a-2"):
+        story.tell("2026-08-03T09:00:00", "complaint.logged", agent, complaint_id="c-1")
+    story.tell("2026-08-03T10:00:00", "complaint.responded", "a-2", complaint_id="c-1")
+    story.tell("2026-08-03T10:00:00", "complaint.responded", "a-1", complaint_id="c-2")
+    story.tick("2026-08-03T12:00")
+    missed = {(one.subject, one.incident) for one in story.replay.newest_decisions().values()}
+    assert missed == {("a-1", "c-1")}
+
+
+def test_open_items_survive_a_restart(pack: Pack) -> None:
+    story = Story(pack)
+    first = PartitionEngine([pack], zones=Zones(default="Asia/Shanghai"))
+    first.tick(at_ms("2026-08-03T08:00"))
+    first.take(story.event("2026-08-03T08:00:00", "complaint.logged", complaint_id="c-1"))
+    first.take(story.event("2026-08-03T08:00:01", "complaint.responded", complaint_id="c-2"))
+    stored = {key: raw for key, raw in first.checkpoint().items() if raw is not None}
+    second = PartitionEngine([pack], zones=Zones(default="Asia/Shanghai"))
+    second.restore(stored)
+    for engine in (first, second):
+        engine.judge.take_outputs()
+        engine.take(story.event("2026-08-03T07:59:00", "complaint.logged", complaint_id="c-2", id="x"))
+        engine.tick(at_ms("2026-08-03T10:01"))
+    said = [[one.value for one in engine.judge.take_outputs()] for engine in (first, second)]
+    assert said[0] == said[1]
+    assert sum(b'"missed"' in raw for raw in said[0]) == 2, "a decision and an alert"
+
+
+# --- the collection ---------------------------------------------------------------------------------------------------
+
+
+def item(key: str, due_ms: int, state: str = "open", closed_ms: int = 0) -> Item:
+    return Item(
+        deadline="p/d", subject="a-1", key=key, state=state, queue="", team="", site="", opened_ms=0,  # type: ignore[arg-type]
+        due_ms=due_ms, closed_ms=closed_ms, opening=b"{}", evidence=[],
+    )  # fmt: skip
+
+
+def test_items_fall_due_in_order_and_only_once() -> None:
+    items = Deadlines()
+    for key, due_ms in (("b", 20), ("a", 20), ("c", 10)):
+        items.add(item(key, due_ms))
+    assert items.next_ms() == 11
+    assert [one.key for one in items.missed_before(11)] == ["c"]
+    assert [one.key for one in items.missed_before(20)] == []
+    assert [one.key for one in items.missed_before(21)] == ["a", "b"]
+    assert [one.key for one in items.missed_before(1000)] == []
+
+
+def test_ended_items_are_kept_for_a_while_and_missed_ones_longer() -> None:
+    items = Deadlines()
+    items.add(item("ended", 5, "met", closed_ms=10))
+    items.add(item("missed", 5))
+    assert len(list(items.missed_before(6))) == 1
+    assert items.next_ms() == 10 + KEPT_MS + 1
+    list(items.missed_before(10 + KEPT_MS + 1))
+    assert [one.key for one in items.items.values()] == ["missed"]
+    assert items.dropped == [("p/d", "a-1", "ended")]
+    list(items.missed_before(5 + ABANDONED_MS + 1))
+    assert items.items == {}
+    assert items.next_ms() is None
+
+
+def test_there_is_a_bound_and_ended_items_make_room_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ITEMS", 3)
+    items = Deadlines()
+    items.add(item("ended", 5, "met", closed_ms=10))
+    for key in ("a", "b"):
+        items.check_room()
+        items.add(item(key, 1000))
+    items.check_room()
+    items.add(item("c", 1000))
+    assert sorted(one.key for one in items.items.values()) == ["a", "b", "c"]
+    items.add_if_room(item("early", 1, "early_met", closed_ms=1))
+    assert len(items.items) == 3
+    with pytest.raises(EventError, match="more than 3 items with a deadline are open") as caught:
+        items.check_room()
+    assert caught.value.code == "too_many_open"
+
+
+def test_where_there_is_no_room_the_event_is_refused_whole(
+    tmp_path: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ITEMS", 1)
+    story = Story(pack)
+    for key in ("c-1", "c-2"):
+        story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id=key)
+    assert story.rejects() == ["too_many_open"]
+    assert outcomes(story) == {"opened": 1}

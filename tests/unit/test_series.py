@@ -1,0 +1,148 @@
+"""A subject's counts over time: rolling windows, calendar periods and the total are a plain sum over events."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaohe.core.calendars import calendar
+from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell
+from kaohe.core.series import Rolling, Series, pack_cell, span_ms, unpack_cell
+from tests.support.packs import at_ms
+
+MINUTE_MS = 60_000
+BUCKET_MS = 5 * MINUTE_MS
+HOUR_MS = 60 * MINUTE_MS
+START = at_ms("2026-07-31T22:00")
+
+
+def series(*spans_ms: int, zone: str = "Asia/Shanghai") -> Series:
+    return Series(calendar(zone), BUCKET_MS, spans_ms)
+
+
+EVENTS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 9)), max_size=60)
+"""(minute after the start, amount)"""
+
+
+@given(EVENTS, st.lists(st.integers(1, 30), min_size=1, max_size=40))
+def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
+    events: list[tuple[int, int]], steps: list[int]
+) -> None:
+    own = series(15 * MINUTE_MS, HOUR_MS)
+    arrived: list[tuple[int, int]] = []
+    left = list(events)
+    now_ms = START
+    for step in steps:
+        now_ms += step * BUCKET_MS
+        for minute, amount in left[:3]:
+            time_ms = min(START + minute * MINUTE_MS, now_ms - 1)
+            own.cell(time_ms)[0] += amount
+            own.cell(time_ms)[MAX_SLOT] = max(own.cell(time_ms)[MAX_SLOT], amount)
+            arrived.append((time_ms, amount))
+        del left[:3]
+        own.fold(now_ms)
+        own.expire(now_ms)
+        for span, rolling in own.rolling.items():
+            inside = [
+                amount for time_ms, amount in arrived if time_ms // BUCKET_MS * BUCKET_MS >= now_ms - span
+            ]
+            assert rolling.get(0) == sum(inside)
+            assert rolling.get(MAX_SLOT) == max(inside, default=0)
+        for period in calendar("Asia/Shanghai").periods(now_ms - 1):
+            inside = [amount for time_ms, amount in arrived if period.start_ms <= time_ms < period.end_ms]
+            counts = own.period_counts(period)
+            assert (counts.get(0, 0) if counts is not None else 0) == sum(inside)
+            assert own.period_with_open(period).get(0, 0) == sum(inside)
+        assert own.total_counts().get(0, 0) == sum(amount for _, amount in arrived)
+    assert own.total.get(0, 0) == sum(amount for _, amount in arrived)
+    for period, counts in own.periods.items():
+        inside = [amount for time_ms, amount in arrived if period.start_ms <= time_ms < period.end_ms]
+        assert counts[0] == sum(inside)
+
+
+def test_a_cell_that_is_not_over_stays_open() -> None:
+    own = series(HOUR_MS)
+    own.cell(START)[0] += 1
+    own.cell(START + BUCKET_MS)[0] += 2
+    assert {period.label for period in own.fold(START + BUCKET_MS)} >= {"2026-07-31", "2026-07"}
+    assert list(own.cells) == [(START + BUCKET_MS) // BUCKET_MS]
+    assert own.total == {0: 1}
+
+
+def test_an_empty_window_is_empty_and_leaves_no_slots_behind() -> None:
+    rolling = Rolling(HOUR_MS)
+    rolling.add(START, {0: 5, 1: 2})
+    rolling.add(START + MINUTE_MS, {0: -5})
+    assert rolling.sums == {1: 2}
+    rolling.expire(START + MINUTE_MS + HOUR_MS + 1)
+    assert (list(rolling.cells), rolling.sums) == ([], {})
+
+
+def test_a_late_cell_takes_its_place_and_leaves_on_time() -> None:
+    rolling = Rolling(HOUR_MS)
+    for minute in (0, 30, 10):
+        rolling.add(START + minute * MINUTE_MS, {0: 1, DISTINCT_SLOT: {minute}})
+    assert [start - START for start, _ in rolling.cells] == [0, 10 * MINUTE_MS, 30 * MINUTE_MS]
+    assert rolling.get(DISTINCT_SLOT, set()) == {0, 10, 30}
+    rolling.expire(START + HOUR_MS + 11 * MINUTE_MS)
+    assert (rolling.get(0), rolling.get(DISTINCT_SLOT, set())) == (1, {30})
+
+
+def test_a_move_to_another_zone_goes_on_with_the_months_that_were_begun() -> None:
+    own = series(HOUR_MS)
+    own.cell(START)[0] += 1
+    own.fold(START + BUCKET_MS)
+    own.touched_periods.clear()
+    own.move(calendar("Europe/Berlin"))
+    own.cell(START + BUCKET_MS)[0] += 2
+    own.fold(START + 2 * BUCKET_MS)
+    july = calendar("Europe/Berlin").period("month", "2026-07")
+    assert own.periods[july] == {0: 3}
+    assert len([period for period in own.periods if period.window == "month"]) == 1
+    assert july in own.touched_periods
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_only_hours_that_changed_are_stored_again_and_they_are_enough(chosen: int, every: int) -> None:
+    rng = random.Random(chosen)
+    own = series(15 * MINUTE_MS, 3 * HOUR_MS)
+    stored: dict[int, list[tuple[int, Cell]]] = {}
+    now_ms = START
+    for step in range(60):
+        now_ms += BUCKET_MS
+        for _ in range(rng.randrange(3)):
+            own.cell(now_ms - rng.randrange(1, 2 * HOUR_MS))[rng.randrange(3)] += 1
+        own.fold(now_ms)
+        own.expire(now_ms)
+        if step % every == 0:
+            hours, gone = own.changed_hours()
+            stored.update(hours)
+            for hour in gone:
+                stored.pop(hour, None)
+            assert own.changed_hours() == ({}, set())
+            again = series(15 * MINUTE_MS, 3 * HOUR_MS)
+            for hour in sorted(stored):
+                again.revive_cells(hour, stored[hour], now_ms)
+            for span, rolling in own.rolling.items():
+                assert list(again.rolling[span].cells) == list(rolling.cells)
+                assert again.rolling[span].sums == rolling.sums
+            assert len(stored) <= 5
+
+
+def test_a_stored_cell_comes_back_and_terms_that_nobody_has_any_more_are_forgotten() -> None:
+    names: Mapping[int, str] = {0: "a", MAX_SLOT: "b", DISTINCT_SLOT: "c"}
+    cell: Cell = {0: 5, MAX_SLOT: 7, DISTINCT_SLOT: {3, 1, 2}}
+    packed: dict[str, Any] = pack_cell(cell, names)
+    assert packed == {"a": 5, "b": 7, "c": [1, 2, 3]}
+    assert unpack_cell(packed, {name: slot for slot, name in names.items()}) == cell
+    assert unpack_cell(packed, {"a": 9}) == {9: 5}
+
+
+def test_spans_are_read_from_the_names_of_windows() -> None:
+    assert [span_ms(name) for name in ("rolling_15m", "rolling_1h", "rolling_24h")] == [
+        15 * MINUTE_MS, HOUR_MS, 24 * HOUR_MS,
+    ]  # fmt: skip
