@@ -1,20 +1,32 @@
 """The ``kaohe`` command.
 
-Exit codes: 0 all is well, 1 the work failed or found something wrong, 2 it was asked for wrongly, 130 interrupted.
-An error that a user can act on is one sentence on standard error; there is never a traceback for one.
+Exit codes: 0 all is well, 1 the work failed or found something wrong, 2 it was asked for wrongly, 130 interrupted, 143
+ended from outside. An error that a user can act on is one sentence on standard error, never a traceback.
+
+The modules of the commands import what is heavy (brokers, databases, engines) inside the command that needs it, so that
+``kaohe --help`` and a mistyped option answer at once.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import signal
 import sys
+from types import FrameType
+from typing import Any
 
-import click
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError  # typer carries its own click
 
 from kaohe import __version__
 from kaohe.errors import KaoheError
+
+INTERRUPTED = 130
+ENDED = 143
+SERVICES = ("broker", "worker", "clock", "payroll")
+"""They run for days, so their messages carry the time."""
 
 app = typer.Typer(
     name="kaohe",
@@ -28,56 +40,78 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Show the version and end."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log more to standard error."),
 ) -> None:
-    """Events become metrics, and metrics become explained decisions.
+    """Kaohe (考核): events of a contact centre become metrics, and metrics become explained decisions.
 
     Example: kaohe demo
     """
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for noisy in ("kafka", "aiokafka", "faust", "mode", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.CRITICAL)
     if version:
         typer.echo(f"kaohe {__version__}")
         raise typer.Exit
+    dated = verbose or context.invoked_subcommand in SERVICES
+    layout = "%(asctime)s %(levelname)s %(name)s %(message)s" if dated else "kaohe: %(message)s"
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format=layout)
+    for noisy in ("kafka", "aiokafka", "faust", "mode", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
-def _register() -> None:
-    """Add the commands. Imported here so that an import error of one shows as such."""
-    from kaohe.cli import explaining, replaying, running, rules, showing  # noqa: PLC0415 - see above
+@functools.cache
+def command() -> Any:
+    """The whole command line."""
+    from kaohe.cli import explaining, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
 
-    app.add_typer(rules.app, name="rules")
-    app.add_typer(running.topics_app, name="topics")
-    for module in (replaying, running, explaining, showing):
+    for module in (showing, replaying):
         module.register(app)
+    app.add_typer(rules.app, name="rules")
+    explaining.register(app)
+    app.add_typer(running.topics_app, name="topics")
+    running.register(app)
+    return typer.main.get_command(app)
 
 
 def main() -> None:
     """Run the command line; never returns."""
-    _register()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants to outlive its terminal
+            signal.signal(number, _end)
     sys.exit(run(sys.argv[1:]))
 
 
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Leave in order: what is open is closed, children are ended, temporary folders go."""
+    raise SystemExit(ENDED)
+
+
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit code."""
-    command = typer.main.get_command(app)
+    """Run one command; its exit code. Every message goes to standard error, without a traceback."""
     try:
-        outcome = command.main(args=arguments, prog_name="kaohe", standalone_mode=False)
-        return int(outcome) if isinstance(outcome, int) else 0
+        outcome = command().main(args=arguments, prog_name="kaohe", standalone_mode=False)
+        sys.stdout.flush()
+        return outcome if isinstance(outcome, int) else 0
     except KaoheError as error:
-        click.echo(f"kaohe: {error}", err=True)
-        return error.exit_code
-    except click.exceptions.Exit as ended:
+        return _told(str(error), error.exit_code)
+    except typer.Exit as ended:
         return ended.exit_code
-    except click.ClickException as error:
-        click.echo(f"kaohe: {error.format_message()}", err=True)
+    except NoArgsIsHelpError as error:  # the help is printed by then
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("kaohe: interrupted", err=True)
-        return 130
+    except ClickException as error:
+        return _told(_one_line(error.format_message()), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _told("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _told(text: str, exit_code: int) -> int:
+    typer.echo(f"kaohe: {text}", err=True)
+    return exit_code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""What the commands share: where messages and progress go, and how.
+"""What the commands share: where results, messages and progress go, and how.
 
 Results go to standard output; messages and progress to standard error. Progress bars and colour are for terminals;
 elsewhere a long work says a line now and then.
@@ -13,14 +13,15 @@ from typing import Any, Protocol
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
 
 QUIET_EVERY_S = 10.0
 """Off a terminal a long work speaks this often."""
+UNFOLDED_COLUMNS = 10_000
+"""Off a terminal a line is as long as it is: what reads it is a file or another program."""
 
 
 class Advance(Protocol):
@@ -37,18 +38,20 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Advance
     if not err.is_terminal:
         last_s = time.monotonic()
 
-        def say(done: int, note: str = "") -> None:
+        def tell(done: int, note: str = "") -> None:
             nonlocal last_s
             if time.monotonic() - last_s >= QUIET_EVERY_S:
                 last_s = time.monotonic()
-                err.print(f"{what}: {done:,} {unit} {note}".rstrip())
+                say(f"{what}: {done:,} {unit} {note}".rstrip())
 
-        yield say
+        yield tell
         return
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn(unit), TextColumn("{task.fields[note]}"), TimeElapsedColumn()]  # fmt: skip
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    counted = TextColumn("{task.completed:,} {task.fields[unit]} {task.fields[note]}")
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), counted, TimeElapsedColumn()]
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(what, total=total, note="")
+        task = bar.add_task(what, total=total, note="", unit=unit)
 
         def advance(done: int, note: str = "") -> None:
             bar.update(task, completed=done, note=note)
@@ -62,6 +65,11 @@ def print_json(data: Any) -> None:
     typer.echo(msgspec.json.format(encoded, indent=2).decode())
 
 
+def show(what: RenderableType) -> None:
+    """A result on standard output: folded to the width of a terminal, unfolded elsewhere."""
+    out.print(what, markup=False, width=None if out.is_terminal else UNFOLDED_COLUMNS)
+
+
 def say(text: str) -> None:
     """A message on standard error."""
-    err.print(text)
+    err.print(text, markup=False, soft_wrap=True)

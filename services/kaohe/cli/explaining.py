@@ -1,5 +1,7 @@
 """``kaohe explain``: why a decision, an alert or a grade is what it is."""
 
+# ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,8 +11,6 @@ import typer
 
 from kaohe.cli import console
 from kaohe.cli.rules import Lang
-from kaohe.explain import as_json as explanation_json
-from kaohe.explain import explanation, find_in_file, find_in_ledger
 from kaohe.settings import load_settings
 
 
@@ -26,6 +26,9 @@ def explain(
 
     Example: kaohe explain d-0123456789abcdef01234567 --from february
     """
+    from kaohe.explain import as_json as explanation_json
+    from kaohe.explain import explanation, find_in_file, find_in_ledger
+
     if source is not None:
         revisions = find_in_file(source, decision_id)
     else:
@@ -34,7 +37,7 @@ def explain(
         typer.echo(explanation_json(revisions))
         return
     language: Literal["en", "zh"] = "zh" if lang is Lang.zh else "en"
-    console.out.print(explanation(revisions, language))
+    console.show(explanation(revisions, language))
 
 
 def register(app: typer.Typer) -> None:

@@ -4,27 +4,31 @@ The core is fed with the items of the log and the ticks between them, in batches
 canonical order and form, so that two replays of the same log with the same packs are the same bytes.
 """
 
+# ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
+
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from kaohe.adapters import adapter_named, read_files
-from kaohe.adapters.log_clock import Timed, log_ticks
 from kaohe.cli.console import print_json, progress, say
 from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, chosen_zones, zone_named
-from kaohe.core.calendars import calendar, to_ms
-from kaohe.core.model import Pack
-from kaohe.core.replay import Replay
-from kaohe.decisions import ENCODER, Alert, Decision, Grade
 from kaohe.errors import UsageError
 from kaohe.settings import load_settings
+
+if TYPE_CHECKING:
+    from kaohe.adapters.log_clock import Timed
+    from kaohe.core.model import Pack
+    from kaohe.core.replay import Replay
+    from kaohe.decisions import Alert, Decision, Grade
 
 BATCH_ITEMS = 10_000
 MAX_BATCH_ITEMS = 10_000_000
@@ -44,6 +48,10 @@ def replay(
 
     Example: kaohe replay calls.tsv --adapter anonymous-bank --pack contact-centre --out february
     """
+    from kaohe.adapters import adapter_named, read_files
+    from kaohe.adapters.log_clock import log_ticks
+    from kaohe.core.replay import Replay
+
     if not 1 <= batch_size <= MAX_BATCH_ITEMS:
         raise UsageError(f"--batch-size is {batch_size}; it must lie between 1 and {MAX_BATCH_ITEMS:,}.")
     settings = load_settings()
@@ -53,6 +61,7 @@ def replay(
     work = Replay(packs, zones=chosen_zones(settings, packs))
     end_ms = moment_ms(until, packs[0].zone) if until else None
     items = read_files(files, source, local, chosen_pseudonyms())
+    _make_folder(out)
     with progress("Replaying", "events") as advance:
         _feed(work, log_ticks(items), batch_size, advance)
     if end_ms is not None:
@@ -69,13 +78,28 @@ def replay(
 
 def moment_ms(text: str, zone: str) -> int:
     """A moment from the command line: RFC 3339, or a local day or time in ``zone``."""
-    from datetime import datetime  # noqa: PLC0415 - only here
+    from kaohe.core.calendars import calendar, to_ms
 
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{text!r} is no moment; give one such as 2026-09-04T01:00 or 2026-09-04.") from None
     return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=calendar(zone).zone))
+
+
+def _make_folder(out: Path) -> None:
+    """Said before the work, not after it: a folder that cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to {out}: no permission; name a folder that can be written.")
+
+
+def _unwritable(out: Path, error: OSError) -> UsageError:
+    why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+    return UsageError(f"cannot write to {out}: {why}; name a folder that can be written.")
 
 
 def _feed(work: Replay, timed: Iterable[Timed], batch_size: int, advance: Any) -> None:
@@ -112,13 +136,14 @@ def _grade_order(one: Grade) -> tuple[Any, ...]:
 
 
 def _write(work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files: list[Path]) -> dict[str, Any]:
+    from kaohe.decisions import ENCODER
+
     decisions = sorted(work.decision_list(), key=_decision_order)
     alerts = sorted(work.alert_list(), key=_alert_order)
     grades = sorted(work.grade_list(), key=_grade_order)
     rejects = sorted(work.rejects, key=lambda one: (one.topic, one.offset, one.code))
     summary = _summary(work, packs, adapter, files, decisions, alerts, grades)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, rows in (("decisions", decisions), ("alerts", alerts), ("grades", grades), ("rejects", rejects)):
             with (out / f"{name}.jsonl").open("wb") as file:
                 file.writelines(ENCODER.encode(row) + b"\n" for row in rows)
@@ -127,7 +152,7 @@ def _write(work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files
         encoded = msgspec.json.encode(summary, order="sorted")
         (out / "summary.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     except OSError as error:
-        raise UsageError(f"cannot write to {out}: {error.strerror}; name a folder that can be written.") from None
+        raise _unwritable(out, error) from None
     return summary
 
 
@@ -140,6 +165,8 @@ def _summary(
     alerts: list[Alert],
     grades: list[Grade],
 ) -> dict[str, Any]:
+    from kaohe.core.calendars import calendar
+
     newest = {decision.id: decision for decision in decisions}.values()
     events: Counter[str] = Counter()
     duplicates = late = 0

@@ -1,5 +1,7 @@
 """The long-running commands: broker, topics, worker, clock, payroll; and those that feed them: produce, simulate."""
 
+# ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
+
 from __future__ import annotations
 
 import base64
@@ -7,29 +9,21 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import date
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
 
-from kaohe.adapters import adapter_named, read_files
-from kaohe.adapters.base import SourceItem
-from kaohe.adapters.log_clock import log_ticks
-from kaohe.adapters.simulator import START, simulate
 from kaohe.cli.console import print_json, progress, say
 from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, engine_factories, zone_named
-from kaohe.decisions import ENCODER, Reject
 from kaohe.errors import UsageError
-from kaohe.events import encode
-from kaohe.payroll.consumer import run_payroll, stop_on_signals
 from kaohe.settings import load_settings
-from kaohe.stream.app import run_worker
-from kaohe.stream.broker import run_broker
-from kaohe.stream.clock import run_clock
-from kaohe.stream.produce import Entry, produce, tick_entry
-from kaohe.stream.topics import create_topics, security_config
-from kaohe.wallboard.exporter import WallboardExporter, start_exporter
+
+if TYPE_CHECKING:
+    from kaohe.adapters.base import SourceItem
+    from kaohe.stream.produce import Entry
 
 topics_app = typer.Typer(help="The topics of Kaohe.", no_args_is_help=True)
 
@@ -44,6 +38,8 @@ def broker(
 
     Example: kaohe broker --port 9092
     """
+    from kaohe.stream.broker import run_broker
+
     run_broker(port, lambda address: say(f"the embedded broker answers at {address}; Ctrl-C ends it"), log)
 
 
@@ -55,6 +51,8 @@ def topics_create(
 
     Example: KAOHE_BROKER=127.0.0.1:9092 kaohe topics create
     """
+    from kaohe.stream.topics import create_topics
+
     states = create_topics(load_settings())
     if as_json:
         print_json(states)
@@ -68,6 +66,9 @@ def worker() -> None:
 
     Example: KAOHE_METRICS_PORT=9464 kaohe worker
     """
+    from kaohe.stream.app import run_worker
+    from kaohe.wallboard.exporter import WallboardExporter, start_exporter
+
     settings = load_settings()
     packs = chosen_packs(settings)
     make_partition, make_group = engine_factories(settings, packs)
@@ -91,6 +92,8 @@ def clock() -> None:
 
     Example: kaohe clock
     """
+    from kaohe.stream.clock import run_clock
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -107,6 +110,9 @@ def payroll(
 
     Example: KAOHE_DATABASE_URL=sqlite:///ledger.db kaohe payroll
     """
+    from kaohe.payroll.consumer import run_payroll, stop_on_signals
+    from kaohe.stream.topics import security_config
+
     settings = load_settings()
     with stop_on_signals() as stop:
         done = run_payroll(
@@ -128,6 +134,9 @@ def payroll(
 
 def entries_of(items: Iterable[SourceItem], *, ticks: bool) -> Iterator[Entry]:
     """What is to be written for the items of a recording, with the ticks of its own time or without."""
+    from kaohe.adapters.log_clock import log_ticks
+    from kaohe.stream.produce import tick_entry
+
     if not ticks:
         for item in items:
             yield _entry(item)
@@ -138,6 +147,10 @@ def entries_of(items: Iterable[SourceItem], *, ticks: bool) -> Iterator[Entry]:
 
 
 def _entry(item: SourceItem) -> Entry:
+    from kaohe.decisions import ENCODER, Reject
+    from kaohe.events import encode
+    from kaohe.stream.produce import Entry
+
     if item.event is not None:
         return Entry(encode(item.event), item.event.subject, item.event.time)
     reject = Reject(
@@ -150,7 +163,7 @@ def _entry(item: SourceItem) -> Entry:
 def produce_command(
     files: Annotated[list[Path], typer.Argument(help="Recorded files.", metavar="FILE...")],
     adapter: Annotated[str, typer.Option(help="How to read the files: anonymous-bank or events.")],
-    speed: Annotated[float | None, typer.Option(help="1 as it happened, 60 a minute a second; default: at once.")] = None,
+    speed: Annotated[float | None, typer.Option(help="1: as it happened, 60: a minute a second; else at once.")] = None,
     clock: Annotated[str, typer.Option(help="log: write the ticks of the log's own time; none: no ticks.")] = "none",
     zone: Annotated[str, typer.Option(help="Zone of files with local times; default: that of the packs.")] = "",
 ) -> None:
@@ -158,6 +171,9 @@ def produce_command(
 
     Example: kaohe produce calls.tsv --adapter anonymous-bank --clock log
     """
+    from kaohe.adapters import adapter_named, read_files
+    from kaohe.stream.produce import produce
+
     if clock not in ("log", "none"):
         raise UsageError(f"--clock is {clock!r}; it is log or none.")
     settings = load_settings()
@@ -174,27 +190,32 @@ def simulate_command(
     agents: Annotated[int, typer.Option(help="How many agents.")],
     days: Annotated[int, typer.Option(help="How many days.")],
     out: Annotated[Path, typer.Option(help="File to write, one event a line.")],
-    start: Annotated[str, typer.Option(help="First day.")] = START.isoformat(),
+    start: Annotated[str, typer.Option(help="First day; default: 2026-08-03, a Monday.")] = "",
     zone: Annotated[str, typer.Option(help="Time zone of the centre.")] = "Asia/Shanghai",
 ) -> None:
     """Write the events of a simulated contact centre.
 
     Example: kaohe simulate --seed 1 --agents 40 --days 31 --out august.jsonl
     """
+    from kaohe.adapters.simulator import START, simulate
+    from kaohe.events import encode
+
     try:
-        first = date.fromisoformat(start)
+        first = date.fromisoformat(start) if start else START
     except ValueError:
         raise UsageError(f"--start is {start!r}; give a day such as 2026-08-03.") from None
+    events = simulate(seed, agents, days, first, zone_named(zone))
+    begun = list(islice(events, 1))  # what cannot be simulated is said before the file is touched
     count = 0
     try:
         with progress("Simulating", "events") as advance, out.open("wb") as file:
-            for event in simulate(seed, agents, days, first, zone_named(zone)):
+            for event in chain(begun, events):
                 file.write(encode(event) + b"\n")
                 count += 1
                 if count % 5_000 == 0:
                     advance(count)
     except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}.") from None
+        raise UsageError(f"cannot write {out}: {error.strerror}; name a file that can be written.") from None
     say(f"{count:,} events: {out}")
 
 
@@ -206,6 +227,3 @@ def register(app: typer.Typer) -> None:
     app.command()(payroll)
     app.command("produce")(produce_command)
     app.command("simulate")(simulate_command)
-
-
-

@@ -1,29 +1,37 @@
 """Which packs, zones and engines a process works with: the one place where they are put together."""
 
+# ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
+
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from kaohe.adapters.pseudonyms import Pseudonyms
-from kaohe.core.engine import PartitionEngine, Zones
-from kaohe.core.group import GroupEngine
-from kaohe.core.model import Pack
 from kaohe.errors import UsageError
-from kaohe.packs.load import load_packs, rules_dir
 from kaohe.settings import Settings
+
+if TYPE_CHECKING:
+    from kaohe.adapters.pseudonyms import Pseudonyms
+    from kaohe.core.engine import PartitionEngine, Zones
+    from kaohe.core.group import GroupEngine
+    from kaohe.core.model import Pack
 
 
 def chosen_packs(settings: Settings, named: Sequence[str] = ()) -> tuple[Pack, ...]:
     """The packs that judge: those named, else those of the settings."""
+    from kaohe.packs.load import load_packs, rules_dir
+
     folder = Path(settings.rules) if settings.rules else rules_dir()
     return load_packs(list(named) or list(settings.packs), folder)
 
 
 def chosen_zones(settings: Settings, packs: Sequence[Pack]) -> Zones:
     """The zones of sites; every other one keeps the packs' zone."""
+    from kaohe.core.engine import Zones
+
     for site, zone in settings.sites.items():
         zone_named(zone, f"the zone of site {site}")
     return Zones(default=packs[0].zone, sites=dict(settings.sites))
@@ -39,6 +47,8 @@ def zone_named(name: str, what: str = "--zone") -> ZoneInfo:
 
 def chosen_pseudonyms() -> Pseudonyms:
     """How customers' numbers become pseudonyms, by the key of the environment."""
+    from kaohe.adapters.pseudonyms import Pseudonyms
+
     return Pseudonyms.from_environment(os.environ)
 
 
@@ -46,6 +56,9 @@ def engine_factories(
     settings: Settings, packs: tuple[Pack, ...]
 ) -> tuple[Callable[[int], PartitionEngine], Callable[[int], GroupEngine]]:
     """What makes the engine of a partition, and that of a partition of groups."""
+    from kaohe.core.engine import PartitionEngine
+    from kaohe.core.group import GroupEngine
+
     zones = chosen_zones(settings, packs)
 
     def make_partition(partition: int) -> PartitionEngine:

@@ -534,6 +534,15 @@ class Ledger:
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Decision, _record(_BY_RECORD[Decision], row)) for row in rows]
 
+    def current_grades(self, limit: int = 100_000) -> list[Grade]:
+        """The revision that counts of every grade, in the order of their ids."""
+        assert limit > 0
+        table = _BY_RECORD[Grade].table
+        current = view_of("current_grades", *(column(stored.name) for stored in table.columns))
+        query = select(current).order_by(current.c.id).limit(limit)
+        rows = self._read(lambda connection: connection.execute(query).mappings().all())
+        return [cast(Grade, _record(_BY_RECORD[Grade], row)) for row in rows]
+
     def balance(self, subject: str, period: str, *, level: str = "agent", pack: str | None = None) -> Balance:
         """The exact sum of a subject's current entries in a period (of one pack, or of all)."""
         entries = [
