@@ -141,6 +141,8 @@ class GroupEngine:
             )
         for minute_ms in sorted(minutes):
             self._run(minute_ms - 1)
+            # After a silence the grid stands in the past: what comes now must not be judged as if it were known then.
+            self.judge.settle(minute_ms - 1)
             for source in sorted(self.waiting):
                 queue = self.waiting[source]
                 while queue and queue[0].upto_ms == minute_ms:
