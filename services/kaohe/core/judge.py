@@ -870,6 +870,10 @@ class Judge:
         state.score, state.grade, state.status, state.revision = score_text, grade, status, state.revision + 1
         self.touched.add(subject.key)
         text = f"{number_text(base)} + ({number_text(charged)}) = {score_text}"
+        held_en, held_zh = "", ""
+        if grade != _grade_of(score, bands, ()):
+            rules = sorted({key.partition("|")[0] for key in state.caps})
+            held_en, held_zh = f" (held down by {', '.join(rules)})", f"（受{'、'.join(rules)}限制）"
         message = Grade(
             id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
             status=status, pack=pack.name, pack_version=pack.version, level=_level(subject), subject=subject.name,
@@ -877,8 +881,8 @@ class Judge:
             at=subject.series.calendar.text(now_ms),
             entries=sorted(entry.id for entry in entries if entry.worth), formula=text,
             explanation=Words(
-                en=f"{subject.name}, {period.label}: score {text}, grade {grade}",
-                zh=f"{subject.name}，{period.label}：得分 {text}，等级 {grade}",
+                en=f"{subject.name}, {period.label}: score {text}, grade {grade}{held_en}",
+                zh=f"{subject.name}，{period.label}：得分 {text}，等级 {grade}{held_zh}",
             ),
         )  # fmt: skip
         self.out.append(Output("grades", subject.name.encode(), ENCODER.encode(message)))

@@ -8,19 +8,20 @@ whatever the broker, the workers and the crashes, they must come to the same fin
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from fractions import Fraction
 from zlib import crc32
 
 from kaohe.core.calendars import WINDOWS, Period, to_ms
 from kaohe.core.counting import Cell, merge, read
-from kaohe.core.engine import BUCKETS_MS, PartitionEngine, Zones
+from kaohe.core.engine import BUCKETS_MS, GROUP_BUCKET_MS, PartitionEngine, Zones
 from kaohe.core.facts import formula_text
 from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Judge
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
+from kaohe.core.series import Series
 from kaohe.core.subjects import Subject
 from kaohe.decisions import (
     ALERT_DECODER,
@@ -151,17 +152,19 @@ class Replay:
     def _group_values(self) -> Iterator[MetricValue]:
         """Groups' metrics, with what partitions have not reported yet."""
         judge = self.group.judge
+        subjects = dict(judge.subjects)
         unreported: dict[tuple[str, str], dict[Period, Cell]] = {}
-        for engine in self.engines:
-            for level, groups in engine.groups.items():
-                for name, cells in groups.items():
-                    for bucket, cell in cells.items():
-                        start_ms = bucket * BUCKETS_MS[level]
-                        subject = judge.subject(level, name or "all", start_ms)
-                        waiting = unreported.setdefault(subject.key, {})
-                        for period in subject.series.calendar.periods(start_ms):
-                            merge(waiting.setdefault(period, {}), cell)
-        for key, subject in judge.subjects.items():
+        for level, name, start_ms, cell in self._unreported():
+            subject = subjects.get((level, name))
+            if subject is None:
+                zone = self.zones.of(name if level == "site" else "")
+                subject = subjects[level, name] = Subject(
+                    level, name, Series(zone, GROUP_BUCKET_MS, ()), start_ms
+                )
+            waiting = unreported.setdefault(subject.key, {})
+            for period in subject.series.calendar.periods(start_ms):
+                merge(waiting.setdefault(period, {}), cell)
+        for key, subject in subjects.items():
             waiting = unreported.get(key, {})
             for period in set(subject.series.periods) | set(waiting):
                 counts: Cell = {}
@@ -169,7 +172,15 @@ class Replay:
                 merge(counts, waiting.get(period, {}))
                 yield from self._values(judge, subject, period, counts)
 
-    def _drop(self, judge: Judge):  # type: ignore[no-untyped-def]
+    def _unreported(self) -> Iterator[tuple[str, str, int, Cell]]:
+        """What partitions have counted for groups and not reported yet: level, name, start and cell."""
+        for engine in self.engines:
+            for level, groups in engine.groups.items():
+                for name, cells in groups.items():
+                    for bucket, cell in cells.items():
+                        yield level, name or "all", bucket * BUCKETS_MS[level], cell
+
+    def _drop(self, judge: Judge) -> Callable[[Subject, Period], None]:
         def on_drop(subject: Subject, period: Period) -> None:
             self._metrics += self._values(judge, subject, period, subject.series.periods[period])
 

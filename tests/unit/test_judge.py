@@ -1,0 +1,848 @@
+"""Judging: provisional and final entries, adjustments, alerts, waivers, grades, rosters and versions of packs."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kaohe.core import group
+from kaohe.core import judge as module
+from kaohe.core.engine import REPORT_DECODER, PartitionEngine, Zones
+from kaohe.core.group import GroupEngine
+from kaohe.core.model import Pack
+from kaohe.core.records import Record
+from kaohe.core.replay import Replay
+from kaohe.decisions import Decision
+from kaohe.errors import EventError, StateError
+from kaohe.events import PackActivated, make
+from tests.support.packs import Story, at, at_ms, make_pack, moment
+
+PARAMETERS = """
+error_limit:
+  unit: count
+  min: 0
+  max: 1000
+  values: {2026-01-01: 2, 2026-09-01: 0}
+step_points:
+  unit: points
+  min: 0
+  max: 100
+  values: {2026-01-01: 3, 2026-09-01: 1}
+complaint_points:
+  unit: points
+  min: 0
+  max: 100
+  values: {2026-01-01: 5, 2026-08-15: 7.5}
+base:
+  unit: points
+  min: 0
+  max: 1000
+  values: {2026-01-01: 100}
+lowest:
+  unit: points
+  min: 0
+  max: 1000
+  values: {2026-01-01: 80}
+highest:
+  unit: points
+  min: 0
+  max: 1000
+  values: {2026-01-01: 110}
+bands:
+  unit: points
+  min: 0
+  max: 1000
+  values:
+    2026-01-01: {A: 95, B: 90, C: 80}
+cooperation:
+  unit: points
+  min: -10
+  max: 10
+  values:
+    2026-01-01: {excellent: 20, good: 1, fair: 0, poor: -2}
+wait_limit:
+  unit: s
+  min: 1
+  max: 1000
+  values: {2026-01-01: 60, 2026-08-04: 30}
+wait_cleared:
+  unit: s
+  min: 1
+  max: 1000
+  values: {2026-01-01: 40}
+""".replace("min: -10\n  max: 10\n", "min: -10\n  max: 20\n")
+METRICS = """
+errors:
+  count: error.recorded
+  level: [agent]
+  windows: [month]
+wait:
+  mean: {field: wait_ms, of: call.answered}
+  level: [agent, queue]
+  windows: [month, rolling 15m]
+answered:
+  count: call.answered
+  level: [agent, queue, team]
+  windows: [day, month, rolling 15m]
+"""
+RULES = """
+- id: errors
+  level: [agent]
+  judged: month
+  when: errors.month > p.error_limit
+  then:
+    - deduct: {points: p.step_points, per: 1, over: p.error_limit, of: errors.month, at_most: 12}
+- id: complaint
+  level: [agent]
+  on: complaint.upheld
+  incident: complaint_id
+  when: "true"
+  then:
+    - deduct: {points: p.complaint_points}
+- id: attitude
+  level: [agent]
+  on: complaint.upheld
+  incident: complaint_id
+  when: event.bad_attitude
+  then:
+    - grade: {at_most: B}
+    - proposal: observation
+    - task: {title: {en: Coaching, zh: 辅导}, owner: team_leader, due: 14d}
+- id: cooperation
+  level: [agent]
+  on: survey.cross_department
+  when: "true"
+  then:
+    - points_by: {table: p.cooperation, by: event.rating}
+- id: exemption
+  level: [agent]
+  on: exemption.granted
+  when: "true"
+  then:
+    - waive: {rules: [complaint, errors], incident: event.incident}
+- id: slow
+  level: [queue]
+  watch: live
+  when: wait.rolling_15m > p.wait_limit
+  then:
+    - alert:
+        for: 3m
+        clear: wait.rolling_15m <= p.wait_cleared
+        severity: high
+        owner: team_leader
+        response: {en: Help., zh: 支援。}
+- id: busy-team
+  level: [team]
+  watch: live
+  when: answered.day >= 3
+  then:
+    - alert: {clear: answered.day < 3, severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
+"""
+SCORECARD = """
+window: month
+level: agent
+base: p.base
+lowest: p.lowest
+highest: p.highest
+bands: p.bands
+formula: {en: Base plus points., zh: 基础分加减分。}
+"""
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    folder = tmp_path_factory.mktemp("pack")
+    return make_pack(folder, parameters=PARAMETERS, metrics=METRICS, rules=RULES, scorecard=SCORECARD)
+
+
+@pytest.fixture
+def story(pack: Pack) -> Story:
+    told = Story(pack)
+    told.tick("2026-08-03T08:00")
+    return told
+
+
+def revisions(story: Story, rule: str) -> list[tuple[int, str, str]]:
+    """Every revision of the entries of a rule, in order: number, points, status."""
+    story.replay.finish()
+    return [
+        (one.revision, one.points, one.status) for one in story.replay.decision_list() if one.rule == rule
+    ]
+
+
+def kinds(story: Story) -> list[tuple[str, str, str]]:
+    """The newest decisions: rule, kind, points."""
+    story.replay.finish()
+    return sorted((one.rule, one.kind, one.points) for one in story.replay.newest_decisions().values())
+
+
+def charge(story: Story, rule: str) -> Decision:
+    story.replay.finish()
+    found = [
+        one for one in story.replay.newest_decisions().values() if one.rule == rule and one.kind != "waive"
+    ]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def errors(story: Story, count: int, day: str = "2026-08-03", hour: int = 9) -> None:
+    for minute in range(count):
+        story.tell(f"{day}T{hour:02d}:{minute:02d}:00", "error.recorded")
+
+
+# --- provisional and final --------------------------------------------------------------------------------------------
+
+
+def test_an_entry_moves_in_revisions_while_the_month_runs_and_the_close_makes_it_final(story: Story) -> None:
+    errors(story, 3)
+    story.tick("2026-08-03T09:30")
+    errors(story, 1, hour=10)
+    story.tick("2026-08-03T10:30")
+    story.tick("2026-09-03T23:59")
+    assert revisions(story, "errors") == [(1, "-3", "provisional"), (2, "-6", "provisional")]
+    story.tick("2026-09-04T00:00")
+    assert revisions(story, "errors")[2:] == [(3, "-6", "final")]
+    final = charge(story, "errors")
+    assert (final.at, final.period, final.kind) == ("2026-09-04T00:00:00+08:00", "2026-08", "deduct")
+    assert final.facts["errors.month"].value == "4"
+    assert final.parameters["error_limit"].value == "2"
+    assert [step.calculation for step in final.arithmetic] == ["floor((4 - 2) / 1)", "2 * 3"]
+    story.ticks("2026-09-04T00:05", "2026-09-20T00:00", 86_400_000)
+    assert len(revisions(story, "errors")) == 3
+
+
+def test_at_the_limit_nothing_is_charged(story: Story) -> None:
+    errors(story, 2)
+    story.tick("2026-09-05T00:00")
+    assert story.decisions() == []
+
+
+def test_the_cap_holds(story: Story) -> None:
+    errors(story, 30)
+    story.tick("2026-09-05T00:00")
+    assert story.decisions() == [("errors", "2026-08", "-12", "final")]
+
+
+def test_the_parameters_of_a_month_are_those_of_its_first_day(story: Story) -> None:
+    errors(story, 3, "2026-08-31")
+    errors(story, 3, "2026-09-01")
+    story.tick("2026-10-05T00:00")
+    assert story.decisions() == [("errors", "2026-08", "-3", "final"), ("errors", "2026-09", "-3", "final")]
+    newest = {one.period: one for one in story.replay.newest_decisions().values()}
+    assert newest["2026-08"].parameters["step_points"].since == "2026-01-01"
+    assert newest["2026-09"].parameters["step_points"].since == "2026-09-01"
+
+
+def test_an_amount_whose_cause_has_gone_goes_back_to_zero_in_a_revision(tmp_path: Path) -> None:
+    small = make_pack(
+        tmp_path,
+        metrics="""
+wait:
+  mean: {field: wait_ms, of: call.answered}
+  level: [agent]
+  windows: [month]
+""",
+        rules="""
+- id: slow
+  level: [agent]
+  judged: month
+  when: wait.month > 60
+  then:
+    - deduct: {points: 4}
+""",
+    )
+    story = Story(small)
+    story.tell("2026-08-03T09:00:00", "call.answered", call_id="c-1", wait_ms=61_000)
+    story.tick("2026-08-03T09:15")
+    story.tell("2026-08-03T10:00:00", "call.answered", call_id="c-2", wait_ms=1_000)
+    story.tick("2026-09-05T00:00")
+    assert revisions(story, "slow") == [(1, "-4", "provisional"), (2, "0", "provisional"), (3, "0", "final")]
+
+
+@pytest.mark.parametrize(
+    ("second", "period"), [("2026-08-31T23:59:59", "2026-08"), ("2026-09-01T00:00:00", "2026-09")]
+)
+def test_the_month_turns_at_local_midnight(story: Story, second: str, period: str) -> None:
+    story.tell(second, "complaint.upheld", complaint_id="c-1")
+    story.tell(second, "error.recorded")
+    story.tick("2026-09-01T00:10")
+    assert charge(story, "complaint").period == period
+    assert story.figure("errors", "month", period) == 1
+
+
+def test_sites_close_by_their_own_clocks(pack: Pack) -> None:
+    zones = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"})
+    story = Story(pack, zones=zones)
+    story.tell("2026-08-03T08:00:00", "roster.changed", "a-1", site="shanghai")
+    story.tell("2026-08-03T08:00:00", "roster.changed", "a-2", site="berlin")
+    for agent in ("a-1", "a-2"):
+        story.tell("2026-09-01T03:00:00", "complaint.upheld", agent, complaint_id="c-1")
+    periods = {one.subject: (one.period, one.at) for one in story.replay.newest_decisions().values()}
+    story.replay.finish()
+    periods = {one.subject: (one.period, one.at) for one in story.replay.newest_decisions().values()}
+    assert periods == {
+        "a-1": ("2026-09", "2026-09-01T03:00:00+08:00"), "a-2": ("2026-08", "2026-08-31T21:00:00+02:00"),
+    }  # fmt: skip
+    story.tick("2026-09-04T05:59")
+    finals = [
+        one.subject for one in story.replay.grade_list() if (one.status, one.period) == ("final", "2026-08")
+    ]
+    assert finals == ["a-1"]
+    story.tick("2026-09-04T06:00")
+    finals = [
+        one.subject for one in story.replay.grade_list() if (one.status, one.period) == ("final", "2026-08")
+    ]
+    assert finals == ["a-1", "a-2"]
+
+
+def test_who_moves_to_another_zone_keeps_the_month_and_gets_its_close(pack: Pack) -> None:
+    zones = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"})
+    for move_at in ("2026-08-20T08:00:00", "2026-09-04T03:00:00"):
+        story = Story(pack, zones=zones)
+        story.tell("2026-08-03T08:00:00", "roster.changed", site="berlin")
+        story.tell("2026-08-03T08:00:00", "roster.changed", "a-9", site="shanghai")
+        errors(story, 3)
+        story.tell(move_at, "roster.changed", site="shanghai")
+        story.tick("2026-09-10T00:00")
+        final = [one for one in story.grades() if one[0] == "2026-08"]
+        assert story.decisions() == [("errors", "2026-08", "-3", "final")]
+        assert sorted(final) == [("2026-08", "100", "A", "final"), ("2026-08", "97", "A", "final")]
+
+
+# --- late -------------------------------------------------------------------------------------------------------------
+
+
+def test_late_within_the_grace_counts_where_it_belongs(story: Story) -> None:
+    errors(story, 2)
+    story.tick("2026-09-03T20:00")
+    story.late("2026-08-31T23:00:00", "error.recorded")
+    story.tick("2026-09-04T00:00")
+    assert story.decisions() == [("errors", "2026-08", "-3", "final")]
+
+
+def test_late_after_the_close_becomes_an_adjustment_of_the_running_month_that_names_the_closed_one(
+    story: Story,
+) -> None:
+    errors(story, 3)
+    story.tick("2026-09-04T00:00")
+    story.late("2026-08-31T23:00:00", "error.recorded")
+    story.tick("2026-09-04T00:30")
+    newest = story.replay.newest_decisions().values()
+    found = [(one.kind, one.period, one.adjusts_period, one.points, one.status) for one in newest]
+    assert found == [
+        ("deduct", "2026-08", "", "-3", "final"),
+        ("adjust", "2026-09", "2026-08", "-3", "final"),
+    ]
+    story.late("2026-08-31T22:00:00", "error.recorded")
+    story.tick("2026-09-04T01:30")
+    assert sum(Fraction(points) for _, _, points, _ in story.decisions()) == -9
+    story.tick("2026-10-04T00:00")
+    assert sum(Fraction(points) for _, _, points, _ in story.decisions()) == -9
+    grades = {period: score for period, score, _, status in story.grades() if status == "final"}
+    assert grades == {"2026-08": "97", "2026-09": "94"}
+
+
+def test_an_adjustment_in_a_later_month_counts_what_was_adjusted_before(tmp_path: Path) -> None:
+    small = make_pack(
+        tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=RULES, scorecard=SCORECARD, grace="1h"
+    )
+    story = Story(small)
+    story.tick("2026-08-03T08:00")
+    errors(story, 3)
+    story.tick("2026-09-29T00:00")
+    story.late("2026-08-31T23:00:00", "error.recorded")
+    story.tick("2026-10-05T00:00")
+    story.late("2026-08-31T22:00:00", "error.recorded")
+    story.tick("2026-10-06T00:00")
+    entries = [(period, points) for _, period, points, _ in story.decisions()]
+    assert entries == [("2026-08", "-3"), ("2026-09", "-3"), ("2026-10", "-3")]
+
+
+def test_an_incident_that_comes_twice_is_charged_once_even_after_the_close(story: Story) -> None:
+    story.tell("2026-08-31T09:00:00", "complaint.upheld", complaint_id="c-1")
+    story.tick("2026-09-04T00:00")
+    story.late("2026-08-31T09:00:00", "complaint.upheld", complaint_id="c-1", id="another")
+    story.late("2026-08-31T10:00:00", "complaint.upheld", complaint_id="c-2")
+    story.tick("2026-10-04T00:00")
+    story.late("2026-08-31T10:00:00", "complaint.upheld", complaint_id="c-2", id="once more")
+    newest = story.replay.newest_decisions().values()
+    story.replay.finish()
+    newest = story.replay.newest_decisions().values()
+    found = [(one.incident, one.period, one.adjusts_period) for one in newest]
+    assert found == [("c-1", "2026-08", ""), ("c-2", "2026-09", "2026-08")]
+
+
+def test_someone_first_heard_of_by_a_late_event_gets_that_month_closed_too(story: Story) -> None:
+    story.tell("2026-09-01T09:00:00", "error.recorded")
+    for minute in range(3):
+        story.late(f"2026-08-31T09:{minute:02d}:00", "error.recorded")
+    story.tick("2026-09-04T00:00")
+    assert story.decisions()[0] == ("errors", "2026-08", "-3", "final")
+    assert ("2026-08", "97", "A", "final") in story.grades()
+
+
+# --- scores and grades ------------------------------------------------------------------------------------------------
+
+
+def test_grades_follow_the_bands_and_the_score_stays_in_its_bounds(pack: Pack) -> None:
+    for ratings, score, grade in (
+        (["fair"], "100", "A"), (["poor"] * 2 + ["good"], "97", "A"), (["poor"] * 3, "94", "B"),
+        (["poor"] * 5, "90", "B"), (["poor"] * 6, "88", "C"), (["poor"] * 12, "80", "C"), (["excellent"], "110", "A"),
+    ):  # fmt: skip
+        story = Story(pack)
+        story.tick("2026-08-03T08:00")
+        for minute, rating in enumerate(ratings):
+            story.tell(f"2026-08-03T09:{minute:02d}:00", "survey.cross_department", rating=rating)
+        story.tick("2026-09-04T00:00")
+        assert story.grades() == [("2026-08", score, grade, "final")]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["excellent", "good", "fair", "poor", "error", "upheld", "waive"]), max_size=25)
+)
+def test_points_of_the_entries_add_up_to_the_score(pack: Pack, steps: list[str]) -> None:
+    story = Story(pack)
+    story.tell("2026-08-03T08:00:00", "roster.changed", team="t-1")
+    upheld = 0
+    for minute, step in enumerate(steps):
+        when = f"2026-08-03T09:{minute:02d}:00"
+        if step == "error":
+            story.tell(when, "error.recorded")
+        elif step == "upheld":
+            upheld += 1
+            story.tell(when, "complaint.upheld", complaint_id=f"c-{upheld}")
+        elif step == "waive":
+            story.tell(when, "exemption.granted", exemption_id=f"x-{minute}", incident=f"c-{max(upheld, 1)}")
+        else:
+            story.tell(when, "survey.cross_department", rating=step)
+    story.tick("2026-09-04T00:00")
+    story.replay.finish()
+    newest = {one.id: one for one in story.replay.newest_decisions().values()}
+    charged = sum((Fraction(one.points) for one in newest.values()), Fraction(0))
+    (grade,) = {one.id: one for one in story.replay.grade_list()}.values()
+    assert Fraction(grade.score) == min(max(100 + charged, Fraction(80)), Fraction(110))
+    assert set(grade.entries) == {one.id for one in newest.values() if one.points != "0"}
+    assert all(one.status == "final" for one in newest.values())
+    numbers = [[one.revision for one in story.replay.decision_list() if one.id == found] for found in newest]
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers)
+
+
+def test_a_cap_holds_a_good_score_down_and_says_so_in_the_grade(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True)
+    story.tick("2026-09-04T00:00")
+    assert story.grades() == [("2026-08", "95", "B", "final")]
+    last = story.replay.grade_list()[-1]
+    assert "attitude" in last.explanation.en
+    assert "attitude" in last.explanation.zh
+
+
+def test_a_proposal_and_a_task_go_out_once_per_incident(story: Story) -> None:
+    for event_id in ("first", "second"):
+        story.tell(
+            "2026-08-03T09:00:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True, id=event_id
+        )
+    assert kinds(story) == [
+        ("attitude", "proposal", "0"),
+        ("attitude", "task", "0"),
+        ("complaint", "deduct", "-5"),
+    ]
+    assert len(story.replay.decision_list()) == 3
+    task = next(one for one in story.replay.decision_list() if one.kind == "task")
+    assert (task.owner, task.due_at) == ("team_leader", "2026-08-17T09:00:00+08:00")
+
+
+# --- waiving ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_waived_penalty_is_reversed_by_an_entry_that_names_it(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.upheld", complaint_id="c-1")
+    story.tell("2026-08-03T10:00:00", "exemption.granted", exemption_id="x-1", incident="c-1")
+    story.tell("2026-08-03T10:00:01", "exemption.granted", exemption_id="x-2", incident="c-1")
+    assert kinds(story) == [("complaint", "deduct", "-5"), ("exemption", "waive", "5")]
+    waiver = next(one for one in story.replay.decision_list() if one.kind == "waive")
+    assert waiver.reverses == charge(story, "complaint").id
+    assert story.grades() == [("2026-08", "100", "A", "provisional")]
+
+
+def test_an_exemption_may_come_before_what_it_excuses(pack: Pack) -> None:
+    seen = set()
+    for order in itertools.permutations(("upheld", "exemption")):
+        story = Story(pack)
+        story.tick("2026-08-03T11:00")
+        for step in order:
+            if step == "upheld":
+                story.late("2026-08-03T09:00:00", "complaint.upheld", complaint_id="c-1", id="e-1")
+            else:
+                story.late(
+                    "2026-08-03T10:00:00", "exemption.granted", exemption_id="x-1", incident="c-1", id="e-2"
+                )
+        story.late("2026-08-03T10:30:00", "complaint.upheld", complaint_id="c-2")
+        seen.add(tuple(kinds(story)))
+    assert seen == {
+        (("complaint", "deduct", "-5"), ("complaint", "deduct", "-5"), ("exemption", "waive", "5")),
+    }  # fmt: skip
+
+
+def test_a_waived_entry_of_a_month_stays_waived_when_the_month_goes_on(story: Story) -> None:
+    errors(story, 3)
+    story.tick("2026-08-03T09:30")
+    story.tell(
+        "2026-08-03T10:00:00", "exemption.granted", exemption_id="x-1", incident=charge(story, "errors").id
+    )
+    errors(story, 5, hour=11)
+    story.tick("2026-09-04T00:00")
+    story.late("2026-08-31T23:00:00", "error.recorded")
+    story.tick("2026-09-05T00:00")
+    assert kinds(story) == [("errors", "deduct", "-3"), ("exemption", "waive", "3")]
+    assert charge(story, "errors").status == "final"
+    assert ("2026-08", "100", "A", "final") in story.grades()
+
+
+def test_a_penalty_of_a_closed_month_is_waived_in_the_running_one(story: Story) -> None:
+    story.tell("2026-08-03T09:00:00", "complaint.upheld", complaint_id="c-1")
+    story.tell("2026-09-04T09:00:00", "exemption.granted", exemption_id="x-1", incident="c-1")
+    story.replay.finish()
+    waiver = next(one for one in story.replay.decision_list() if one.kind == "waive")
+    assert (waiver.period, waiver.adjusts_period, waiver.points) == ("2026-09", "2026-08", "5")
+
+
+# --- alerts -----------------------------------------------------------------------------------------------------------
+
+
+def waits(story: Story, minute: int, seconds: int, calls: int = 1, hour: int = 9) -> None:
+    for call in range(calls):
+        story.tell(
+            f"2026-08-03T{hour:02d}:{minute:02d}:{call:02d}", "call.answered", queue="q-1", call_id="c",
+            wait_ms=seconds * 1000, team="t-1",
+        )  # fmt: skip
+
+
+def slow(story: Story) -> list[tuple[str, str]]:
+    return [(state, when) for rule, _, state, when in story.alerts() if rule == "slow"]
+
+
+def test_an_alert_fires_after_its_hold_time_and_only_once(story: Story) -> None:
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:03")
+    assert slow(story) == []
+    story.tick("2026-08-03T09:04")
+    assert slow(story) == [("firing", "09:04")]
+    waits(story, 6, 200)
+    story.ticks("2026-08-03T09:07", "2026-08-03T09:12")
+    assert slow(story) == [("firing", "09:04")]
+    (alert,) = [one for one in story.replay.alert_list() if one.rule == "slow"]
+    assert alert.since == "2026-08-03T09:01:00+08:00"
+
+
+def test_a_short_peak_fires_nothing(story: Story) -> None:
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:02")
+    waits(story, 2, 1, calls=20)
+    story.ticks("2026-08-03T09:03", "2026-08-03T09:30")
+    assert slow(story) == []
+
+
+def test_between_the_limits_it_neither_clears_nor_fires_again(story: Story) -> None:
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:05")
+    waits(story, 5, 1)
+    story.ticks("2026-08-03T09:06", "2026-08-03T09:08")
+    assert slow(story) == [("firing", "09:04")], "50.5 s is under the limit but over the clearing value"
+    waits(story, 8, 100)
+    story.ticks("2026-08-03T09:09", "2026-08-03T09:12")
+    waits(story, 12, 1, calls=3)
+    story.ticks("2026-08-03T09:13", "2026-08-03T09:14")
+    assert slow(story) == [("firing", "09:04"), ("resolved", "09:13")]
+
+
+def test_without_data_an_alert_ends(story: Story) -> None:
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:40")
+    assert slow(story) == [("firing", "09:04"), ("resolved", "09:16")]
+    assert len({one.id for one in story.replay.alert_list() if one.rule == "slow"}) == 1
+
+
+def test_a_limit_that_changes_at_midnight_changes_the_alert_although_nothing_else_does(pack: Pack) -> None:
+    story = Story(pack)
+    story.tick("2026-08-03T23:00")
+    story.tell("2026-08-03T23:58:00", "call.answered", queue="q-1", call_id="c", wait_ms=50_000)
+    story.ticks("2026-08-03T23:59", "2026-08-04T00:05")
+    assert slow(story) == [("firing", "00:03")]
+
+
+def test_rules_over_a_day_are_watched_without_any_rolling_window(tmp_path: Path) -> None:
+    metrics = METRICS.replace("windows: [day, month, rolling 15m]", "windows: [day, month]").replace(
+        "level: [agent, queue, team]", "level: [team]"
+    )
+    rules = RULES[RULES.index("- id: busy-team") :]
+    story = Story(make_pack(tmp_path, parameters=PARAMETERS, metrics=metrics, rules=rules))
+    story.tick("2026-08-03T08:00")
+    waits(story, 0, 1, calls=3)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:10")
+    story.tick("2026-08-04T00:10")
+    assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
+
+
+# --- rosters ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_roster_of_the_event_s_time_counts(story: Story) -> None:
+    story.tell("2026-08-03T08:00:00", "roster.changed", team="t-1", site="s-1")
+    story.tell("2026-08-10T08:00:00", "roster.changed", team="t-2", site="s-1")
+    story.tell("2026-08-10T09:00:00", "call.answered", call_id="c-1")
+    story.late("2026-08-09T09:00:00", "call.answered", call_id="c-2")
+    story.late("2026-08-01T09:00:00", "call.answered", call_id="c-3")
+    story.tick("2026-08-10T10:00")
+    figures = {team: story.figure("answered", "month", "2026-08", team, "team") for team in ("t-1", "t-2")}
+    assert figures == {"t-1": 2, "t-2": 1}
+
+
+def test_only_packs_in_force_for_the_person_at_the_time_judge(story: Story) -> None:
+    story.tell("2026-08-03T08:00:00", "roster.changed", packs=["another"])
+    story.tell("2026-08-03T09:00:00", "complaint.upheld", complaint_id="c-1")
+    story.tell("2026-08-10T08:00:00", "roster.changed", packs=["small"])
+    story.tell("2026-08-10T09:00:00", "complaint.upheld", complaint_id="c-2")
+    story.late("2026-08-04T09:00:00", "complaint.upheld", complaint_id="c-3")
+    assert [one.incident for one in story.replay.newest_decisions().values()] == []
+    story.replay.finish()
+    assert [one.incident for one in story.replay.newest_decisions().values()] == ["c-2"]
+
+
+def test_a_pack_judges_nothing_before_it_is_in_force(tmp_path: Path) -> None:
+    late = make_pack(
+        tmp_path,
+        parameters=PARAMETERS,
+        metrics=METRICS,
+        rules=RULES,
+        scorecard=SCORECARD,
+        in_force_from="2026-09-01",
+    )
+    story = Story(late)
+    story.tick("2026-08-03T08:00")
+    errors(story, 5)
+    story.tell("2026-08-31T23:59:59", "complaint.upheld", complaint_id="c-1")
+    story.tell("2026-09-01T00:00:00", "complaint.upheld", complaint_id="c-2")
+    story.tick("2026-09-10T00:00")
+    assert [(rule, period) for rule, period, _, _ in story.decisions()] == [("complaint", "2026-09")]
+    assert [period for period, *_ in story.grades()] == ["2026-09"]
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory, pack: Pack) -> tuple[Pack, Pack]:
+    """The pack, and a version in which errors cost other points, complaints more and slow queues nothing."""
+    rules = RULES.replace("points: p.step_points, per: 1", "points: 1, per: 1").replace(
+        "p.complaint_points", "20"
+    )
+    rules = rules.replace("when: wait.rolling_15m > p.wait_limit", "when: wait.rolling_15m > 900")
+    newer = make_pack(
+        tmp_path_factory.mktemp("newer"), parameters=PARAMETERS, metrics=METRICS, rules=rules, scorecard=SCORECARD,
+        version="2.0",
+    )  # fmt: skip
+    return pack, newer
+
+
+def activate(story: Story, when: str, version: str, name: str = "small") -> None:
+    """The activation goes to every partition, as its event does."""
+    story.count += 1
+    event = make(
+        "pack.activated", id=f"act-{story.count}", source="test", subject="packs", time=at(when),
+        data=PackActivated(pack=name, version=version),
+    )  # fmt: skip
+    story.replay.tick(at_ms(when))
+    for engine in story.replay.engines:
+        engine.take(event)
+
+
+def test_an_activated_version_judges_from_then_on_and_takes_over_the_open_month(
+    versions: tuple[Pack, Pack],
+) -> None:
+    for partitions in (1, 3):
+        story = Story(*versions, partitions=partitions)
+        story.tick("2026-08-03T08:00")
+        errors(story, 4)
+        story.tell("2026-08-03T09:30:00", "complaint.upheld", complaint_id="c-1")
+        story.tick("2026-08-03T10:00")
+        assert [points for _, _, points, _ in story.decisions()] == ["-5", "-6"]
+        activate(story, "2026-08-05T08:00", "2.0")
+        story.tell("2026-08-05T09:30:00", "complaint.upheld", complaint_id="c-2")
+        story.tick("2026-08-05T10:00")
+        assert [points for _, _, points, _ in story.decisions()] == ["-20", "-5", "-2"]
+        story.tick("2026-09-04T00:00")
+        assert charge(story, "errors").status == "final"
+        assert charge(story, "errors").pack_version == "2.0"
+        assert {pack.name: pack.version for pack in story.replay.group.judge.active_packs()} == {
+            "small": "2.0"
+        }
+
+
+def test_the_oldest_version_judges_until_an_event_says_otherwise(versions: tuple[Pack, Pack]) -> None:
+    for order in itertools.permutations(versions):
+        engine = PartitionEngine(order, zones=Zones(default="Asia/Shanghai"))
+        assert engine.judge.active == {"small": order[0].version}, (
+            "of two in force since the same day, the first"
+        )
+
+
+def test_what_a_new_version_no_longer_charges_is_taken_back_at_the_close(
+    tmp_path: Path, versions: tuple[Pack, Pack]
+) -> None:
+    kept = RULES[RULES.index("- id: complaint") :].replace("rules: [complaint, errors]", "rules: [complaint]")
+    third = make_pack(
+        tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=kept, scorecard=SCORECARD, version="3.0"
+    )
+    story = Story(versions[0], third)
+    story.tick("2026-08-03T08:00")
+    errors(story, 4)
+    story.tick("2026-08-03T10:00")
+    activate(story, "2026-08-05T08:00", "3.0")
+    story.tick("2026-09-04T00:00")
+    assert story.decisions() == [("errors", "2026-08", "0", "final")]
+    assert story.grades() == [("2026-08", "100", "A", "final")]
+
+
+def test_an_alert_of_a_rule_that_another_version_judges_otherwise_ends(versions: tuple[Pack, Pack]) -> None:
+    story = Story(*versions)
+    story.tick("2026-08-03T08:00")
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:05")
+    activate(story, "2026-08-03T09:05", "2.0")
+    story.ticks("2026-08-03T09:06", "2026-08-03T09:20")
+    assert slow(story) == [("firing", "09:04"), ("resolved", "09:16")], "by its clearing condition: no data"
+
+
+def test_an_unknown_version_is_refused(versions: tuple[Pack, Pack]) -> None:
+    story = Story(*versions)
+    with pytest.raises(EventError, match=r"small@9.9 is not loaded here; loaded: small@1.0, small@2.0"):
+        activate(story, "2026-08-05T08:00", "9.9")
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_entries_are_bounded_and_settled_old_ones_go_first(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ENTRIES", 5)
+    errors(story, 3)
+    story.tick("2026-08-03T09:30")
+    for number in range(20):
+        story.tell(f"2026-08-03T10:{number:02d}:00", "complaint.upheld", complaint_id=f"c-{number}")
+    entries = story.replay.engines[0].judge.subjects["agent", "a-1"].entries
+    assert len(entries) == 5
+    assert any(entry.rule == "errors" for entry in entries.values()), "what may still move is kept"
+    story.replay.finish()
+    assert len(story.replay.newest_decisions()) == 21
+
+
+def test_waivers_are_bounded(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAIVERS", 3)
+    for number in range(10):
+        story.tell(
+            f"2026-08-03T10:{number:02d}:00",
+            "exemption.granted",
+            exemption_id=f"x-{number}",
+            incident=f"c-{number}",
+        )
+    waivers = story.replay.engines[0].judge.subjects["agent", "a-1"].waivers
+    assert [waiver.incident for waiver in waivers] == ["c-7", "c-8", "c-9"]
+
+
+# --- the group stage ---------------------------------------------------------------------------------------------------
+
+
+def reports(pack: Pack, until: str = "2026-08-03T09:30") -> list[Record]:
+    engine = PartitionEngine([pack], zones=Zones(default="Asia/Shanghai"))
+    story = Story(pack)
+    found = []
+    for minute_ms in range(at_ms("2026-08-03T09:00"), at_ms(until), 60_000):
+        engine.tick(minute_ms)
+        event = story.event("2026-08-03T09:00:00", "call.answered", queue="q-1", call_id="c", wait_ms=90_000)
+        engine.take(msgspec.structs.replace(event, time=moment(minute_ms)))
+        found += [
+            Record(0, one.value, None, 0) for one in engine.judge.take_outputs() if one.topic == "partials"
+        ]
+    return found
+
+
+def test_a_report_that_comes_again_changes_nothing_and_one_behind_a_gap_waits_to_come_again(
+    pack: Pack,
+) -> None:
+    zones = Zones(default="Asia/Shanghai")
+    records = reports(pack)
+    straight = GroupEngine([pack], zones=zones)
+    expected = straight.apply(records)
+    assert expected
+    again = GroupEngine([pack], zones=zones)
+    out = again.apply(records[:5])
+    out += again.apply(records[:5])
+    out += again.apply(records[6:9])
+    assert again.stats.gaps == 3
+    assert again.watermark_ms == records_upto(records[4])
+    out += again.apply(records[3:])
+    assert out == expected
+    assert (
+        again.judge.subjects["queue", "q-1"].series.total
+        == straight.judge.subjects["queue", "q-1"].series.total
+    )
+
+
+def records_upto(record: Record) -> int:
+    upto_ms: int = REPORT_DECODER.decode(record.value).upto_ms
+    return upto_ms
+
+
+def test_a_gap_that_does_not_close_is_an_error_in_the_end(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "MAX_DROPPED", 4)
+    records = reports(pack)
+    engine = GroupEngine([pack], zones=Zones(default="Asia/Shanghai"))
+    engine.apply(records[:2])
+    engine.apply(records[3:7])
+    engine.apply(records[2:4])
+    engine.apply(records[5:9])
+    with pytest.raises(
+        StateError, match="report 5 of partition 0 is missing: 5 reports up to number 10 came"
+    ):
+        engine.apply(records[9:10])
+
+
+def test_a_report_of_a_partition_that_nobody_announced_is_an_error(pack: Pack) -> None:
+    engine = GroupEngine([pack], zones=Zones(default="Asia/Shanghai"))
+    raw = reports(pack)[0].value.replace(b'"source":0', b'"source":3')
+    with pytest.raises(StateError, match="a report of partition 3, but 1 partitions were announced"):
+        engine.apply([Record(0, raw, None, 0)])
+
+
+def test_a_group_waits_for_every_partition(pack: Pack) -> None:
+    engine = GroupEngine([pack], zones=Zones(default="Asia/Shanghai"), source_partitions=2)
+    records = reports(pack)
+    assert engine.apply(records) == []
+    assert engine.watermark_ms == 0
+    other = [Record(0, one.value.replace(b'"source":0', b'"source":1'), None, 0) for one in records]
+    engine.apply(other[:3])
+    assert engine.watermark_ms == records_upto(records[2])
+    engine.apply(other[3:])
+    assert engine.watermark_ms == records_upto(records[-1])
+    assert len(engine.judge.subjects) == 2
+
+
+def test_reading_figures_changes_nothing(pack: Pack) -> None:
+    replay = Replay([pack])
+    story = Story(pack)
+    story.replay = replay
+    story.tick("2026-08-03T08:00")
+    waits(story, 0, 10)
+    before = sorted(replay.group.judge.subjects)
+    assert story.figure("answered", "month", "2026-08", "q-1", "queue") == 1
+    assert sorted(replay.group.judge.subjects) == before
