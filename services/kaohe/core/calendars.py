@@ -23,6 +23,7 @@ REMEMBERED_QUARTER_HOURS = 20_000
 """Bound of the memory per zone: 208 days. It is emptied when full."""
 
 WINDOWS = ("day", "week", "month", "quarter", "year")
+_POSITIONS = {window: position for position, window in enumerate(WINDOWS)}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,6 +48,7 @@ class Calendar:
             ) from None
         self.name = zone
         self._remembered: dict[int, tuple[Period, ...]] = {}
+        self._days: dict[int, date] = {}
 
     def periods(self, moment_ms: int) -> tuple[Period, ...]:
         """The day, week, month, quarter and year of a moment, in that order."""
@@ -62,7 +64,7 @@ class Calendar:
 
     def containing(self, window: str, moment_ms: int) -> Period:
         """The period of kind ``window`` that a moment belongs to."""
-        return self.periods(moment_ms)[WINDOWS.index(window)]
+        return self.periods(moment_ms)[_POSITIONS[window]]
 
     def previous(self, period: Period) -> Period:
         """The period just before ``period``."""
@@ -79,7 +81,13 @@ class Calendar:
 
     def day(self, moment_ms: int) -> date:
         """The calendar day of a moment in this zone."""
-        return datetime.fromtimestamp(moment_ms // 1000, self.zone).date()
+        key = moment_ms // QUARTER_HOUR_MS
+        found = self._days.get(key)
+        if found is None:
+            if len(self._days) >= REMEMBERED_QUARTER_HOURS:
+                self._days.clear()
+            found = self._days[key] = datetime.fromtimestamp(moment_ms // 1000, self.zone).date()
+        return found
 
     def text(self, moment_ms: int) -> str:
         """A moment as RFC 3339 with this zone's offset, to the millisecond where there are any."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 
 import msgspec
 
@@ -168,6 +169,7 @@ def _filled(template: str, known: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template)
 
 
+@lru_cache(maxsize=8_192)
 def readable(value: str | None, unit: str, nothing: str) -> str:
     """A fact or parameter as people read it: ratios in per cent, long numbers to two places. The exact value stands
     beside it in the decision."""

@@ -122,6 +122,13 @@ def metric_of(pack: Pack, name: str) -> tuple[Metric, str, str]:
 
 def reader(layout: Layout, pack: Pack, name: str) -> Reader:
     """The function that reads ``name`` from a moment."""
+    found = layout.readers.get((pack.key, name))
+    if found is None:
+        found = layout.readers[pack.key, name] = _reader(layout, pack, name)
+    return found
+
+
+def _reader(layout: Layout, pack: Pack, name: str) -> Reader:
     head, _, rest = name.partition(".")
     if head == "p":
         return _parameter_reader(pack.parameters[rest])
@@ -180,6 +187,18 @@ def _sums_source(layout: Layout, pack: Pack, name: str, windows: dict[str, str])
     metric, window, aspect = metric_of(pack, name)
     if aspect.startswith("vs_") or window.startswith("baseline_"):
         return None
+    if metric.kind == "max" and not aspect and len(layout.reads[pack.key, metric.name][0]) == 1:
+        windows.setdefault(window, f"g{len(windows)}")
+        slot, up, down = (
+            layout.reads[pack.key, metric.name][0][0][0],
+            metric.scale.numerator,
+            metric.scale.denominator,
+        )
+        return [
+            f"    c = moment.counts({window!r})",
+            f"    m = None if c is None else c.get({slot}, None)",
+            f"    {{v}} = None if m is None else ({up} * m, {down})",
+        ]
     if metric.kind in ("percentile", "distinct", "max"):
         return None
     get = windows.setdefault(window, f"g{len(windows)}")
