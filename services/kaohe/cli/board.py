@@ -273,7 +273,7 @@ class Board:
         for pack in packs:
             table.add_column(pack.partition("-")[0], no_wrap=True)
         for agent, row in list(rows.items())[:ROWS_MAX]:
-            points = Text(f"{row.deducted:+g}" if row.deducted else "0", style="red" if row.deducted else "")
+            points = Text(_minus(f"{row.deducted:g}") if row.deducted else "0", style="red" if row.deducted else "")
             if row.awarded:
                 points.append(f" {row.awarded:+g}", style="green")
             table.add_row(agent, points, *(_grade(row.grades.get(pack)) for pack in packs))
@@ -289,9 +289,10 @@ class Board:
 
     def _newest(self) -> Text:
         text = Text(f"Ledger  {len(self.ledger.entries):,} entries", no_wrap=True, overflow="ellipsis")
-        if self.ledger.entries:
-            newest = max(self.ledger.entries, key=lambda entry: (entry.at, entry.id))
-            text.append(f"; {newest.subject} {newest.points}: {newest.explanation.en}", style="dim")
+        weighty = [entry for entry in self.ledger.entries if float(entry.points)]
+        if weighty:
+            newest = max(weighty, key=lambda entry: (entry.at, entry.id))
+            text.append(f"; {newest.subject} {_minus(newest.points)}: {newest.explanation.en}", style="dim")
         return text
 
 
@@ -301,10 +302,14 @@ def _share(value: float | None) -> Text:
     return Text(f"{value:.1%}", style="green" if value >= 0.8 else "yellow" if value >= 0.6 else "red")
 
 
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
 def _grade(grade: Grade | None) -> Text:
     if grade is None:
         return Text("–", style="dim")
-    text = Text(f"{grade.score} {grade.grade}")
+    text = Text(f"{_minus(grade.score)} {grade.grade}")
     if grade.status != "final":
         text.append(" …", style="dim")
     return text

@@ -118,11 +118,11 @@ def chosen_for_explaining(entries: list[Decision], count: int = EXPLAINED) -> li
 
 def _summary(board: Board) -> list[Decision]:
     final = [entry for entry in board.ledger.entries if entry.status == "final"]
-    deductions = sum(entry.kind == "deduct" for entry in final)
+    deductions = sum(entry.kind == "deduct" and entry.points.startswith("-") for entry in final)
     awards = sum(entry.kind == "award" for entry in final)
     console.show(
         f"\n{FIRST_DAY:%B %Y} is closed: {len(final)} final entries in the ledger ({deductions} deductions, "
-        f"{awards} awards, {len(final) - deductions - awards} tasks and others) about "
+        f"{awards} awards, {len(final) - deductions - awards} without points) about "
         f"{len({entry.subject for entry in final})} agents; {board.ledger.alerts:,} changes of alerts."
     )
     shown = chosen_for_explaining(final)
@@ -145,17 +145,19 @@ def _look_further(stack: Stack, shown: list[Decision], kept: bool) -> None:
     if kept:
         there = f"KAOHE_CONFIG={stack.config}"
         lines = [
-            f"  {there} kaohe explain {shown[0].id} --lang zh    the same in Chinese",
-            f"  {stack.folder}    ledger and logs",
+            ("ledger and logs", str(stack.folder)),
+            ("the first one in Chinese", f"{there} kaohe explain {shown[0].id} --lang zh"),
         ]
     else:
-        lines = ["  kaohe demo --keep FOLDER    keeps ledger and logs, for kaohe explain ID"]
+        lines = [("keep ledger and logs", "kaohe demo --keep FOLDER")]
     lines += [
-        f"  kaohe rules explain {shown[0].rule}    the rule behind the first one",
-        f"  kaohe rules show {shown[0].pack}    the whole policy, clause by clause",
-        "  kaohe up    the same centre without an end, with its broker and figures to connect to",
+        ("the first one's rule", f"kaohe rules explain {shown[0].rule}"),
+        ("its whole policy", f"kaohe rules show {shown[0].pack}"),
+        ("a centre without an end", "kaohe up"),
     ]
-    console.show("\nTo look further:\n" + "\n".join(lines))
+    console.show("\nTo look further:")
+    for what, how in lines:
+        console.out.print(f"  {what:<25} {how}", markup=False, soft_wrap=True)
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

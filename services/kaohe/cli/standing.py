@@ -28,7 +28,7 @@ from kaohe.cli.wiring import zone_named
 from kaohe.errors import KaoheError, UsageError
 from kaohe.packs.load import rules_dir
 from kaohe.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings
-from kaohe.stream.broker import EmbeddedBroker, end_process, free_port
+from kaohe.stream.broker import EmbeddedBroker, die_with_parent, end_process, free_port
 from kaohe.stream.produce import Entry, produce, tick_entry
 from kaohe.stream.topics import create_topics
 
@@ -86,6 +86,7 @@ class Stack:
             self.children[command] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "kaohe", command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call and takes no lock
             )  # fmt: skip
 
     def check(self) -> None:

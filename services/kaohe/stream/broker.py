@@ -114,7 +114,8 @@ class EmbeddedBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it makes one system call and takes no lock
+                start_new_session=True,  # Ctrl-C is for us: what writes to the broker ends first
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call and takes no lock
             )
         try:
             wait_until_answering(self.bootstrap, self._process, READY_TIMEOUT_S)
@@ -211,7 +212,7 @@ def _setter(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
     return on_signal
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """On Linux, have the kernel end the child when its parent dies, so that a killed demo leaves nothing behind."""
     if not sys.platform.startswith("linux"):
         return None
