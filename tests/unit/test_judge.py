@@ -757,7 +757,7 @@ def test_waivers_are_bounded(story: Story, monkeypatch: pytest.MonkeyPatch) -> N
     assert [waiver.incident for waiver in waivers] == ["c-7", "c-8", "c-9"]
 
 
-# --- the group stage ---------------------------------------------------------------------------------------------------
+# --- the group stage -----------------------------------------------------------------------------------------------
 
 
 def reports(pack: Pack, until: str = "2026-08-03T09:30") -> list[Record]:

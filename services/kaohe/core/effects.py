@@ -17,6 +17,7 @@ from kaohe.core.counting import Layout
 from kaohe.core.expressions import Expr, evaluate, names
 from kaohe.core.facts import Fact, Moment, Reader, fact_text, number_text, reader, used_fact, used_parameter
 from kaohe.core.model import Amount, Effect, Pack, Rule
+from kaohe.core.series import span_ms
 from kaohe.decisions import Step, UsedFact, UsedParameter, Words
 
 _PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
@@ -44,6 +45,7 @@ def work_out(layout: Layout, pack: Pack, effect: Effect, moment: Moment) -> Work
     each = _number(amount.points, values)
     if each is None:
         return NOTHING
+    each = _ending(each)
     if amount.per is None:
         points = sign * each
         return Worked(points, (Step("points", number_text(each), number_text(points)),))
@@ -64,9 +66,15 @@ def work_out(layout: Layout, pack: Pack, effect: Effect, moment: Moment) -> Work
     total = count * each
     cap = _number(amount.at_most, values) if amount.at_most is not None else None
     if cap is not None and total > cap:
+        cap = _ending(cap)
         lines.append(Step("at most", f"min({number_text(total)}, {number_text(cap)})", number_text(cap)))
         total = cap
     return Worked(sign * total, tuple(lines))
+
+
+def _ending(points: Fraction) -> Fraction:
+    """Points that end within nine decimals: what does not end (a third of a point) is rounded there, half to even."""
+    return points if 10**9 % points.denominator == 0 else round(points, 9)
 
 
 def _from_table(layout: Layout, pack: Pack, amount: Amount, moment: Moment) -> Worked:
@@ -117,6 +125,17 @@ def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
     for template in (rule.explanation.en, rule.explanation.zh):
         wanted.update(name for name in _PLACEHOLDER.findall(template) if "." in name)
     return tuple(sorted(wanted))
+
+
+def rolling_spans(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
+    """The spans of the rolling windows that rules of this level read, in milliseconds, rising.
+
+    Agents are many: a window that no rule looks at is not kept for them.
+    """
+    rules = [rule for pack in packs.values() for rule in pack.rules if level in rule.levels]
+    found = {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}
+    windows = {name.split(".")[1] for name in found if ".rolling_" in name}
+    return tuple(sorted(span_ms(window) for window in windows))
 
 
 def used(

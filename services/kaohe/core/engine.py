@@ -24,9 +24,10 @@ import msgspec
 from kaohe.core.calendars import DAY_MS, Calendar, calendar, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item, ItemState
+from kaohe.core.effects import rolling_spans
 from kaohe.core.expressions import evaluate
 from kaohe.core.expressions import names as names_in
-from kaohe.core.facts import Moment, parameter_ms, watched_windows
+from kaohe.core.facts import Moment, parameter_ms
 from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Deadline, Pack, Rule
@@ -189,7 +190,7 @@ class PartitionEngine:
         self.counters = compile_counters(self.layout)
         by_key = {pack.key: pack for pack in self.packs}
         nowhere: tuple[int, ...] = ()
-        spans = dict.fromkeys(GROUP_LEVELS, nowhere) | {"agent": watched_windows(by_key, "agent")}
+        spans = dict.fromkeys(GROUP_LEVELS, nowhere) | {"agent": rolling_spans(by_key, "agent")}
         triggers = dict.fromkeys(GROUP_LEVELS, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
         self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
         self.judge.on_forget = self._forget
@@ -276,7 +277,7 @@ class PartitionEngine:
                     self.tick(to_ms(event.time))
                 else:
                     self.take(event)
-            except (msgspec.ValidationError, msgspec.DecodeError):
+            except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
                 self._reject_undecodable(record)
             except EventError as error:
                 self._reject(record, error)

@@ -187,17 +187,13 @@ def _sums_source(layout: Layout, pack: Pack, name: str, windows: dict[str, str])
     metric, window, aspect = metric_of(pack, name)
     if aspect.startswith("vs_") or window.startswith("baseline_"):
         return None
-    if metric.kind == "max" and not aspect and len(layout.reads[pack.key, metric.name][0]) == 1:
-        windows.setdefault(window, f"g{len(windows)}")
-        slot, up, down = (
-            layout.reads[pack.key, metric.name][0][0][0],
-            metric.scale.numerator,
-            metric.scale.denominator,
-        )
+    if metric.kind == "max" and not aspect:
+        slots = [slot for slot, _ in layout.reads[pack.key, metric.name][0]]
+        seen = ", ".join(f"c.get({slot}, None)" for slot in slots)
         return [
             f"    c = moment.counts({window!r})",
-            f"    m = None if c is None else c.get({slot}, None)",
-            f"    {{v}} = None if m is None else ({up} * m, {down})",
+            f"    m = [] if c is None else [m for m in ({seen},) if m is not None]",
+            f"    {{v}} = ({metric.scale.numerator} * max(m), {metric.scale.denominator}) if m else None",
         ]
     if metric.kind in ("percentile", "distinct", "max"):
         return None
@@ -239,6 +235,8 @@ def _event_reader(field: str) -> Reader:
 def _change(layout: Layout, pack: Pack, metric: Metric, window: str, aspect: str, moment: Moment) -> Fact:
     """The value relative to the baseline month or the previous month: value / reference - 1."""
     now = _value(reading_of(layout, pack, metric, window, moment))
+    if now is None:
+        return None
     reference_window = "baseline_month" if aspect == "vs_baseline" else "previous_month"
     reference = _value(reading_of(layout, pack, metric, reference_window, moment))
     if not isinstance(now, Fraction) or not isinstance(reference, Fraction) or reference <= 0:
@@ -392,22 +390,6 @@ def metric_windows(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
         for metric in pack.metrics.values():
             if level in metric.levels:
                 spans.update(span_ms(window) for window in metric.windows if window.startswith("rolling_"))
-    return tuple(sorted(spans))
-
-
-def watched_windows(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
-    """The spans of the rolling windows that live rules of this level read, in milliseconds, rising.
-
-    Agents are many: what nobody judges is not kept for them.
-    """
-    spans: set[int] = set()
-    for pack in packs.values():
-        for rule in pack.rules:
-            if level in rule.levels and rule.trigger == "watch":
-                for name in pack.scopes[rule.id]:
-                    window = name.partition(".")[2].partition(".")[0]
-                    if window.startswith("rolling_"):
-                        spans.add(span_ms(window))
     return tuple(sorted(spans))
 
 

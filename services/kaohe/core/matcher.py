@@ -64,6 +64,8 @@ MAX_EQUALITIES: Final = 200
 """Different literals compared by == in one ruleset. durable-rules fails at 512 and hangs beyond."""
 MAX_CHOICES: Final = 12
 """``in`` tests in one alternative. durable-rules fails at 16."""
+MAX_KNOWN: Final = 1024
+"""Messages whose answer a matcher remembers: a quiet subject sends the same ones again and again."""
 MAX_RULESETS: Final = 64
 """Rulesets of one matcher."""
 MAX_DECIMALS: Final = 9
@@ -121,6 +123,7 @@ class Matcher:
         self._definitions = tuple(json.dumps(_definition(part, plan.decimals)) for part in plan.rulesets)
         self._encode = _encoder(plan, fields)
         self._handles: tuple[int, ...] = ()
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._closed = False
         self._open()
 
@@ -136,6 +139,9 @@ class Matcher:
             raise MatcherError(f"{self.name}: the fact has no field {error.args[0]}") from None
         if self._closed:
             raise MatcherError(f"{self.name}: the matcher is closed")
+        known = self._known.get(messages)
+        if known is not None:
+            return known
         fired: set[int] | None = None
         try:
             for handle, message in zip(self._handles, messages, strict=True):
@@ -148,9 +154,13 @@ class Matcher:
             if isinstance(error, Exception) and not isinstance(error, MatcherError):
                 raise MatcherError(f"{self.name}: durable-rules failed: {error}") from error
             raise
-        if fired is None:
-            return ()
-        return tuple(self._ids[index] for index in sorted({self._order[index] for index in fired}))
+        found: tuple[str, ...] = ()
+        if fired is not None:
+            found = tuple(self._ids[index] for index in sorted({self._order[index] for index in fired}))
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[messages] = found
+        return found
 
     def match_many(self, facts: Iterable[Fact]) -> list[tuple[str, ...]]:
         """``match`` for each fact, in order."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kaohe.core.calendars import QUARTER_HOUR_MS, Calendar, Period
-from kaohe.core.counting import MAX_SLOT, Cell, Counts, merge
+from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell, Counts, merge
 
 HOUR_MS = 3_600_000
 MAX_SPAN_MS = 86_400_000
@@ -65,6 +65,8 @@ class Rolling:
         """The window's count of one slot; a maximum or a set is merged anew from the window's cells."""
         if slot < MAX_SLOT:
             return self.sums.get(slot, default)
+        if slot < DISTINCT_SLOT:
+            return max([cell[slot] for _, cell in self.cells if slot in cell], default=default)
         merged: Cell = {}
         for _, cell in self.cells:
             if slot in cell:
