@@ -217,8 +217,9 @@ def librdkafka_ceiling(settings: Settings, events: int) -> Result:
         wall, cpu = time.perf_counter(), time.process_time()
         while count < ends:
             for message in consumer.consume(FETCH_RECORDS, 1.0):
-                if message.error() is None:
-                    decode_one(message.value())
+                value = message.value()
+                if value is not None and message.error() is None:
+                    decode_one(value)
                     count += 1
         wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     finally:

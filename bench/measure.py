@@ -73,17 +73,17 @@ def table(results: list[Result]) -> str:
     """The results side by side, each also as a multiple of the naive Faust app where that was measured."""
     naive = next((result for result in results if result.name.startswith("naive")), None)
     rows = [("part", "events", "events/s", "events/CPU s", "x naive", "runs")]
-    for result in results:
-        rows.append(
-            (
-                result.name,
-                f"{result.events:,}",
-                f"{result.wall_rate:,.0f}",
-                "" if result.cpu_rate is None else f"{result.cpu_rate:,.0f}",
-                "" if naive is None else f"{result.wall_rate / naive.wall_rate:,.1f}",
-                str(result.runs),
-            )
+    rows += [
+        (
+            result.name,
+            f"{result.events:,}",
+            f"{result.wall_rate:,.0f}",
+            "" if result.cpu_rate is None else f"{result.cpu_rate:,.0f}",
+            "" if naive is None else f"{result.wall_rate / naive.wall_rate:,.1f}",
+            str(result.runs),
         )
+        for result in results
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,10 @@ import msgspec
 from kaohe.adapters.base import SourceItem
 from kaohe.adapters.log_clock import log_ticks
 from kaohe.adapters.simulator import simulate
+from kaohe.core.model import Pack
 from kaohe.core.records import Record
 from kaohe.events import Envelope, encode
 from kaohe.packs.load import load_packs
-from kaohe.core.model import Pack
 from kaohe.stream.clock import CLOCK_SUBJECT, tick
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,9 +73,11 @@ def recording(size: Size) -> Path:
     with partial.open("wb") as file:
         for kind, content in log_ticks(_items(simulate(size.seed, size.agents, size.days))):
             if kind == "tick":
+                assert isinstance(content, datetime)
                 file.write(tick(content) + b"\n")
             else:
-                assert isinstance(content, SourceItem) and content.event is not None
+                assert isinstance(content, SourceItem)
+                assert content.event is not None
                 file.write(encode(content.event) + b"\n")
     partial.rename(path)
     return path
