@@ -9,11 +9,13 @@ The modules of the commands import what is heavy (brokers, databases, engines) i
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -78,12 +80,19 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants to outlive its terminal
             signal.signal(number, _end)
+    threading.excepthook = _on_thread_failure
     sys.exit(run(sys.argv[1:]))
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
     """Leave in order: what is open is closed, children are ended, temporary folders go."""
     raise SystemExit(ENDED)
+
+
+def _on_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    """A thread of a client library that is cancelled at the end of a command is no failure; anything else is shown."""
+    if not issubclass(failure.exc_type, asyncio.CancelledError):
+        threading.__excepthook__(failure)
 
 
 def run(arguments: list[str]) -> int:

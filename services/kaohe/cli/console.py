@@ -67,7 +67,8 @@ def print_json(data: Any) -> None:
 
 def show(what: RenderableType) -> None:
     """A result on standard output: folded to the width of a terminal, unfolded elsewhere."""
-    out.print(what, markup=False, width=None if out.is_terminal else UNFOLDED_COLUMNS)
+    where = out if out.is_terminal else Console(highlight=False, width=UNFOLDED_COLUMNS)
+    where.print(what, markup=False)
 
 
 def say(text: str) -> None:

@@ -15,7 +15,9 @@ from kaohe.settings import load_settings
 
 
 def explain(
-    decision_id: Annotated[str, typer.Argument(help="The id: d-… (decision), w-… (alert) or g-… (grade).")],
+    decision_id: Annotated[
+        str, typer.Argument(help="The id: d-… (decision), w-… (alert) or g-… (grade).", metavar="DECISION_ID")
+    ],
     source: Annotated[
         Path | None, typer.Option("--from", help="A .jsonl file, or the folder of a replay; default: the ledger.")
     ] = None,

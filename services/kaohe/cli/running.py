@@ -97,7 +97,16 @@ def clock() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_clock(load_settings(), stop)
+    settings = load_settings()
+    told = False
+
+    def tell() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            say(f"the clock ticks at {settings.broker}; Ctrl-C ends it")
+
+    run_clock(settings, stop, on_tick=tell)
 
 
 def payroll(
@@ -111,9 +120,11 @@ def payroll(
     Example: KAOHE_DATABASE_URL=sqlite:///ledger.db kaohe payroll
     """
     from kaohe.payroll.consumer import run_payroll, stop_on_signals
+    from kaohe.payroll.ledger import shown
     from kaohe.stream.topics import security_config
 
     settings = load_settings()
+    say(f"payroll reads from {settings.broker} and writes to {shown(settings.database_url)}; Ctrl-C ends it")
     with stop_on_signals() as stop:
         done = run_payroll(
             settings.bootstrap,
