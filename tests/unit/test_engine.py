@@ -19,6 +19,7 @@ from kaohe.core.engine import PartitionEngine, Report, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
+from kaohe.core.subjects import MAX_STATES
 from kaohe.decisions import REJECT_DECODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import ClockTick, encode, is_pseudonym, make
@@ -464,16 +465,61 @@ def test_a_state_that_is_reported_late_corrects_what_was_counted(pack: Pack) -> 
     assert worked(story, metric="logged_time") == 120 * 60_000
 
 
-@pytest.mark.parametrize("state", ["agent.ready", "agent.logged_out"])
-def test_a_state_that_a_newer_one_has_replaced_is_refused(pack: Pack, state: str) -> None:
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 12 * 60),
+        st.sampled_from(["agent.logged_in", "agent.ready", "agent.not_ready", "agent.logged_out"]),
+    ),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, st.randoms(use_true_random=False), st.integers(1, 40))
+def test_states_count_the_same_in_any_order_of_arrival(
+    pack: Pack, steps: list[tuple[int, str]], rng: random.Random, pause_min: int
+) -> None:
+    """Straight, and mixed up while the clock goes on: the time spent is that of the sorted states."""
+    start_ms = at_ms("2026-08-03T06:00")
+    ranks = module.STATE_RANKS
+    found = []
+    for order in (sorted(steps, key=lambda step: (step[0], ranks[step[1]])), rng.sample(steps, len(steps))):
+        story = Story(pack)
+        story.replay.tick(start_ms)
+        story.tick("2026-08-03T18:00")
+        for minute, tag in order:
+            event = story.event("2026-08-03T06:00", tag, team="t-1")
+            story.replay.feed(msgspec.structs.replace(event, time=moment(start_ms + minute * 60_000)))
+            story.replay.tick(story.replay.last_ms + pause_min * 60_000)
+        story.tick("2026-08-06T00:00")
+        assert story.rejects() == []
+        found.append([(one.metric, one.subject, one.period, one.value) for one in story.replay.metrics()
+                      if one.metric in ("ready_time", "logged_time") and one.window == "day"])  # fmt: skip
+    assert {one for one in found[0] if one[3]} == {one for one in found[1] if one[3]}
+    states = sorted((minute * 60_000, ranks[tag], module.STATES[tag]) for minute, tag in steps)
+    ready = sum(
+        min(after - since, module.MAX_SHIFT_MS)
+        for (since, _, state), (after, _, _) in zip(states, [*states[1:], (1 << 50, 0, "")], strict=True)
+        if state == "ready"
+    )
+    assert (
+        sum(
+            value or 0 for metric, subject, _, value in found[0] if (metric, subject) == ("ready_time", "a-1")
+        )
+        == ready
+    )
+
+
+def test_states_older_than_all_that_are_remembered_are_refused(pack: Pack) -> None:
     story = Story(pack)
     story.tell("2026-08-03T08:00:00", "agent.ready")
-    story.tell("2026-08-03T09:00:00", state)
-    story.late("2026-08-03T08:30:00", "agent.ready")
+    for minute in range(MAX_STATES):
+        story.tell(f"2026-08-03T{9 + minute // 60:02d}:{minute % 60:02d}:00", "agent.ready")
+    assert len(story.replay.engines[0].agents["a-1"].states) == MAX_STATES
+    story.late("2026-08-03T08:30:00", "agent.not_ready")
     assert story.rejects() == ["out_of_order_state"]
-    story.tell("2026-08-03T10:00:00", "agent.logged_out")
-    story.tick("2026-08-04T12:00")
-    assert worked(story) == (2 if state == "agent.ready" else 1) * 3_600_000
+    story.late("2026-08-03T09:30:30", "agent.not_ready")
+    assert story.rejects() == ["out_of_order_state"]
 
 
 def test_a_forgotten_log_out_ends_by_itself_after_sixteen_hours(pack: Pack) -> None:

@@ -14,6 +14,7 @@ between two batches holds everything a successor needs.
 from __future__ import annotations
 
 import base64
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
@@ -35,7 +36,7 @@ from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.series import pack_cell, unpack_cell
 from kaohe.core.storing import is_own
-from kaohe.core.subjects import SEPARATOR, RosterLine, Subject
+from kaohe.core.subjects import MAX_STATES, SEPARATOR, RosterLine, StateLine, Subject
 from kaohe.decisions import ENCODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import DECODER, ENVELOPES, PAYLOADS, Envelope, RosterChanged, decode
@@ -70,6 +71,8 @@ STATES = {
     "agent.not_ready": "not_ready",
     "agent.logged_out": "",
 }
+STATE_RANKS = {"agent.logged_in": 1, "agent.not_ready": 2, "agent.ready": 3, "agent.logged_out": 4}
+"""In which order changes of state happened that are reported for one moment."""
 
 
 class Zones(msgspec.Struct, frozen=True):
@@ -394,8 +397,11 @@ class PartitionEngine:
         if plan.tag in STATES or plan.tag == "roster.changed":
             if agent is None:
                 raise EventError("invalid", "$.data.agent is missing: the event is about an agent")
-            if plan.tag in STATES and time_ms < agent.state_from_ms:
-                raise EventError("out_of_order_state", "a newer state of this agent is known already")
+            full = plan.tag in STATES and len(agent.states) >= MAX_STATES
+            if full and time_ms < agent.states[0].from_ms:
+                raise EventError(
+                    "out_of_order_state", f"{MAX_STATES} newer states of this agent are known already"
+                )
             if SEPARATOR in data.team or SEPARATOR in data.site:
                 raise EventError("invalid", "$.data names a team or site with a control character")
         elif plan.tag == "pack.activated" and f"{data.pack}@{data.version}" not in self.judge.packs:
@@ -541,19 +547,27 @@ class PartitionEngine:
     # --- states of work -----------------------------------------------------------------------------------------------
 
     def _change_state(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        """Put a change of state in its place; what was counted for the state it cuts short is corrected.
+
+        The states before and after are what they are by their own times, so the order of arrival does not matter.
+        """
         assert agent is not None
-        if agent.state:
-            end_ms = min(time_ms, agent.state_from_ms + MAX_SHIFT_MS)
-            if end_ms >= agent.state_since_ms:
-                self._spend(agent, agent.state, agent.state_since_ms, end_ms, 1)
-            else:
-                self._spend(agent, agent.state, end_ms, agent.state_since_ms, -1)
-        agent.state = STATES[self.plans[event.__class__].tag]
-        agent.state_from_ms = agent.state_since_ms = time_ms
-        if agent.state:
-            self.working.add(agent.name)
+        tag = self.plans[event.__class__].tag
+        line = StateLine(time_ms, STATE_RANKS[tag], STATES[tag])
+        index = bisect_right(agent.states, line)
+        before = agent.states[index - 1] if index else StateLine(time_ms, 0, "")
+        if index == len(agent.states):
+            end_ms = min(time_ms, before.from_ms + MAX_SHIFT_MS)
+            self._spend(agent, before.state, agent.state_since_ms, end_ms, 1)
+            self._spend(agent, before.state, end_ms, agent.state_since_ms, -1)
+            agent.state = line.state
+            agent.state_from_ms = agent.state_since_ms = time_ms
+            (self.working.add if line.state else self.working.discard)(agent.name)
         else:
-            self.working.discard(agent.name)
+            end_ms = agent.states[index].from_ms
+            self._spend(agent, before.state, time_ms, min(end_ms, before.from_ms + MAX_SHIFT_MS), -1)
+            self._spend(agent, line.state, time_ms, min(end_ms, time_ms + MAX_SHIFT_MS), 1)
+        agent.states = [*agent.states[:index], line, *agent.states[index:]][-MAX_STATES:]
         self.judge.touched.add(agent.key)
 
     def _accrue(self, now_ms: int) -> None:
@@ -571,7 +585,9 @@ class PartitionEngine:
             self.judge.touched.add(agent.key)
 
     def _spend(self, agent: Subject, state: str, from_ms: int, to_ms: int, weight: int) -> None:
-        """Count a stretch of time, cut at the boundaries of buckets."""
+        """Count a stretch of time in a state (none when it is empty), cut at the boundaries of buckets."""
+        if not state:
+            return
         counts = [
             self.counters[source]
             for source in (f"state/{state}", "state/logged_in")

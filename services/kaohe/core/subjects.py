@@ -27,6 +27,8 @@ MAX_EVIDENCE = 20
 MAX_ENTRIES = 5_000
 """Ledger entries remembered per subject; beyond it the one of the oldest period is forgotten (the ledger has it)."""
 MAX_ROSTER_LINES = 64
+MAX_STATES = 64
+"""Changes of an agent's state of work that are remembered, so that a late one can be put in its place."""
 MAX_WAIVERS = 200
 """Exemptions remembered per subject for what has not happened yet; beyond it the oldest is forgotten."""
 
@@ -82,6 +84,14 @@ class RosterLine(msgspec.Struct):
     packs: list[str]
 
 
+class StateLine(msgspec.Struct, array_like=True, order=True):
+    """In which state of work an agent was from ``from_ms`` on; ``rank`` orders what is reported for one moment."""
+
+    from_ms: int
+    rank: int
+    state: str
+
+
 class Waiver(msgspec.Struct):
     """An exemption that was granted: which rule of which pack excuses ``incident``, and the event that did it."""
 
@@ -107,7 +117,8 @@ class Subject:
 
     __slots__ = (
         "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "name", "packs", "position",
-        "roster", "roster_from_ms", "series", "site", "state", "state_from_ms", "state_since_ms", "team",
+        "roster", "roster_from_ms", "series", "site", "state", "state_from_ms", "state_since_ms", "states",
+        "team",
         "touched_entries", "waivers",
     )  # fmt: skip
 
@@ -131,6 +142,7 @@ class Subject:
         self.position = ""
         self.packs: list[str] = []
         self.state = ""
+        self.states: list[StateLine] = []
         self.state_from_ms = 0
         self.state_since_ms = 0
 
@@ -227,6 +239,7 @@ class StoredSubject(msgspec.Struct, array_like=True):
     evidence: dict[str, Evidence]
     roster: list[RosterLine]
     state: str
+    states: list[StateLine]
     state_from_ms: int
     state_since_ms: int
     zone: str
@@ -254,6 +267,7 @@ def store(subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[
         evidence=subject.evidence,
         roster=subject.roster,
         state=subject.state,
+        states=subject.states,
         state_from_ms=subject.state_from_ms,
         state_since_ms=subject.state_since_ms,
         zone=series.calendar.name,
@@ -276,6 +290,7 @@ def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int]) ->
     for line in stored.roster:
         subject.enrol(line)
     subject.state = stored.state
+    subject.states = stored.states
     subject.state_from_ms = stored.state_from_ms
     subject.state_since_ms = stored.state_since_ms
 
