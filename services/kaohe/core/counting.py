@@ -273,7 +273,10 @@ def merge(into: Cell, cell: Mapping[int, Any], sign: int = 1) -> None:
     """Add a cell to another one (``sign`` -1 takes sums away again; maxima and sets stay)."""
     for slot, value in cell.items():
         if slot < MAX_SLOT:
-            into[slot] = into.get(slot, 0) + sign * value
+            if sign > 0 and slot in into:
+                into[slot] += value
+            else:
+                into[slot] = into.get(slot, 0) + sign * value
         elif sign < 0:
             continue
         elif slot < DISTINCT_SLOT:

@@ -14,7 +14,7 @@ of the running period that names the closed one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -116,6 +116,8 @@ class Judge:
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
         self.out: list[Output] = []
+        self._changed: Collection[Period] = ()
+        self._relevant: list[tuple[str, set[Period]]] = []
         self._baselines = _baseline_labels(packs)
         self._retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
 
@@ -247,17 +249,24 @@ class Judge:
             if not subject.series.cells:
                 self.open.discard(key)
 
-    def counted(self, subject: Subject, changed: Iterable[Period]) -> None:
-        """Note that periods of a subject changed, so that they are judged at the next evaluation."""
+    def counted(self, subject: Subject, changed: Collection[Period]) -> None:
+        """Note that periods of a subject changed, so that they are judged at the next evaluation.
+
+        Most subjects bring the same tuple of periods one after the other, and what follows from it is kept.
+        """
         key = subject.key
         self.touched.add(key)
         if self.book.watch[subject.level] or not subject.series.rolling_is_empty:
             self.live.add(key)
-        for pack_key in self.unjudged:
-            windows = self.book.windows[pack_key]
-            relevant = {period for period in changed if period.window in windows}
-            if relevant:
-                self._wait(pack_key, key, relevant)
+        if changed is not self._changed:
+            self._changed = changed
+            self._relevant = [
+                (pack_key, relevant)
+                for pack_key in self.unjudged
+                if (relevant := {one for one in changed if one.window in self.book.windows[pack_key]})
+            ]
+        for pack_key, relevant in self._relevant:
+            self._wait(pack_key, key, relevant)
 
     def _wait(self, pack_key: str, key: tuple[str, str], periods: set[Period]) -> None:
         """Periods of a subject wait for the next evaluation."""

@@ -16,7 +16,7 @@ retention.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kaohe.core.calendars import QUARTER_HOUR_MS, Calendar, Period
@@ -204,11 +204,13 @@ class Series:
             found = self.cells[bucket] = defaultdict(int)
         return found
 
-    def fold(self, now_ms: int) -> set[Period]:
+    def fold(self, now_ms: int) -> Collection[Period]:
         """Fold every cell whose bucket is over at ``now_ms``; the periods that changed."""
-        over = sorted(bucket for bucket in self.cells if (bucket + 1) * self.bucket_ms <= now_ms)
+        over = [bucket for bucket in self.cells if (bucket + 1) * self.bucket_ms <= now_ms]
+        if len(over) == 1:
+            return self.add(over[0] * self.bucket_ms, self.cells.pop(over[0]), now_ms)
         changed: set[Period] = set()
-        for bucket in over:
+        for bucket in sorted(over):
             changed.update(self.add(bucket * self.bucket_ms, self.cells.pop(bucket), now_ms))
         return changed
 
@@ -295,9 +297,12 @@ def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[st
 
 def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:
     """A stored cell; a term that no loaded pack has any more is forgotten."""
-    cell: Cell = defaultdict(int)
-    for name, value in stored.items():
-        slot = slots.get(name)
-        if slot is not None:
-            cell[slot] = set(value) if isinstance(value, list) else value
+    try:
+        cell: Cell = defaultdict(int, {slots[name]: value for name, value in stored.items()})
+    except KeyError:
+        return unpack_cell({name: value for name, value in stored.items() if name in slots}, slots)
+    if cell and max(cell) >= DISTINCT_SLOT:
+        for slot, value in cell.items():
+            if slot >= DISTINCT_SLOT:
+                cell[slot] = set(value)
     return cell
