@@ -1,0 +1,126 @@
+"""``kaohe simulate``, ``kaohe replay`` and ``kaohe explain`` on files: canonical results, whatever the batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaohe.cli import run
+
+NAMES = ("decisions.jsonl", "alerts.jsonl", "grades.jsonl", "rejects.jsonl", "metrics.json", "summary.json")
+PACKS = ("--pack", "front-desk", "--pack", "logistics-service")
+JUNK = b'{"specversion":"1.0"}\nno event at all\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated log with two broken lines at its end."""
+    made = tmp_path_factory.mktemp("replay")
+    assert run(["simulate", "--seed", "5", "--agents", "4", "--days", "3", "--out", str(made / "log.jsonl")]) == 0
+    with (made / "log.jsonl").open("ab") as log:
+        log.write(JUNK)
+    return made
+
+
+def replay(folder: Path, out: str, *more: str) -> Path:
+    """Replay the log past the close of its month into ``out``."""
+    arguments = ["replay", str(folder / "log.jsonl"), "--adapter", "events", *PACKS, "--out", str(folder / out)]
+    assert run([*arguments, "--until", "2026-09-05", *more]) == 0
+    return folder / out
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """The results of one replay."""
+    return replay(folder, "whole")
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    """The records of a file."""
+    return [json.loads(line) for line in file.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("batch_size", ["1", "7", "100000"])
+def test_batches_do_not_show_in_the_results(folder: Path, whole: Path, batch_size: str) -> None:
+    other = replay(folder, f"by-{batch_size}", "--batch-size", batch_size)
+    assert sorted(file.name for file in other.iterdir()) == sorted(NAMES)
+    for name in NAMES:
+        assert (other / name).read_bytes() == (whole / name).read_bytes(), name
+    assert (whole / "decisions.jsonl").stat().st_size > 0
+
+
+def test_simulating_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.jsonl"
+    assert run(["simulate", "--seed", "5", "--agents", "4", "--days", "3", "--out", str(again)]) == 0
+    assert again.read_bytes() + JUNK == (folder / "log.jsonl").read_bytes()
+
+
+def test_broken_lines_are_rejected_with_line_and_reason(folder: Path, whole: Path) -> None:
+    last = len((folder / "log.jsonl").read_bytes().splitlines())
+    rejects = rows(whole / "rejects.jsonl")
+    assert [(one["topic"], one["offset"]) for one in rejects] == [("log.jsonl", last - 1), ("log.jsonl", last)]
+    assert all(one["reason"] and one["code"] for one in rejects)
+
+
+def test_the_order_is_that_of_time(whole: Path) -> None:
+    for name in ("decisions.jsonl", "alerts.jsonl", "grades.jsonl"):
+        times = [one["at"] for one in rows(whole / name)]
+        assert times == sorted(times), name
+
+
+def test_metrics_are_a_list_of_whole_records(whole: Path) -> None:
+    metrics = json.loads((whole / "metrics.json").read_bytes())
+    fields = {
+        "metric", "level", "subject", "window", "period", "value", "numerator", "denominator", "pack", "formula",
+    }  # fmt: skip
+    assert metrics
+    assert {frozenset(one) for one in metrics} == {frozenset(fields)}
+    assert {one["window"] for one in metrics} >= {"month"}
+    assert any(one["period"] == "2026-08" for one in metrics)
+
+
+def test_the_summary_adds_up_and_json_prints_it(folder: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    replay(folder, "as-json", "--json")
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((whole / "summary.json").read_bytes())
+    decisions = rows(whole / "decisions.jsonl")
+    assert summary["decisions"]["revisions"] == len(decisions)
+    assert summary["decisions"]["entries"] == len({one["id"] for one in decisions})
+    assert summary["events"]["total"] == sum(summary["events"]["by_type"].values()) > 0
+    assert summary["rejects"]["total"] == 2
+    assert summary["grades"]["final"] > 0
+
+
+def test_until_before_the_end_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, out = str(folder / "log.jsonl"), str(folder / "early")
+    assert run(["replay", log, "--adapter", "events", *PACKS, "--out", out, "--until", "2020-01-01"]) == 2
+    assert "--until lies before the end of the log" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = str(folder / "log.jsonl")
+    assert run(["replay", log, "--adapter", "events", *PACKS, "--out", log]) == 2
+    assert "it is a file" in capsys.readouterr().err
+
+
+def test_a_decision_is_explained_from_the_results(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last = rows(whole / "decisions.jsonl")[-1]
+    capsys.readouterr()
+    assert run(["explain", last["id"], "--from", str(whole)]) == 0
+    english = capsys.readouterr().out
+    for part in (last["clause"], last["rule"], last["explanation"]["en"], "Evidence", "Parameters in force"):
+        assert part in english
+    assert all(not line.endswith(" ") for line in english.splitlines())
+    assert run(["explain", last["id"], "--from", str(whole / "decisions.jsonl"), "--lang", "zh"]) == 0
+    assert "条款" in capsys.readouterr().out
+    assert run(["explain", last["id"], "--from", str(whole), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["decision"]["id"] == last["id"]
+
+
+def test_an_unknown_decision_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["explain", "d-000", "--from", str(whole)]) == 2
+    assert "has no entry 'd-000'" in capsys.readouterr().err
