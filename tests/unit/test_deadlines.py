@@ -48,6 +48,21 @@ ticket:
   by: priority
   due: due_at
 """
+FOLLOW_UP = """
+follow_up:
+  opens: complaint.resolved
+  key: complaint_id
+  met_by: [complaint.followed_up]
+  within: p.limit
+  where: event.handling_ms >= p.long
+"""
+LONG = """
+long:
+  unit: h
+  min: 0
+  max: 100
+  values: {2026-01-01: 1.5}
+"""
 METRICS = "".join(
     f"""
 {outcome}:
@@ -267,6 +282,23 @@ def test_open_items_survive_a_restart(pack: Pack) -> None:
     said = [[one.value for one in engine.judge.take_outputs()] for engine in (first, second)]
     assert said[0] == said[1]
     assert sum(b'"missed"' in raw for raw in said[0]) == 2, "a decision and an alert"
+
+
+def test_a_deadline_s_own_condition_measures_as_events_do(tmp_path: Path) -> None:
+    rules = RULES[: RULES.index("- id: late")].replace("name: response", "name: follow_up")
+    own = make_pack(tmp_path, parameters=PARAMETERS + LONG, deadlines=FOLLOW_UP, rules=rules)
+    story = Story(own)
+    story.tick("2026-08-03T08:00")
+    for minutes in (89, 90):
+        story.tell(
+            "2026-08-03T09:00:00",
+            "complaint.resolved",
+            complaint_id=f"c-{minutes}",
+            handling_ms=minutes * 60_000,
+        )
+    story.tick("2026-08-03T12:00")
+    story.replay.finish()
+    assert [one.incident for one in story.replay.newest_decisions().values()] == ["c-90"]
 
 
 # --- the collection ---------------------------------------------------------------------------------------------------

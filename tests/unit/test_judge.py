@@ -693,6 +693,24 @@ def test_the_oldest_version_judges_until_an_event_says_otherwise(versions: tuple
         )
 
 
+def test_a_worker_that_starts_with_another_version_goes_on_from_the_counts(
+    versions: tuple[Pack, Pack],
+) -> None:
+    story = Story(versions[0])
+    story.tick("2026-08-03T08:00")
+    errors(story, 4)
+    story.tick("2026-08-03T10:00")
+    old = story.replay.engines[0]
+    stored = {key: raw for key, raw in old.checkpoint().items() if raw is not None}
+    successor = PartitionEngine([versions[1]], zones=Zones(default="Asia/Shanghai"))
+    successor.restore(stored)
+    successor.tick(at_ms("2026-08-03T11:00"))
+    story.replay.engines[0] = successor
+    story.replay.finish()
+    assert story.decisions() == [("errors", "2026-08", "-2", "provisional")]
+    assert charge(story, "errors").pack_version == "2.0"
+
+
 def test_what_a_new_version_no_longer_charges_is_taken_back_at_the_close(
     tmp_path: Path, versions: tuple[Pack, Pack]
 ) -> None:
@@ -835,6 +853,16 @@ def test_a_group_waits_for_every_partition(pack: Pack) -> None:
     engine.apply(other[3:])
     assert engine.watermark_ms == records_upto(records[-1])
     assert len(engine.judge.subjects) == 2
+
+
+def test_reports_that_wait_for_other_partitions_are_bounded(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "MAX_WAITING", 5)
+    engine = GroupEngine([pack], zones=Zones(default="Asia/Shanghai"), source_partitions=2)
+    engine.apply(reports(pack)[:5])
+    with pytest.raises(StateError, match="5 reports of partition 0 wait for the other partitions"):
+        engine.apply(reports(pack)[5:6])
 
 
 def test_reading_figures_changes_nothing(pack: Pack) -> None:

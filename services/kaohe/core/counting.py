@@ -20,6 +20,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from datetime import date
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -28,7 +29,7 @@ import msgspec
 
 from kaohe.core.calendars import calendar
 from kaohe.core.expressions import names, to_python
-from kaohe.core.model import Metric, Pack, Parameter, Term
+from kaohe.core.model import Metric, Pack, Parameter, Term, Value
 from kaohe.errors import KaoheError
 
 MAX_SLOT = 1_000_000
@@ -225,6 +226,12 @@ def _condition(term: Term, pack: Pack) -> str:
 
 TIME_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 """Parameters are stated in the unit people use; events carry milliseconds."""
+
+
+def in_event_units(parameter: Parameter, day: date) -> Value:
+    """A parameter's value as events measure: times in milliseconds, scores in hundredths."""
+    value = parameter.value_at(day)
+    return value * _unit_factor(parameter.unit) if isinstance(value, Fraction) else value
 
 
 def _unit_factor(unit: str) -> Fraction:

@@ -23,7 +23,7 @@ from zlib import crc32
 import msgspec
 
 from kaohe.core.calendars import DAY_MS, Calendar, calendar, to_ms
-from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
+from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters, in_event_units
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item, ItemState
 from kaohe.core.effects import rolling_spans
 from kaohe.core.expressions import evaluate
@@ -515,6 +515,10 @@ class PartitionEngine:
         if not name:
             return None
         self._site = names["site"]
+        if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= 2 * MAX_SUBJECTS:
+            rejects = self.stats.rejects
+            rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
+            return None
         return self.judge.subject(level, name, time_ms)
 
     def _judge_single(self, rules: RuleSet, event: Envelope, time_ms: int, names: Mapping[str, str]) -> None:
@@ -640,7 +644,7 @@ class PartitionEngine:
         values: dict[str, Any] = {}
         for name in names_in(deadline.where):
             if name.startswith("p."):
-                values[name] = pack.parameters[name[2:]].value_at(day)
+                values[name] = in_event_units(pack.parameters[name[2:]], day)
             else:
                 values[name] = getattr(data, name[len("event.") :])
         return bool(evaluate(deadline.where, values))

@@ -162,9 +162,13 @@ class Judge:
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
                 self.closes[after, zone, window] = period
+        self.await_open(after)
+
+    def await_open(self, pack_key: str) -> None:
+        """Every period that is not closed yet waits to be judged by this version."""
         if self.grid_ms is None:
             return
-        grace_ms, windows = self.packs[after].grace_ms, self.book.windows[after]
+        grace_ms, windows = self.packs[pack_key].grace_ms, self.book.windows[pack_key]
         for key in sorted(self.subjects):
             running = {
                 period
@@ -172,7 +176,7 @@ class Judge:
                 if period.window in windows and period.end_ms + grace_ms > self.grid_ms
             }
             if running:
-                self._wait(after, key, running)
+                self._wait(pack_key, key, running)
 
     def move(self, subject: Subject, calendar: Calendar, now_ms: int) -> None:
         """Let a subject keep another calendar. What its new zone has closed already is closed for it too."""

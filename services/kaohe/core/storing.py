@@ -184,9 +184,12 @@ def _revive_subject(judge: Judge, key: Key, raw: bytes) -> None:
 
 def _restore_frame(judge: Judge, state: StoredJudge) -> None:
     judge.grid_ms = state.grid_ms
+    replaced = []
     for name, version in state.active.items():
         if f"{name}@{version}" in judge.packs:
             judge.active[name] = version
+        elif name in judge.active:
+            replaced.append(name)
     for pack, zone, window, label in state.closes:
         if pack in judge.packs:
             judge.closes[pack, zone, window] = shared_calendar(zone).period(window, label)
@@ -195,3 +198,6 @@ def _restore_frame(judge: Judge, state: StoredJudge) -> None:
             judge.watch_closes(subject.series.calendar)
         if subject.alerts or not subject.series.rolling_is_empty:
             judge.live.add(key)
+    for name in replaced:
+        # The version that judged is not loaded any more: its successor takes over what is open.
+        judge.await_open(f"{name}@{judge.active[name]}")
