@@ -60,7 +60,7 @@ class Stack:
             group_partitions=PARTITIONS,
             metrics_port=free_port(),
             database_url=f"sqlite:///{self.folder / LEDGER}",
-            rules=str(_rules().resolve()),
+            rules=str(own_rules().resolve()),
         )
 
     @property
@@ -115,7 +115,7 @@ class Stack:
                 signal.signal(number, handler)
 
 
-def _rules() -> Path:
+def own_rules() -> Path:
     """The packs: where the caller says, else those of this program, whatever lies in the working directory."""
     if named := os.environ.get(RULES_VARIABLE):
         return Path(named)
