@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from kaohe.core.calendars import Calendar
-from kaohe.core.counting import Layout
+from kaohe.core.counting import Cell, Layout, merge
 from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
 from kaohe.core.facts import metric_windows
 from kaohe.core.judge import Judge, Stats
@@ -143,10 +143,13 @@ class GroupEngine:
             self._run(minute_ms - 1)
             # After a silence the grid stands in the past: what comes now must not be judged as if it were known then.
             self.judge.settle(minute_ms - 1)
+            cells: dict[tuple[str, str, int], Cell] = {}
             for source in sorted(self.waiting):
                 queue = self.waiting[source]
                 while queue and queue[0].upto_ms == minute_ms:
-                    self._add(queue.popleft())
+                    self._take_out(queue.popleft(), cells)
+            for (level, name, start_ms), cell in cells.items():
+                self._add(level, name, start_ms, cell, minute_ms)
         self._run(upto_ms)
         self.judge.settle(upto_ms)
         self.now_ms = upto_ms
@@ -158,22 +161,28 @@ class GroupEngine:
                 return
             self.judge.run(due_ms)
 
-    def _add(self, report: Report) -> None:
+    def _take_out(self, report: Report, cells: dict[tuple[str, str, int], Cell]) -> None:
+        """Put a report's counts to those that other partitions reported for the same groups and minute."""
         if report.source == 0:
             for pack, version in sorted(report.active.items()):
                 if f"{pack}@{version}" in self.judge.packs:
                     self.judge.activate(pack, version)
         for level, name, start_ms, packed in report.groups:
-            if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= MAX_SUBJECTS:
-                rejects = self.stats.rejects
-                rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
-                continue
-            subject = self.judge.subject(level, name, start_ms)
             cell = unpack_cell(packed, self.layout.slots)
-            self.judge.counted(subject, subject.series.add(start_ms, cell, report.upto_ms))
+            found = cells.setdefault((level, name, start_ms), cell)
+            if found is not cell:
+                merge(found, cell)
         key = f"b{SEPARATOR}{report.source}{SEPARATOR}{report.number}"
         if self._changed.pop(key, None) is None:
             self._changed[key] = None
+
+    def _add(self, level: str, name: str, start_ms: int, cell: Cell, upto_ms: int) -> None:
+        if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= MAX_SUBJECTS:
+            rejects = self.stats.rejects
+            rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
+            return
+        subject = self.judge.subject(level, name, start_ms)
+        self.judge.counted(subject, subject.series.add(start_ms, cell, upto_ms))
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
