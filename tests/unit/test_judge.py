@@ -513,6 +513,47 @@ def test_a_penalty_of_a_closed_month_is_waived_in_the_running_one(story: Story) 
     assert (waiver.period, waiver.adjusts_period, waiver.points) == ("2026-09", "2026-08", "5")
 
 
+CAP = """
+- id: unanswered
+  level: [agent]
+  deadline: {name: response, outcome: missed}
+  when: "true"
+  then:
+    - grade: {at_most: C}
+"""
+RESPONSE = """
+response:
+  opens: complaint.logged
+  key: complaint_id
+  met_by: [complaint.responded]
+  within: p.response_limit
+"""
+RESPONSE_LIMIT = """
+response_limit:
+  unit: h
+  min: 0
+  max: 10
+  values: {2026-01-01: 2}
+"""
+
+
+def test_a_cap_of_a_miss_goes_with_the_miss_and_stays_for_another(tmp_path: Path) -> None:
+    own = make_pack(
+        tmp_path, parameters=PARAMETERS + RESPONSE_LIMIT, metrics=METRICS, deadlines=RESPONSE, rules=RULES + CAP,
+        scorecard=SCORECARD,
+    )  # fmt: skip
+    story = Story(own)
+    story.tick("2026-08-03T08:00")
+    for key in ("c-1", "c-2"):
+        story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id=key)
+    story.tick("2026-08-03T12:00")
+    assert story.grades() == [("2026-08", "100", "C", "provisional")]
+    story.late("2026-08-03T10:00:00", "complaint.responded", complaint_id="c-1")
+    assert story.grades() == [("2026-08", "100", "C", "provisional")]
+    story.late("2026-08-03T10:00:00", "complaint.responded", complaint_id="c-2")
+    assert story.grades() == [("2026-08", "100", "A", "provisional")]
+
+
 # --- alerts -----------------------------------------------------------------------------------------------------------
 
 
@@ -736,6 +777,22 @@ def test_an_alert_of_a_rule_that_another_version_judges_otherwise_ends(versions:
     activate(story, "2026-08-03T09:05", "2.0")
     story.ticks("2026-08-03T09:06", "2026-08-03T09:20")
     assert slow(story) == [("firing", "09:04"), ("resolved", "09:16")], "by its clearing condition: no data"
+
+
+def test_an_alert_of_a_rule_that_another_version_no_longer_has_ends_at_once(
+    tmp_path: Path, versions: tuple[Pack, Pack]
+) -> None:
+    kept = RULES[: RULES.index("- id: slow")]
+    third = make_pack(
+        tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=kept, scorecard=SCORECARD, version="3.0"
+    )
+    story = Story(versions[0], third)
+    story.tick("2026-08-03T08:00")
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:05")
+    activate(story, "2026-08-03T09:05", "3.0")
+    story.ticks("2026-08-03T09:06", "2026-08-03T09:20")
+    assert slow(story) == [("firing", "09:04"), ("resolved", "09:06")]
 
 
 def test_an_unknown_version_is_refused(versions: tuple[Pack, Pack]) -> None:

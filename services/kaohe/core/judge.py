@@ -108,6 +108,11 @@ class Judge:
         self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
+        self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
+        for pack in packs:
+            for rule in pack.rules:
+                for level in rule.levels if rule.trigger == "watch" else ():
+                    self._watching.setdefault((level, f"{pack.name}|{rule.id}"), []).append((pack, rule))
         self.slot_names = layout.names()
         self.gone: set[str] = set()
         self.stored_cells: dict[tuple[str, str], bytes] = {}
@@ -341,12 +346,7 @@ class Judge:
     def _end_orphans(self, subject: Subject, moment: Moment) -> None:
         """End the alerts of rules that judge this subject no more: the pack changed, or is not in force for it."""
         for key in sorted(subject.alerts):
-            pack_name, _, rule_id = key.partition("|")
-            versions = [pack for pack in self.packs.values() if pack.name == pack_name]
-            owners = [(pack, rule) for pack in versions for rule in pack.rules if rule.id == rule_id]
-            watched = [
-                pair for pair in owners if subject.level in pair[1].levels and pair[1].trigger == "watch"
-            ]
+            watched = self._watching.get((subject.level, key), [])
             if any(self.judges(pack, subject, moment.at_ms) for pack, _ in watched):
                 continue
             state = subject.alerts.pop(key)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from kaohe.core.calendars import QUARTER_HOUR_MS, Calendar, Period
@@ -27,6 +28,7 @@ MAX_SPAN_MS = 86_400_000
 """The longest rolling window: 24 hours."""
 
 
+@lru_cache(maxsize=256)
 def span_ms(window: str) -> int:
     """The length of ``rolling_15m``, ``rolling_1h`` … in milliseconds."""
     assert window.startswith("rolling_"), window
