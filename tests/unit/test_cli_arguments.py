@@ -86,7 +86,10 @@ def test_nothing_asked_for_shows_the_help(arguments: list[str], capsys: pytest.C
         ("replay f --adapter events --pack nope --out o", "there is no pack 'nope'"),
         ("replay f --adapter events --pack front-desk --pack front-desk --out o", "loaded twice"),
         ("replay f --adapter events --pack front-desk --out o --batch-size 0", "--batch-size is 0"),
-        ("replay f --adapter events --pack front-desk --out o --batch-size x", "Invalid value for '--batch-size'"),
+        (
+            "replay f --adapter events --pack front-desk --out o --batch-size x",
+            "Invalid value for '--batch-size'",
+        ),
         ("replay f --adapter events --pack front-desk --out o --zone Mars", "'Mars' is no time zone"),
         ("replay f --adapter events --pack front-desk --out o --until soon", "'soon' is no moment"),
         ("produce f --adapter csv", "there is no adapter 'csv'"),

@@ -88,7 +88,11 @@ def text_of(board: Board, width: int) -> list[str]:
 
 def test_figures_come_from_the_samples_of_queues() -> None:
     figures = figures_of(SAMPLES)
-    assert (figures.today, figures.month, figures.waiting) == ({"orders": 0.75}, {"orders": 0.5}, {"orders": 3.0})
+    assert (figures.today, figures.month, figures.waiting) == (
+        {"orders": 0.75},
+        {"orders": 0.5},
+        {"orders": 3.0},
+    )
     assert figures.firing == ["service level low (orders)", "flow breach (agents: 2)"]
     assert (figures.decisions, figures.events) == (5, 100)
     assert figures.clock_s == NOON.timestamp() - 30
@@ -119,7 +123,9 @@ def test_agents_stand_by_what_was_deducted() -> None:
         decision(4, "r1", "-9", subject="a-001", period="2026-07"),
         decision(5, "r1", "-9", subject="orders", level="queue"),
     ]
-    rows = agent_rows(entries, [grade("a-001", "98", "A"), grade("a-003", "100", "A", period="2026-09")], "2026-08")
+    rows = agent_rows(
+        entries, [grade("a-001", "98", "A"), grade("a-003", "100", "A", period="2026-09")], "2026-08"
+    )
     assert list(rows) == ["a-002", "a-001"]
     assert (rows["a-002"].deducted, rows["a-002"].awarded) == (-5, 3)
     assert rows["a-001"].grades["front-desk"].score == "98"
@@ -133,7 +139,16 @@ def test_the_board_fits_the_terminal(width: int) -> None:
     lines = text_of(board, width)
     assert max(len(line) for line in lines) <= width
     text = "\n".join(lines)
-    for part in ("Tue 04 Aug 2026 12:00", "orders", "75.0%", "50.0%", "a-001", "−2", "98 A …", "because of r1"):
+    for part in (
+        "Tue 04 Aug 2026 12:00",
+        "orders",
+        "75.0%",
+        "50.0%",
+        "a-001",
+        "−2",
+        "98 A …",
+        "because of r1",
+    ):
         assert part in text
 
 

@@ -19,7 +19,10 @@ JUNK = b'{"specversion":"1.0"}\nno event at all\n'
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated log with two broken lines at its end."""
     made = tmp_path_factory.mktemp("replay")
-    assert run(["simulate", "--seed", "5", "--agents", "4", "--days", "3", "--out", str(made / "log.jsonl")]) == 0
+    assert (
+        run(["simulate", "--seed", "5", "--agents", "4", "--days", "3", "--out", str(made / "log.jsonl")])
+        == 0
+    )
     with (made / "log.jsonl").open("ab") as log:
         log.write(JUNK)
     return made
@@ -27,7 +30,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def replay(folder: Path, out: str, *more: str) -> Path:
     """Replay the log past the close of its month into ``out``."""
-    arguments = ["replay", str(folder / "log.jsonl"), "--adapter", "events", *PACKS, "--out", str(folder / out)]
+    arguments = [
+        "replay",
+        str(folder / "log.jsonl"),
+        "--adapter",
+        "events",
+        *PACKS,
+        "--out",
+        str(folder / out),
+    ]
     assert run([*arguments, "--until", "2026-09-05", *more]) == 0
     return folder / out
 
@@ -61,7 +72,10 @@ def test_simulating_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> 
 def test_broken_lines_are_rejected_with_line_and_reason(folder: Path, whole: Path) -> None:
     last = len((folder / "log.jsonl").read_bytes().splitlines())
     rejects = rows(whole / "rejects.jsonl")
-    assert [(one["topic"], one["offset"]) for one in rejects] == [("log.jsonl", last - 1), ("log.jsonl", last)]
+    assert [(one["topic"], one["offset"]) for one in rejects] == [
+        ("log.jsonl", last - 1),
+        ("log.jsonl", last),
+    ]
     assert all(one["reason"] and one["code"] for one in rejects)
 
 
@@ -82,7 +96,9 @@ def test_metrics_are_a_list_of_whole_records(whole: Path) -> None:
     assert any(one["period"] == "2026-08" for one in metrics)
 
 
-def test_the_summary_adds_up_and_json_prints_it(folder: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_adds_up_and_json_prints_it(
+    folder: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     replay(folder, "as-json", "--json")
     summary = json.loads(capsys.readouterr().out)
@@ -101,7 +117,9 @@ def test_until_before_the_end_is_refused(folder: Path, capsys: pytest.CaptureFix
     assert "--until lies before the end of the log" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_is_told_before_the_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_is_told_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = str(folder / "log.jsonl")
     assert run(["replay", log, "--adapter", "events", *PACKS, "--out", log]) == 2
     assert "it is a file" in capsys.readouterr().err

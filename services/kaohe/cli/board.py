@@ -273,7 +273,9 @@ class Board:
         for pack in packs:
             table.add_column(pack.partition("-")[0], no_wrap=True)
         for agent, row in list(rows.items())[:ROWS_MAX]:
-            points = Text(_minus(f"{row.deducted:g}") if row.deducted else "0", style="red" if row.deducted else "")
+            points = Text(
+                _minus(f"{row.deducted:g}") if row.deducted else "0", style="red" if row.deducted else ""
+            )
             if row.awarded:
                 points.append(f" {row.awarded:+g}", style="green")
             table.add_row(agent, points, *(_grade(row.grades.get(pack)) for pack in packs))
@@ -281,7 +283,9 @@ class Board:
 
     def _alerts(self) -> Text:
         firing = sorted(self._figures.firing)
-        text = Text(f"Alerts  {len(firing)} now", style="yellow" if firing else "", no_wrap=True, overflow="ellipsis")
+        text = Text(
+            f"Alerts  {len(firing)} now", style="yellow" if firing else "", no_wrap=True, overflow="ellipsis"
+        )
         text.append(f", {self.ledger.alerts:,} changes so far", style="dim")
         more = f" and {len(firing) - ALERTS_MAX} more" if len(firing) > ALERTS_MAX else ""
         text.append(": " + ", ".join(firing[:ALERTS_MAX]) + more if firing else "")

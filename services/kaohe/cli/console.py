@@ -49,7 +49,13 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Advance
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
     counted = TextColumn("{task.completed:,} {task.fields[unit]} {task.fields[note]}")
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), counted, TimeElapsedColumn()]
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        counted,
+        TimeElapsedColumn(),
+    ]
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=total, note="", unit=unit)
 

@@ -19,7 +19,8 @@ def explain(
         str, typer.Argument(help="The id: d-… (decision), w-… (alert) or g-… (grade).", metavar="DECISION_ID")
     ],
     source: Annotated[
-        Path | None, typer.Option("--from", help="A .jsonl file, or the folder of a replay; default: the ledger.")
+        Path | None,
+        typer.Option("--from", help="A .jsonl file, or the folder of a replay; default: the ledger."),
     ] = None,
     lang: Annotated[Lang, typer.Option(help="Language of the labels.")] = Lang.en,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -39,9 +39,15 @@ def replay(
     adapter: Annotated[str, typer.Option(help="How to read the files: anonymous-bank or events.")],
     out: Annotated[Path, typer.Option(help="Folder to write the results to.")],
     pack: Annotated[list[str], typer.Option(help="Rule pack by name or folder; may be given several times.")],
-    batch_size: Annotated[int, typer.Option(help="Items applied at a time; never changes a result.")] = BATCH_ITEMS,
-    until: Annotated[str, typer.Option(help="Let the log's clock run on to this moment (RFC 3339 or a day).")] = "",
-    zone: Annotated[str, typer.Option(help="Zone of files with local times; default: that of the packs.")] = "",
+    batch_size: Annotated[
+        int, typer.Option(help="Items applied at a time; never changes a result.")
+    ] = BATCH_ITEMS,
+    until: Annotated[
+        str, typer.Option(help="Let the log's clock run on to this moment (RFC 3339 or a day).")
+    ] = "",
+    zone: Annotated[
+        str, typer.Option(help="Zone of files with local times; default: that of the packs.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Judge recorded events without any broker, and write decisions, alerts, grades, rejects and metrics.
@@ -124,7 +130,17 @@ def _feed(work: Replay, timed: Iterable[Timed], batch_size: int, advance: Any) -
 
 
 def _decision_order(one: Decision) -> tuple[Any, ...]:
-    return (one.at, one.pack, one.rule, one.level, one.subject, one.period, one.incident, one.id, one.revision)
+    return (
+        one.at,
+        one.pack,
+        one.rule,
+        one.level,
+        one.subject,
+        one.period,
+        one.incident,
+        one.id,
+        one.revision,
+    )
 
 
 def _alert_order(one: Alert) -> tuple[Any, ...]:
@@ -135,7 +151,9 @@ def _grade_order(one: Grade) -> tuple[Any, ...]:
     return (one.at, one.pack, one.level, one.subject, one.period, one.id, one.revision)
 
 
-def _write(work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files: list[Path]) -> dict[str, Any]:
+def _write(
+    work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files: list[Path]
+) -> dict[str, Any]:
     from kaohe.decisions import ENCODER
 
     decisions = sorted(work.decision_list(), key=_decision_order)
@@ -144,7 +162,12 @@ def _write(work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files
     rejects = sorted(work.rejects, key=lambda one: (one.topic, one.offset, one.code))
     summary = _summary(work, packs, adapter, files, decisions, alerts, grades)
     try:
-        for name, rows in (("decisions", decisions), ("alerts", alerts), ("grades", grades), ("rejects", rejects)):
+        for name, rows in (
+            ("decisions", decisions),
+            ("alerts", alerts),
+            ("grades", grades),
+            ("rejects", rejects),
+        ):
             with (out / f"{name}.jsonl").open("wb") as file:
                 file.writelines(ENCODER.encode(row) + b"\n" for row in rows)
         with (out / "metrics.json").open("wb") as file:
@@ -180,7 +203,12 @@ def _summary(
         "packs": {pack.name: pack.version for pack in packs},
         "zone": packs[0].zone,
         "clock": calendar(packs[0].zone).text(work.last_ms) if work.last_ms else None,
-        "events": {"total": sum(events.values()), "by_type": dict(events), "duplicates": duplicates, "late": late},
+        "events": {
+            "total": sum(events.values()),
+            "by_type": dict(events),
+            "duplicates": duplicates,
+            "late": late,
+        },
         "rejects": {"total": len(work.rejects), "by_code": dict(Counter(one.code for one in work.rejects))},
         "decisions": {
             "revisions": len(decisions),

@@ -58,7 +58,9 @@ def topics_create(
         print_json(states)
         return
     for state in states:
-        typer.echo(f"{state.name}: {state.partitions} partitions, {'created' if state.created else 'was there'}")
+        typer.echo(
+            f"{state.name}: {state.partitions} partitions, {'created' if state.created else 'was there'}"
+        )
 
 
 def worker() -> None:
@@ -81,7 +83,9 @@ def worker() -> None:
             make_partition,
             make_group,
             exporter,
-            ready=lambda: say(f"worker for {named}; figures at {settings.metrics_host}:{server.port}/metrics"),
+            ready=lambda: say(
+                f"worker for {named}; figures at {settings.metrics_host}:{server.port}/metrics"
+            ),
         )
     finally:
         server.stop()
@@ -113,7 +117,9 @@ def payroll(
     until_idle: Annotated[
         float | None, typer.Option("--until-idle", help="End when nothing came for so many seconds.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON at the end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written as JSON at the end.")
+    ] = False,
 ) -> None:
     """Keep the ledger: write decisions, alerts and grades into the database, each exactly once.
 
@@ -174,9 +180,15 @@ def _entry(item: SourceItem) -> Entry:
 def produce_command(
     files: Annotated[list[Path], typer.Argument(help="Recorded files.", metavar="FILE...")],
     adapter: Annotated[str, typer.Option(help="How to read the files: anonymous-bank or events.")],
-    speed: Annotated[float | None, typer.Option(help="1: as it happened, 60: a minute a second; else at once.")] = None,
-    clock: Annotated[str, typer.Option(help="log: write the ticks of the log's own time; none: no ticks.")] = "none",
-    zone: Annotated[str, typer.Option(help="Zone of files with local times; default: that of the packs.")] = "",
+    speed: Annotated[
+        float | None, typer.Option(help="1: as it happened, 60: a minute a second; else at once.")
+    ] = None,
+    clock: Annotated[
+        str, typer.Option(help="log: write the ticks of the log's own time; none: no ticks.")
+    ] = "none",
+    zone: Annotated[
+        str, typer.Option(help="Zone of files with local times; default: that of the packs.")
+    ] = "",
 ) -> None:
     """Write recorded events into kaohe.events, each into the partition of its subject.
 

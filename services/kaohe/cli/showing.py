@@ -53,7 +53,11 @@ def _watch(stack: Stack, feeder: Feeder, board: Board, done: Callable[[], bool])
 
     started_s = last_s = time.monotonic()
     with ExitStack() as context:
-        live = context.enter_context(Live(console=console.err, auto_refresh=False)) if console.err.is_terminal else None
+        live = (
+            context.enter_context(Live(console=console.err, auto_refresh=False))
+            if console.err.is_terminal
+            else None
+        )
         while True:
             stack.check()
             feeder.check()
@@ -81,7 +85,9 @@ class Done:
     def __call__(self) -> bool:
         feeder, board, now_s = self._feeder, self._board, time.monotonic()
         if now_s - self._started_s > self._give_up_s:
-            raise KaoheError(f"the month was not over within {self._give_up_s:.0f} s; is this machine very busy?")
+            raise KaoheError(
+                f"the month was not over within {self._give_up_s:.0f} s; is this machine very busy?"
+            )
         if not feeder.written.is_set() or feeder.month.last_at is None or feeder.closing is None:
             return False
         if not feeder.close.is_set():
@@ -164,14 +170,20 @@ def _look_further(stack: Stack, shown: list[Decision], kept: bool) -> None:
 
 
 def _folder(context: ExitStack, keep: Path | None, prefix: str) -> Path:
-    return keep or Path(context.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
+    return keep or Path(
+        context.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
+    )
 
 
 def demo(
-    agents: Annotated[int, typer.Option(min=1, max=AGENTS_MAX, help="Agents of the simulated centre.")] = AGENTS,
+    agents: Annotated[
+        int, typer.Option(min=1, max=AGENTS_MAX, help="Agents of the simulated centre.")
+    ] = AGENTS,
     days: Annotated[int, typer.Option(min=1, max=DAYS, help="Days, from the first of August 2026.")] = DAYS,
     speed: Annotated[float, typer.Option(min=1, help="How many times faster than life.")] = DEMO_SPEED,
-    keep: Annotated[Path | None, typer.Option(help="Folder for ledger and logs; default: a temporary one.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for ledger and logs; default: a temporary one.")
+    ] = None,
 ) -> None:
     """Show the whole way of an event: a simulated month through broker, worker and ledger, in about a minute.
 
@@ -199,9 +211,13 @@ def demo(
 
 
 def up(
-    agents: Annotated[int, typer.Option(min=1, max=AGENTS_MAX, help="Agents of the simulated centre.")] = AGENTS,
+    agents: Annotated[
+        int, typer.Option(min=1, max=AGENTS_MAX, help="Agents of the simulated centre.")
+    ] = AGENTS,
     speed: Annotated[float, typer.Option(min=1, help="How many times faster than life.")] = UP_SPEED,
-    keep: Annotated[Path | None, typer.Option(help="Folder for ledger and logs; default: a temporary one.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for ledger and logs; default: a temporary one.")
+    ] = None,
 ) -> None:
     """The same as demo without an end: the simulated centre goes on until Ctrl-C.
 

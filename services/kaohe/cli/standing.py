@@ -70,16 +70,28 @@ class Stack:
 
     def start(self) -> None:
         """Start everything; KaoheError when a part does not come up."""
-        chosen = ("broker", "partitions", "group_partitions", "metrics_host", "metrics_port", "database_url", "rules")
+        chosen = (
+            "broker",
+            "partitions",
+            "group_partitions",
+            "metrics_host",
+            "metrics_port",
+            "database_url",
+            "rules",
+        )
         values = msgspec.to_builtins(self.settings)
-        self.config.write_text("".join(f"{name} = {json.dumps(values[name])}\n" for name in chosen), encoding="utf-8")
+        self.config.write_text(
+            "".join(f"{name} = {json.dumps(values[name])}\n" for name in chosen), encoding="utf-8"
+        )
         self.broker.start()
         create_topics(self.settings)
         for command in ("worker", "payroll"):
             self._spawn(command)
 
     def _spawn(self, command: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)
+        }
         path = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment |= {CONFIG_VARIABLE: str(self.config), "PYTHONPATH": os.pathsep.join(path)}
         with (self.folder / f"{command}.log").open("wb") as log:

@@ -62,7 +62,9 @@ def engine_factories(
     zones = chosen_zones(settings, packs)
 
     def make_partition(partition: int) -> PartitionEngine:
-        return PartitionEngine(packs, zones=zones, partition=partition, group_partitions=settings.group_partitions)
+        return PartitionEngine(
+            packs, zones=zones, partition=partition, group_partitions=settings.group_partitions
+        )
 
     def make_group(partition: int) -> GroupEngine:
         return GroupEngine(packs, zones=zones, partition=partition, source_partitions=settings.partitions)
