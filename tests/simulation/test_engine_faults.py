@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kaohe.adapters.simulator import NO_FAULTS, Faults
@@ -17,9 +19,23 @@ from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
 from kaohe.core.replay import Replay
-from kaohe.decisions import DECISION_DECODER
+from kaohe.decisions import DECISION_DECODER, GRADE_DECODER
+from kaohe.events import PAYLOADS, make
 from kaohe.packs.load import load_packs
-from tests.support.core_runs import Stored, Timed, records_of, run_engine, save, seed, simulated
+from tests.support.core_runs import (
+    DAY_MS,
+    HOUR_MS,
+    Stored,
+    Timed,
+    records_of,
+    run_all,
+    run_engine,
+    save,
+    seed,
+    simulated,
+)
+from tests.support.packs import at_ms, make_pack, moment
+from tests.unit import test_judge as judging
 
 START = date(2026, 8, 29)
 BAD_SOURCES = Faults(late_share=0.05, duplicate_share=0.05, out_of_order=0.1, late_s=900, swap_s=3)
@@ -150,6 +166,126 @@ def test_a_group_stage_that_never_saw_the_beginning_waits_for_it(packs: tuple[Pa
     assert (group.watermark_ms, group.stats.gaps) == (0, 299)
     group.apply(found)
     assert group.watermark_ms == REPORT_DECODER.decode(found[-1].value).upto_ms
+
+
+LIFE_ZONES = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin", "nome": "America/Nome"})
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pack, Pack]:
+    """Every kind of rule, in two versions."""
+    newer = judging.RULES.replace("points: p.step_points, per: 1", "points: 1, per: 1")
+    newer = newer.replace("wait.rolling_15m > p.wait_limit", "wait.rolling_15m > 90") + judging.CAP
+    parts = {
+        "parameters": judging.PARAMETERS + judging.RESPONSE_LIMIT, "metrics": judging.METRICS,
+        "deadlines": judging.RESPONSE, "scorecard": judging.SCORECARD,
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("packs")
+    return (
+        make_pack(folder, rules=judging.RULES, **parts),
+        make_pack(folder, rules=newer, version="2.0", grace="24h", **parts),
+    )
+
+
+def random_event(rng: random.Random, number: int) -> tuple[str, str, dict[str, Any]]:
+    """Any event that the rules of a life look at: type, agent, fields."""
+    key = f"k-{rng.randrange(40)}"
+    choices: list[tuple[str, dict[str, Any]]] = [
+        ("error.recorded", {}),
+        ("complaint.upheld", {"complaint_id": key, "bad_attitude": rng.random() < 0.2}),
+        ("complaint.logged", {"complaint_id": key}),
+        ("complaint.responded", {"complaint_id": key}),
+        ("survey.cross_department", {"rating": rng.choice(["excellent", "good", "fair", "poor"])}),
+        ("exemption.granted", {"exemption_id": f"x-{number}", "incident": key}),
+        ("call.answered", {"call_id": key, "queue": "q-1", "wait_ms": rng.randrange(200_000)}),
+        ("call.answered", {"call_id": key, "queue": "q-2", "wait_ms": rng.randrange(200_000)}),
+        ("agent.ready", {}), ("agent.not_ready", {}), ("agent.logged_out", {}),
+        ("roster.changed", {"team": rng.choice(["t-1", "t-2"]), "site": rng.choice(["berlin", "nome", "shanghai"]),
+                            "packs": rng.choice([[], [], [], ["small"], ["another"]])}),
+    ]  # fmt: skip
+    tag, fields = rng.choice(choices)
+    return tag, rng.choice(["a-1", "a-2", "a-3"]), fields
+
+
+def random_life(rng: random.Random, steps: int = 500) -> list[Timed]:
+    """Months of a few people: pauses of any length, events of any age, versions that come and go."""
+    log: list[Timed] = []
+    now_ms = at_ms("2026-07-15T08:00")
+    for number in range(steps):
+        now_ms += rng.choice((1_000, 30_000, 60_000, 600_000, 3_600_000, 20 * 3_600_000))
+        log.append(("tick", now_ms))
+        if rng.random() < 0.02:
+            tag, agent, fields = (
+                "pack.activated",
+                "",
+                {"pack": "small", "version": rng.choice(["1.0", "2.0"])},
+            )
+            age_ms = 0
+        else:
+            tag, agent, fields = random_event(rng, number)
+            age_ms = rng.choice((0, 0, 0, 0, 5_000, 3_600_000, 3 * DAY_MS, 20 * DAY_MS))
+        event = make(
+            tag, id=f"e-{number}", source="life", subject=agent or "packs", time=moment(now_ms - age_ms),
+            data=PAYLOADS[tag](agent=agent, **fields),
+        )  # fmt: skip
+        log.append(("event", event))
+    last_ms = now_ms
+    return log + [("tick", last_ms + hour * HOUR_MS) for hour in range(1, 24 * 40, 6)]
+
+
+@pytest.mark.parametrize("life", range(6))
+def test_any_life_is_the_same_with_restarts_and_over_partitions(
+    versions: tuple[Pack, Pack], life: int
+) -> None:
+    rng = random.Random(f"{seed()}-{life}")
+    log = random_life(rng)
+    straight = lived(versions, log, 1, rng, lambda: False)
+    restarted = lived(versions, log, 1, rng, lambda: rng.random() < 0.1)
+    assert restarted == straight
+    spread = lived(versions, log, 3, rng, lambda: rng.random() < 0.05)
+    assert last(spread["decisions"]) == last(straight["decisions"])
+    assert last(spread["grades"]) == last(straight["grades"])
+    assert sorted(spread["alerts"]) == sorted(straight["alerts"])
+    assert sorted(spread.get("rejects", [])) == [] == straight.get("rejects", [])
+    consistent(straight)
+
+
+def lived(
+    versions: tuple[Pack, Pack],
+    log: list[Timed],
+    partitions: int,
+    rng: random.Random,
+    restart: Callable[[], bool],
+) -> dict[str, list[bytes]]:
+    return run_all(versions, log, partitions, rng, lambda: rng.choice((1, 5, 40)), restart, LIFE_ZONES)
+
+
+def last(raws: list[bytes]) -> dict[str, bytes]:
+    """The newest revision of each id."""
+    return {msgspec.json.decode(raw)["id"]: raw for raw in raws}
+
+
+def consistent(said: dict[str, list[bytes]]) -> None:
+    """What must hold of any ledger: revisions without gaps, nothing after final but adjustments, reversals that fit."""
+    decisions = [DECISION_DECODER.decode(raw) for raw in said["decisions"]]
+    newest = {one.id: one for one in decisions}
+    for found in newest:
+        own = [one for one in decisions if one.id == found]
+        assert [one.revision for one in own] == list(range(1, len(own) + 1))
+        states = [one.status for one in own]
+        assert states == sorted(states, reverse=True), "provisional first, then final"
+    reversed_ids = [one.reverses for one in newest.values() if one.reverses]
+    assert len(reversed_ids) == len(set(reversed_ids)), "nothing is taken back twice"
+    for one in newest.values():
+        if one.reverses:
+            assert Fraction(one.points) == -Fraction(newest[one.reverses].points)
+    for raw in last(said["grades"]).values():
+        grade = GRADE_DECODER.decode(raw)
+        charged = sum(
+            (Fraction(one.points) for one in newest.values()
+             if (one.subject, one.period, one.level) == (grade.subject, grade.period, "agent")), Fraction(0),
+        )  # fmt: skip
+        assert Fraction(grade.score) == min(max(100 + charged, Fraction(80)), Fraction(110))
 
 
 def test_every_charge_of_a_month_carries_its_own_arithmetic(packs: tuple[Pack, ...]) -> None:

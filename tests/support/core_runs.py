@@ -17,7 +17,7 @@ from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
-from kaohe.events import ClockTick, Envelope, encode, make
+from kaohe.events import ClockTick, Envelope, encode, make, type_of
 from tests.support.packs import moment
 
 HOUR_MS = 3_600_000
@@ -72,6 +72,8 @@ def records_of(log: Iterable[Timed], partitions: int = 1) -> list[list[Record]]:
     for _, what in log:
         if isinstance(what, int):
             raw, targets = tick_record(what), range(partitions)
+        elif type_of(what) == "pack.activated":
+            raw, targets = encode(what), range(partitions)
         else:
             raw, own = encode(what), crc32(what.subject.encode()) % partitions
             targets = range(own, own + 1)
@@ -141,9 +143,10 @@ def run_all(
     rng: random.Random,
     sizes: Callable[[], int] = lambda: 1000,
     restart: Callable[[], bool] = lambda: False,
+    own_zones: Zones | None = None,
 ) -> dict[str, list[bytes]]:
     """Partitions and their group stage; everything that came out, by topic, partitions first."""
-    zones = Zones(default=packs[0].zone)
+    zones = own_zones or Zones(default=packs[0].zone)
     out: list[Output] = []
     reports: list[list[Output]] = []
     for index, records in enumerate(records_of(log, partitions)):

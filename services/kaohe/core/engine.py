@@ -140,20 +140,21 @@ class StoredFrame(msgspec.Struct, array_like=True):
     groups: list[tuple[str, str, list[tuple[int, dict[str, Any]]]]]
     chunks: list[tuple[int, int]]
     part: int
+    activations: list[tuple[int, str, str]]
 
 
 class Report(msgspec.Struct):
     """What one partition counted for groups since its last report, up to a minute of log time.
 
-    ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``active`` the versions of packs
-    that judge in that partition.
+    ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``activations`` the versions of
+    packs (moment of log time, pack, version) that were activated since the report before.
     """
 
     source: int
     number: int
     upto_ms: int
     groups: list[tuple[str, str, int, dict[str, Any]]]
-    active: dict[str, str] = {}
+    activations: list[tuple[int, str, str]] = []
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -211,6 +212,7 @@ class PartitionEngine:
         self.working: set[str] = set()
         self.seen: set[tuple[str, str]] = set()
         self.part = 0
+        self.activations: list[tuple[int, str, str]] = []
         self.minutes: dict[int, list[tuple[str, str]]] = {}
         self.minute: list[tuple[str, str]] = self.minutes.setdefault(0, [])
         self.written: dict[int, int] = {}
@@ -546,7 +548,10 @@ class PartitionEngine:
         self.judge.touched.add(agent.key)
 
     def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
-        self.judge.activate(event.data.pack, event.data.version)
+        pack, version = event.data.pack, event.data.version
+        if self.judge.active[pack] != version:
+            self.judge.activate(pack, version)
+            self.activations.append((self.watermark_ms, pack, version))
 
     # --- states of work -----------------------------------------------------------------------------------------------
 
@@ -877,8 +882,9 @@ class PartitionEngine:
         self.report += 1
         self.reported_ms = upto_ms
         for target, share in enumerate(shares):
-            message = Report(self.partition, self.report, upto_ms, share, self.judge.active)
+            message = Report(self.partition, self.report, upto_ms, share, self.activations)
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
+        self.activations = []
 
     def _turn(self, part: int) -> None:
         """Begin a new part of the memory of ids, and forget the parts that are past their horizon."""
@@ -928,7 +934,14 @@ class PartitionEngine:
         chunks = sorted(self.chunks.items())
         frame = _FRAME_ENCODER.encode(
             StoredFrame(
-                self.now_ms, self.reported_ms, self.report, self.accrued_ms, groups, chunks, self.part
+                self.now_ms,
+                self.reported_ms,
+                self.report,
+                self.accrued_ms,
+                groups,
+                chunks,
+                self.part,
+                self.activations,
             )
         )
         if frame != self.stored_frame:
@@ -964,6 +977,7 @@ class PartitionEngine:
             self.written[minute] = len(keys)
             self.seen.update(keys)
         self.part = frame.part
+        self.activations = frame.activations
         self.minute = self.minutes.setdefault(self.part, [])
         self.minutes = dict(sorted(self.minutes.items()))
         for key in sorted(items):

@@ -44,6 +44,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     firsts: list[tuple[int, int]]
     uptos: list[tuple[int, int]]
     now_ms: int | None
+    activations: list[tuple[int, str, str]]
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -70,6 +71,7 @@ class GroupEngine:
         self.numbers: dict[int, int] = {}
         self.firsts: dict[int, int] = {}
         self.uptos: dict[int, int] = {}
+        self.activations: list[tuple[int, str, str]] = []
         self.dropped: dict[int, int] = {}
         self.stored_frame = b""
         self._changed: dict[str, bytes | None] = {}
@@ -116,6 +118,9 @@ class GroupEngine:
         self.firsts.setdefault(source, report.upto_ms)
         self.uptos[source] = report.upto_ms
         self.waiting[source].append(report)
+        if source == 0:
+            # Every partition is told of an activation; what the first one says is when it was.
+            self.activations += report.activations
         self._changed[f"b{SEPARATOR}{source}{SEPARATOR}{report.number}"] = raw
 
     def _drop(self, source: int, number: int, last: int) -> None:
@@ -155,18 +160,23 @@ class GroupEngine:
         self.now_ms = upto_ms
 
     def _run(self, upto_ms: int) -> None:
+        """Do what is due up to a moment; a version that was activated judges from the boundary after that on."""
         while True:
             due_ms = self.judge.due_ms()
+            if self.activations and self.activations[0][0] <= upto_ms:
+                at_ms, pack, version = self.activations[0]
+                if due_ms is None or at_ms < due_ms:
+                    del self.activations[0]
+                    self.judge.settle(at_ms)
+                    if f"{pack}@{version}" in self.judge.packs:
+                        self.judge.activate(pack, version)
+                    continue
             if due_ms is None or due_ms > upto_ms:
                 return
             self.judge.run(due_ms)
 
     def _take_out(self, report: Report, cells: dict[tuple[str, str, int], Cell]) -> None:
         """Put a report's counts to those that other partitions reported for the same groups and minute."""
-        if report.source == 0:
-            for pack, version in sorted(report.active.items()):
-                if f"{pack}@{version}" in self.judge.packs:
-                    self.judge.activate(pack, version)
         for level, name, start_ms, packed in report.groups:
             cell = unpack_cell(packed, self.layout.slots)
             found = cells.setdefault((level, name, start_ms), cell)
@@ -192,8 +202,9 @@ class GroupEngine:
         changed.update(self._changed)
         self._changed = {}
         frame = StoredFrame(
-            sorted(self.numbers.items()), sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms
-        )
+            sorted(self.numbers.items()), sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms,
+            self.activations,
+        )  # fmt: skip
         raw = _FRAME_ENCODER.encode(frame)
         if raw != self.stored_frame:
             changed["frame"] = self.stored_frame = raw
@@ -208,6 +219,7 @@ class GroupEngine:
         frame = _FRAME_DECODER.decode(items["frame"])
         self.numbers, self.firsts, self.uptos = dict(frame.numbers), dict(frame.firsts), dict(frame.uptos)
         self.now_ms = frame.now_ms
+        self.activations = frame.activations
         reports: list[Any] = [
             REPORT_DECODER.decode(raw) for key, raw in items.items() if key.startswith("b" + SEPARATOR)
         ]
