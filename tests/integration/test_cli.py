@@ -164,5 +164,6 @@ def test_an_interrupted_replay_says_so(place: Place) -> None:
         while not out.is_dir() and time.monotonic() < deadline_s:
             time.sleep(0.05)
         process.send_signal(number)
-        ended(process, code)
+        _, err = ended(process, code)
+        assert (err == "kaohe: interrupted\n") == (code == 130), err
         assert list(out.iterdir()) == []

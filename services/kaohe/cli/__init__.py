@@ -100,7 +100,8 @@ def run(arguments: list[str]) -> int:
     try:
         outcome = command().main(args=arguments, prog_name="kaohe", standalone_mode=False)
         sys.stdout.flush()
-        return outcome if isinstance(outcome, int) else 0
+        exit_code = outcome if isinstance(outcome, int) else 0
+        return _told("interrupted", INTERRUPTED) if exit_code == INTERRUPTED else exit_code
     except KaoheError as error:
         return _told(str(error), error.exit_code)
     except typer.Exit as ended:

@@ -187,6 +187,7 @@ class Board:
         figures = read_figures(self._settings)
         if figures is not None:
             self._figures = figures
+            self._written = max(written, figures.events)  # the writer tells only now and then
         self.ledger.refresh()
 
     def keep_figures(self) -> None:
