@@ -315,9 +315,14 @@ class Judge:
         fired = {rule.id for rule in rules.fired(moment)}
         if not fired and not subject.alerts:
             return
+        alerts = subject.alerts
         for rule in rules.rules:
+            state = alerts.get(rules.alert_keys[rule.id])
+            holds = rule.id in fired
+            if state is None and not holds or state is not None and state.firing and holds:
+                continue
             for effect in rule.effects:
-                self._move_alert(subject, rules.pack, rule, effect, moment, rule.id in fired)
+                self._move_alert(subject, rules.pack, rule, effect, moment, holds)
 
     def _move_alert(
         self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, moment: Moment, holds: bool

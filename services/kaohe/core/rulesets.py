@@ -44,6 +44,7 @@ class RuleSet:
             types.update({name: scope[name] for name in names(rule.condition)})
         self._title = f"{pack.key}/{level}/{trigger}/{on}"
         self._by_id = {rule.id: rule for rule in rules}
+        self.alert_keys = {rule.id: f"{pack.name}|{rule.id}" for rule in rules}
         self._conditions = [(rule.id, to_condition(rule.condition)) for rule in rules]
         self._types = {name: found for name, found in types.items() if not name.startswith("p.")}
         self._facts = facts_reader(layout, pack, self._types)
