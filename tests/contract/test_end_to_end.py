@@ -65,10 +65,12 @@ def test_engines_that_share_the_log_give_what_one_gives(story: Story) -> None:
     assert in_shares(story, partitions=4, group_partitions=4) == story.wanted
 
 
+@pytest.mark.slow
 def test_two_workers_give_what_a_replay_gives(ready: Settings, story: Story, tmp_path: Path) -> None:
     work(ready, story, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_the_ledger_in_postgresql_is_the_same(story: Story, tmp_path: Path) -> None:
     with running_postgres() as url, running_embedded() as broker:
@@ -94,6 +96,7 @@ def compare(settings: Settings, story: Story) -> None:
     print(f"{sent_again(settings, story.wanted)} outputs were sent again")
 
 
+@pytest.mark.slow
 def test_two_workers_killed_at_random_moments_give_what_a_replay_gives(
     ready: Settings, story: Story, tmp_path: Path
 ) -> None:
