@@ -236,6 +236,7 @@ def test_a_pseudonym_depends_on_customer_and_key_alone() -> None:
 def test_without_a_key_the_public_one_is_used_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "kaohe.adapters"):
         unset = Pseudonyms.from_environment({})
+        unset.of("13800138000")
     assert "KAOHE_PSEUDONYM_KEY" in caplog.text
     assert unset.of("13812345678") == Pseudonyms().of("13812345678")
     caplog.clear()

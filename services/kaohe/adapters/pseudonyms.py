@@ -27,25 +27,23 @@ log = logging.getLogger("kaohe.adapters")
 class Pseudonyms:
     """Pseudonyms under one key, with a memory of at most ``CACHE_LIMIT`` customers."""
 
-    def __init__(self, key: bytes = DEMO_KEY) -> None:
+    def __init__(self, key: bytes = DEMO_KEY, *, warn: bool = False) -> None:
         if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
             raise SettingsError(
                 f"{KEY_VARIABLE} has {len(key)} bytes; a key needs {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes"
             )
         self._key = key
+        self._warn = warn
         self._known: dict[str, str] = {}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Pseudonyms:
-        """With the key of ``KAOHE_PSEUDONYM_KEY``, or the public one and a warning. SettingsError for a bad key."""
+        """With the key of ``KAOHE_PSEUDONYM_KEY``, or the public one and a warning when it is first used.
+
+        SettingsError for a bad key.
+        """
         key = environ.get(KEY_VARIABLE, "")
-        if not key:
-            log.warning(
-                "%s is not set: customers' pseudonyms are made with the public demonstration key",
-                KEY_VARIABLE,
-            )
-            return cls()
-        return cls(key.encode())
+        return cls(key.encode()) if key else cls(warn=True)
 
     def of(self, customer: str) -> str:
         """The pseudonym of a customer; a pseudonym stays what it is, and nobody stays nobody."""
@@ -53,6 +51,12 @@ class Pseudonyms:
             return customer
         known = self._known.get(customer)
         if known is None:
+            if self._warn:
+                self._warn = False
+                log.warning(
+                    "%s is not set: customers' pseudonyms are made with the public demonstration key",
+                    KEY_VARIABLE,
+                )
             if len(self._known) >= CACHE_LIMIT:
                 self._known.clear()
             known = self._known[customer] = privacy.pseudonym(customer, self._key)

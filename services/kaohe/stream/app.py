@@ -374,11 +374,15 @@ async def serve(app: KaoheApp, stop: asyncio.Event) -> None:
 
 
 async def _last_checkpoint(app: KaoheApp) -> None:
-    """Let nothing more in, checkpoint what is in."""
+    """Let nothing more in, checkpoint what is in; without a broker that ends after a while, and nothing is lost."""
     app.consumer.stop_flow()
     app.flow_control.suspend()
-    await app.revoke()
-    await asyncio.wait_for(app.consumer.commit(), STOP_TIMEOUT_S)
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await app.revoke()
+            await app.consumer.commit()
+    except TimeoutError:
+        logger.warning("no broker for a last checkpoint; what came after the one before is applied again")
 
 
 async def _end(app: KaoheApp, tasks: list[asyncio.Task[Any]]) -> None:
