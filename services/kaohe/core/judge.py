@@ -319,7 +319,7 @@ class Judge:
         for rule in rules.rules:
             state = alerts.get(rules.alert_keys[rule.id])
             holds = rule.id in fired
-            if state is None and not holds or state is not None and state.firing and holds:
+            if (state.firing and holds) if state is not None else not holds:
                 continue
             for effect in rule.effects:
                 self._move_alert(subject, rules.pack, rule, effect, moment, holds)
@@ -509,7 +509,7 @@ class Judge:
                     calendar = subject.series.calendar
                     self._close_for(subject, pack, period, now_ms)
                 if period.window == "day":
-                    self._sweep(now_ms)
+                    self._sweep(now_ms, key[1])
                 if calendar is None:
                     del self.closes[key]
                     break
@@ -907,13 +907,18 @@ class Judge:
 
     # --- forgetting ---------------------------------------------------------------------------------------------------
 
-    def _sweep(self, now_ms: int) -> None:
-        """Drop periods, entries and subjects that are past their retention."""
+    def _sweep(self, now_ms: int, zone: str) -> None:
+        """Drop periods, entries and subjects that are past their retention.
+
+        Each zone by its own midnights: when somebody's past is forgotten must not depend on who else is judged here.
+        """
         edge = now_ms - self._retention_ms
         for known in [known for known in self._judged if known[2].end_ms <= edge]:
             del self._judged[known]
         for key in sorted(self.subjects):
             subject = self.subjects[key]
+            if subject.series.calendar.name != zone:
+                continue
             kept = False
             for period in sorted(subject.series.periods):
                 if period.end_ms > edge or period.label in self._baselines:
