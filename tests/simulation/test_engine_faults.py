@@ -250,6 +250,14 @@ def test_any_life_is_the_same_with_restarts_and_over_partitions(
     consistent(straight)
 
 
+def test_when_the_past_of_one_is_forgotten_does_not_depend_on_the_others(versions: tuple[Pack, Pack]) -> None:
+    """A life in which an exemption lay at the edge of what is remembered, and zones differ between partitions."""
+    rng = random.Random("15-2")
+    log = random_life(rng)
+    one, three = (lived(versions, log, partitions, rng, lambda: False) for partitions in (1, 3))
+    assert last(three["decisions"]) == last(one["decisions"])
+
+
 def lived(
     versions: tuple[Pack, Pack],
     log: list[Timed],
