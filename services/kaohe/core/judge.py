@@ -173,12 +173,13 @@ class Judge:
         """Every period that is not closed yet waits to be judged by this version."""
         if self.grid_ms is None:
             return
-        grace_ms, windows = self.packs[pack_key].grace_ms, self.book.windows[pack_key]
+        pack, windows = self.packs[pack_key], self.book.windows[pack_key]
         for key in sorted(self.subjects):
+            subject = self.subjects[key]
             running = {
                 period
-                for period in self.subjects[key].series.periods
-                if period.window in windows and period.end_ms + grace_ms > self.grid_ms
+                for period in subject.series.periods
+                if period.window in windows and not self._is_closed(pack, subject, period, self.grid_ms)
             }
             if running:
                 self._wait(pack_key, key, running)
@@ -406,7 +407,7 @@ class Judge:
             for period in sorted(waiting[key]):
                 if not self.judges(pack, subject, min(now_ms, period.end_ms) - 1):
                     continue
-                if period.end_ms + pack.grace_ms < now_ms:
+                if self._is_closed(pack, subject, period, now_ms):
                     self._adjust(subject, pack, period, now_ms)
                 else:
                     self._judge_period(subject, pack, period, now_ms, "provisional")
@@ -495,6 +496,13 @@ class Judge:
                 self._once(subject, pack, rule, index, moment, period, cause)
                 changed = True
         return changed
+
+    def _is_closed(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
+        """Whether a period was closed: by this version, or by one before it whose grace may have been another."""
+        following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
+        if following is None:
+            return period.end_ms + pack.grace_ms <= now_ms
+        return period.end_ms <= following.start_ms
 
     def _close(self, now_ms: int) -> None:
         for key in sorted(self.closes):
@@ -670,7 +678,7 @@ class Judge:
             return []
         window = pack.scorecard.window if pack.scorecard else "month"
         own = subject.series.calendar.containing(window, cause_of(fired[0]).at_ms)
-        closed = own.end_ms + pack.grace_ms <= now_ms
+        closed = self._is_closed(pack, subject, own, now_ms)
         period = subject.series.calendar.containing(window, now_ms) if closed else own
         adjusts = own.label if closed else ""
         for rule in fired:
@@ -824,7 +832,7 @@ class Judge:
         calendar = subject.series.calendar
         period = calendar.period(entry.window, entry.label)
         adjusts = entry.adjusts
-        if period.end_ms + pack.grace_ms <= now_ms:
+        if self._is_closed(pack, subject, period, now_ms):
             period, adjusts = calendar.containing(entry.window, now_ms), entry.label
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, "reverse", entry.id)
         points = -entry.worth
