@@ -17,6 +17,7 @@ from kaohe.packs.load import load_packs
 from tests.support.need import absent
 from tests.support.packs import SHANGHAI
 
+pytestmark = pytest.mark.slow
 MONTH = "1999-02"
 FIGURES = {
     "offered": "offered",
