@@ -18,7 +18,6 @@ from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output
-from kaohe.core.replay import Replay
 from kaohe.decisions import ALERT_DECODER, DECISION_DECODER, GRADE_DECODER
 from kaohe.packs.load import load_packs
 from tests.support.core_runs import (
@@ -27,6 +26,7 @@ from tests.support.core_runs import (
     records_of,
     run_all,
     run_engine,
+    run_replay,
     save,
     seed,
     shuffled_sources,
@@ -240,17 +240,6 @@ def slower(log: list[Timed], every_ms: int) -> list[Timed]:
             last_ms = what // every_ms * every_ms
             found.append(("tick", last_ms))
     return found
-
-
-def run_replay(packs: tuple[Pack, ...], log: list[Timed]) -> Replay:
-    replay = Replay(packs)
-    for _, what in log:
-        if isinstance(what, int):
-            replay.tick(what)
-        else:
-            replay.feed(what)
-    replay.finish()
-    return replay
 
 
 PROGRAM = """

@@ -30,6 +30,7 @@ from tests.support.core_runs import (
     records_of,
     run_all,
     run_engine,
+    run_replay,
     save,
     seed,
     simulated,
@@ -45,17 +46,6 @@ ZONES = Zones(default="Asia/Shanghai")
 @pytest.fixture(scope="module")
 def packs(repository: Path) -> tuple[Pack, ...]:
     return load_packs(["contact-centre", "front-desk", "logistics-service"], repository / "rules")
-
-
-def replayed(packs: tuple[Pack, ...], log: list[Timed]) -> Replay:
-    replay = Replay(packs)
-    for _, what in log:
-        if isinstance(what, int):
-            replay.tick(what)
-        else:
-            replay.feed(what)
-    replay.finish()
-    return replay
 
 
 def figures(replay: Replay) -> dict[tuple[str, ...], Any]:
@@ -86,8 +76,8 @@ def final_grades(replay: Replay) -> dict[str, tuple[str, str]]:
 
 def test_bad_sources_come_to_the_figures_and_charges_of_perfect_ones(packs: tuple[Pack, ...]) -> None:
     chosen = seed() % 1000
-    perfect = replayed(packs, simulated(chosen, 8, 4, START, faults=NO_FAULTS, tail_days=5))
-    bad = replayed(packs, simulated(chosen, 8, 4, START, faults=BAD_SOURCES, tail_days=5))
+    perfect = run_replay(packs, simulated(chosen, 8, 4, START, faults=NO_FAULTS, tail_days=5))
+    bad = run_replay(packs, simulated(chosen, 8, 4, START, faults=BAD_SOURCES, tail_days=5))
     assert Counter(one.code for one in bad.rejects) == Counter()
     assert bad.engines[0].stats.duplicates > 100
     assert bad.engines[0].stats.late > 100
@@ -299,7 +289,7 @@ def consistent(said: dict[str, list[bytes]]) -> None:
 
 def test_every_charge_of_a_month_carries_its_own_arithmetic(packs: tuple[Pack, ...]) -> None:
     """Whoever reads a decision can follow its amount: the last line of the arithmetic is the amount."""
-    replay = replayed(packs, simulated(seed() % 1000, 8, 3, START, tail_days=5))
+    replay = run_replay(packs, simulated(seed() % 1000, 8, 3, START, tail_days=5))
     checked = 0
     for raw in replay.decisions:
         one = DECISION_DECODER.decode(raw)

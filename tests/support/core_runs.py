@@ -17,6 +17,7 @@ from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
+from kaohe.core.replay import Replay
 from kaohe.events import ClockTick, Envelope, encode, make, type_of
 from tests.support.packs import moment
 
@@ -55,6 +56,18 @@ def simulated(
     first_ms = (last_ms // HOUR_MS + 1) * HOUR_MS
     log += [("tick", time_ms) for time_ms in range(first_ms, last_ms + tail_days * DAY_MS, HOUR_MS)]
     return log
+
+
+def run_replay(packs: tuple[Pack, ...], log: Iterable[Timed]) -> Replay:
+    """The whole core over a log."""
+    replay = Replay(packs)
+    for _, what in log:
+        if isinstance(what, int):
+            replay.tick(what)
+        else:
+            replay.feed(what)
+    replay.finish()
+    return replay
 
 
 def tick_record(time_ms: int) -> bytes:

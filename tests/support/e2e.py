@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -53,7 +50,7 @@ from kaohe.stream.checkpoints import MARKER_KEY
 from kaohe.stream.produce import Entry, produce, tick_entry
 from kaohe.stream.sender import partition_of
 from kaohe.stream.topics import EVENTS, PARTIALS, client_config
-from tests.support.workers import reading, wait_until
+from tests.support.workers import Child, reading, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKS = ("contact-centre", "front-desk", "logistics-service")
@@ -204,18 +201,11 @@ def _baseline(simulated: list[Envelope]) -> Iterator[Envelope]:
 # --- the processes ----------------------------------------------------------------------------------------------------
 
 
-class Process:
-    """One ``kaohe`` command as a user starts it; its log is a file under ``folder``."""
+class Process(Child):
+    """One ``kaohe`` command as a user starts it."""
 
     def __init__(self, command: str, settings: Settings, folder: Path, name: str) -> None:
-        self.log = folder / f"{name}.log"
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("KAOHE_")}
-        environ |= {
-            "KAOHE_BROKER": settings.broker,
-            "KAOHE_GROUP_ID": settings.group_id,
-            "KAOHE_PARTITIONS": str(settings.partitions),
-            "KAOHE_GROUP_PARTITIONS": str(settings.group_partitions),
-            "KAOHE_CHECKPOINT_INTERVAL_S": str(settings.checkpoint_interval_s),
+        own = {
             "KAOHE_FETCH_RECORDS_MAX": str(settings.fetch_records_max),
             "KAOHE_DATABASE_URL": settings.database_url,
             "KAOHE_METRICS_PORT": "0",
@@ -223,27 +213,7 @@ class Process:
             "KAOHE_RULES": str(ROOT / "rules"),
             "PYTHONPATH": str(ROOT / "services"),
         }
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "kaohe", command],
-                cwd=folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def kill(self) -> None:
-        """As an out-of-memory killer would: no warning, no clean-up."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(STOP_TIMEOUT_S)
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
+        super().__init__(["kaohe", command], own, settings, folder, name, folder)
 
 
 class System:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,10 +35,11 @@ class Found(NamedTuple):
     value: bytes | None
 
 
-class WorkerProcess:
-    """One ``fake_worker`` process; its log is a file under ``folder``."""
+class Child:
+    """A process under test; what it says goes to a file under ``folder``."""
 
-    def __init__(self, settings: Settings, folder: Path, name: str) -> None:
+    def __init__(self, module: Sequence[str], own: Mapping[str, str], settings: Settings, folder: Path, name: str,
+                 cwd: Path) -> None:  # fmt: skip
         self.log = folder / f"{name}.log"
         environ = {key: value for key, value in os.environ.items() if not key.startswith("KAOHE_")}
         environ |= {
@@ -47,18 +48,12 @@ class WorkerProcess:
             "KAOHE_PARTITIONS": str(settings.partitions),
             "KAOHE_GROUP_PARTITIONS": str(settings.group_partitions),
             "KAOHE_CHECKPOINT_INTERVAL_S": str(settings.checkpoint_interval_s),
-            "KAOHE_TEST_LOG": os.environ.get("KAOHE_TEST_LOG", "WARNING"),
-            **{
-                f"KAOHE_SECURITY_{field.upper()}": value
-                for field in settings.security.__struct_fields__
-                if (value := getattr(settings.security, field))
-            },
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT)]),
+            **own,
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.fake_worker"],
-                cwd=ROOT,
+                [sys.executable, "-m", *module],
+                cwd=cwd,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -69,6 +64,29 @@ class WorkerProcess:
         """As an out-of-memory killer would: no warning, no clean-up."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(STOP_TIMEOUT_S)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+class WorkerProcess(Child):
+    """One ``fake_worker`` process."""
+
+    def __init__(self, settings: Settings, folder: Path, name: str) -> None:
+        own = {
+            "KAOHE_TEST_LOG": os.environ.get("KAOHE_TEST_LOG", "WARNING"),
+            **{
+                f"KAOHE_SECURITY_{field.upper()}": value
+                for field in settings.security.__struct_fields__
+                if (value := getattr(settings.security, field))
+            },
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT)]),
+        }
+        super().__init__(["tests.support.fake_worker"], own, settings, folder, name, ROOT)
 
     def suspend(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -83,13 +101,6 @@ class WorkerProcess:
 
     def wait(self, timeout_s: float) -> int:
         return self.process.wait(timeout_s)
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
 
 
 @contextlib.contextmanager

@@ -78,7 +78,6 @@ class Layout:
         self.keys: list[str] = []
         self.slots: dict[str, int] = {}
         self.packs = tuple(packs)
-        self.readers: dict[tuple[str, str], Callable[[Any], Any]] = {}
         """Readers of facts by pack and name, made when they are first asked for: packs name only so many."""
         self._remembered: dict[Hashable, Any] = {}
         self._terms: dict[str, tuple[Term, Pack, int, set[str]]] = {}

@@ -13,13 +13,13 @@ day on which a deadline ran out, or today for a live alert.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from fractions import Fraction
 from typing import Any
 
 from kaohe.core.calendars import Calendar, Period
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout, Reading, base_reader, read, value_reader
-from kaohe.core.model import CALENDAR_WINDOWS, Metric, Pack, Parameter
+from kaohe.core.model import Metric, Pack, Parameter
 from kaohe.core.series import Rolling, Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
 
@@ -122,9 +122,7 @@ def metric_of(pack: Pack, name: str) -> tuple[Metric, str, str]:
 
 def reader(layout: Layout, pack: Pack, name: str) -> Reader:
     """The function that reads ``name`` from a moment."""
-    found = layout.readers.get((pack.key, name))
-    if found is None:
-        found = layout.readers[pack.key, name] = _reader(layout, pack, name)
+    found: Reader = layout.remembered((pack.key, name), lambda: _reader(layout, pack, name))
     return found
 
 
@@ -391,15 +389,3 @@ def metric_windows(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
             if level in metric.levels:
                 spans.update(span_ms(window) for window in metric.windows if window.startswith("rolling_"))
     return tuple(sorted(spans))
-
-
-def is_calendar(window: str) -> bool:
-    """Whether a window is a calendar period."""
-    return window in CALENDAR_WINDOWS
-
-
-def utc_text(moment_ms: int) -> str:
-    """A moment in UTC as RFC 3339."""
-    moment = datetime.fromtimestamp(moment_ms // 1000, UTC)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{moment_ms % 1000:03d}Z" if moment_ms % 1000 else f"{text}Z"

@@ -19,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from kaohe.core.calendars import WINDOWS
 from kaohe.core.expressions import Expr, ExprType
 from kaohe.decisions import Level, Severity, Words
 from kaohe.errors import ParameterError, Place
@@ -29,7 +30,7 @@ Value = Fraction | str | dict[str, Fraction]
 Window = str
 """``now`` (a stock), ``day``, ``week``, ``month``, ``quarter``, ``year``, or ``rolling_15m``, ``rolling_1h``, …"""
 
-CALENDAR_WINDOWS = ("day", "week", "month", "quarter", "year")
+CALENDAR_WINDOWS = WINDOWS
 
 
 class Clause(msgspec.Struct, frozen=True, kw_only=True):

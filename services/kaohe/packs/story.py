@@ -15,7 +15,7 @@ clause) that must be silent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -395,11 +395,6 @@ def deliver(pack: Pack, story: Story) -> Replay:
     replay.tick(max(story.until_ms, clock_ms + 1000))
     replay.finish()
     return replay
-
-
-def run_pack(pack: Pack, stories: Iterable[Story]) -> list[StoryResult]:
-    """Run stories of a pack, in order."""
-    return [run_story(pack, story) for story in stories]
 
 
 def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:

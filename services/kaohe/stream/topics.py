@@ -23,7 +23,6 @@ from kaohe.settings import KafkaSecurity, Settings
 EVENTS = "kaohe.events"
 PARTIALS = "kaohe.partials"
 OUTPUT_PREFIX = "kaohe."
-OUTPUT_NAMES = ("decisions", "alerts", "grades", "partials", "rejects")
 
 DAY_MS = 24 * 60 * 60 * 1000
 FOREVER_MS = -1

@@ -46,7 +46,6 @@ from kaohe.metric_names import EXPORTED, Exported
 STAGES = ("events", "groups")
 GROUP_LEVELS = frozenset({"team", "queue", "site"})
 AGENT_LEVELS = frozenset({"agent"})
-NO_LEVELS: frozenset[str] = frozenset()
 
 
 class LiveValue(Protocol):
