@@ -1,4 +1,4 @@
-"""What a rule that fired does: points with their arithmetic, words, and the decision that carries them.
+"""What a rule that fired is worth: points with their arithmetic.
 
 Everything is exact: points are fractions that end within nine decimals, and each line of the arithmetic is kept, so
 that anyone can follow an amount from the facts to the last digit.
@@ -9,18 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
 
 import msgspec
 
 from kaohe.core.counting import Layout
 from kaohe.core.expressions import Expr, evaluate, names
-from kaohe.core.facts import Fact, Moment, Reader, fact_text, number_text, reader, used_fact, used_parameter
+from kaohe.core.facts import Fact, Moment, Reader, number_text, reader
 from kaohe.core.model import Amount, Effect, Pack, Rule
 from kaohe.core.series import span_ms
-from kaohe.decisions import Step, UsedFact, UsedParameter, Words
+from kaohe.decisions import Step
 
-_PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
+PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
 """A name in a rule's explanation."""
 
 
@@ -123,7 +122,7 @@ def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
     if effect.clear is not None:
         wanted |= names(effect.clear)
     for template in (rule.explanation.en, rule.explanation.zh):
-        wanted.update(name for name in _PLACEHOLDER.findall(template) if "." in name)
+        wanted.update(name for name in PLACEHOLDER.findall(template) if "." in name)
     return tuple(sorted(wanted))
 
 
@@ -136,83 +135,3 @@ def rolling_spans(packs: Mapping[str, Pack], level: str) -> tuple[int, ...]:
     found = {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}
     windows = {name.split(".")[1] for name in found if ".rolling_" in name}
     return tuple(sorted(span_ms(window) for window in windows))
-
-
-def used(
-    layout: Layout, pack: Pack, rule: Rule, effect: Effect, moment: Moment
-) -> tuple[dict[str, UsedFact], dict[str, UsedParameter]]:
-    """The facts and the parameters that the decision rests on."""
-    facts: dict[str, UsedFact] = {}
-    parameters: dict[str, UsedParameter] = {}
-    for name in names_of(rule, effect):
-        if name.startswith("p."):
-            parameters[name[2:]] = used_parameter(pack.parameters[name[2:]], moment.day)
-        else:
-            facts[name] = used_fact(layout, pack, name, moment)
-    if effect.amount is not None and effect.amount.table:
-        word = fact_text(reader(layout, pack, effect.amount.by)(moment)) or ""
-        parameters[effect.amount.table] = used_parameter(
-            pack.parameters[effect.amount.table], moment.day, word
-        )
-    return facts, parameters
-
-
-def explain(
-    rule: Rule,
-    worked: Worked,
-    facts: Mapping[str, UsedFact],
-    parameters: Mapping[str, UsedParameter],
-    frame: Mapping[str, str],
-) -> Words:
-    """The decision in one readable sentence in both languages.
-
-    ``frame`` has ``subject``, ``period`` and ``points``. A rule's own template may name these, any fact and any
-    parameter in braces; a rule without one gets its title with the facts and the arithmetic.
-    """
-    sentences = []
-    for template, title, nothing in (
-        (rule.explanation.en, rule.title.en, "no data"),
-        (rule.explanation.zh, rule.title.zh, "无数据"),
-    ):
-        known = {name: readable(fact.value, fact.unit, nothing) for name, fact in facts.items()}
-        known |= {f"p.{name}": readable(used.value, used.unit, nothing) for name, used in parameters.items()}
-        known |= frame
-        if template:
-            sentences.append(_filled(template, known))
-        else:
-            sentences.append(_default_sentence(title, worked, facts, parameters, frame))
-    return Words(en=sentences[0], zh=sentences[1])
-
-
-def _filled(template: str, known: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template)
-
-
-@lru_cache(maxsize=8_192)
-def readable(value: str | None, unit: str, nothing: str) -> str:
-    """A fact or parameter as people read it: ratios in per cent, long numbers to two places. The exact value stands
-    beside it in the decision."""
-    if value is None:
-        return nothing
-    try:
-        number = Fraction(value.partition(" ")[0])
-    except (ValueError, ZeroDivisionError):
-        return value
-    if unit == "ratio":
-        return f"{number_text(round(100 * number, 2))}%"
-    return number_text(round(number, 2))
-
-
-def _default_sentence(
-    title: str,
-    worked: Worked,
-    facts: Mapping[str, UsedFact],
-    parameters: Mapping[str, UsedParameter],
-    frame: Mapping[str, str],
-) -> str:
-    parts = [f"{name} = {fact.value if fact.value is not None else '?'}" for name, fact in facts.items()]
-    parts += [f"{name} = {parameter.value}" for name, parameter in parameters.items()]
-    lines = "; ".join(f"{step.what}: {step.calculation} = {step.result}" for step in worked.steps)
-    about = " ".join(part for part in (frame["subject"], frame["period"]) if part)
-    text = f"{title} ({about}): {', '.join(parts)}" if parts else f"{title} ({about})"
-    return f"{text}; {lines}" if lines else text

@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from kaohe.core import storing
+from kaohe.core import messages, storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.counting import Counts, Layout
-from kaohe.core.effects import NOTHING, Worked, explain, used, work_out
+from kaohe.core.effects import NOTHING, Worked, work_out
 from kaohe.core.expressions import evaluate, names
 from kaohe.core.facts import Moment, fact_text, number_text, reader
 from kaohe.core.model import Effect, Pack, Rule
@@ -31,17 +31,7 @@ from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet
 from kaohe.core.series import Series
 from kaohe.core.subjects import MAX_ENTRIES, MAX_WAIVERS, AlertState, Entry, GradeState, Subject, Waiver
-from kaohe.decisions import (
-    ENCODER,
-    Alert,
-    Decision,
-    Grade,
-    Level,
-    Words,
-    alert_id,
-    decision_id,
-    grade_id,
-)
+from kaohe.decisions import alert_id, decision_id
 from kaohe.events import PAYLOADS
 
 RETENTION_MS = 40 * DAY_MS
@@ -384,18 +374,11 @@ class Judge:
         incident: str = "",
         evidence: tuple[str, ...] = (),
     ) -> None:
-        facts, parameters = used(self.layout, pack, rule, effect, moment)
-        text = moment.calendar.text
-        frame = {"subject": subject.name, "period": "", "points": ""}
-        alert = Alert(
-            id=state.id, state=to, pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause,
-            severity=effect.severity, level=_level(subject), subject=subject.name, incident=incident,
-            since=text(state.since_ms), at=text(moment.at_ms), owner=effect.owner, title=rule.title,
-            explanation=explain(rule, NOTHING, facts, parameters, frame), response=effect.response,
-            facts=facts, parameters=parameters, evidence=list(evidence),
-        )  # fmt: skip
+        message = messages.alert(
+            self.layout, subject, pack, rule, effect, moment, state, to, incident, evidence
+        )
         _count(self.stats.alerts, (pack.name, rule.id, to))
-        self.out.append(Output("alerts", subject.name.encode(), ENCODER.encode(alert)))
+        self.out.append(message)
 
     # --- periods ------------------------------------------------------------------------------------------------------
 
@@ -615,7 +598,7 @@ class Judge:
             return False
         entry.points, entry.status, entry.revision = points, status, entry.revision + 1
         self._put(subject, entry)
-        self._send(subject, pack, rule, index, moment, entry, worked, cause)
+        self._send(subject, pack, rule, moment, entry, worked, cause)
         return True
 
     def _put(self, subject: Subject, entry: Entry) -> None:
@@ -632,34 +615,22 @@ class Judge:
         subject: Subject,
         pack: Pack,
         rule: Rule,
-        index: int,
         moment: Moment,
         entry: Entry,
         worked: Worked,
         cause: Cause | None,
         extra: dict[str, str] | None = None,
     ) -> None:
-        effect = rule.effects[index]
-        facts, parameters = used(self.layout, pack, rule, effect, moment)
         if cause is not None:
-            evidence, count = list(cause.evidence), len(cause.evidence)
+            evidence = list(cause.evidence), len(cause.evidence)
         else:
             assert moment.period is not None
-            evidence, count = subject.evidence_of(rule.evidence, moment.period)
-        frame = {"subject": subject.name, "period": entry.label, "points": entry.points}
-        more = extra or {}
-        decision = Decision(
-            id=entry.id, revision=entry.revision, kind=entry.kind, status=entry.status,  # type: ignore[arg-type]
-            pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause, level=_level(subject),
-            subject=subject.name, window=entry.window, period=entry.label, incident=entry.incident,
-            points=entry.points, amount_minor=0, currency=pack.currency, at=moment.calendar.text(moment.at_ms),
-            facts=facts, parameters=parameters, evidence=evidence, evidence_count=count,
-            arithmetic=list(worked.steps), explanation=explain(rule, worked, facts, parameters, frame),
-            owner=more.get("owner", ""), due_at=more.get("due_at", ""), proposal=more.get("proposal", ""),
-            reverses=more.get("reverses", ""), adjusts_period=entry.adjusts,
-        )  # fmt: skip
+            evidence = subject.evidence_of(rule.evidence, moment.period)
+        message = messages.decision(
+            self.layout, subject, pack, rule, entry, moment, worked, evidence, extra or {}
+        )
         _count(self.stats.decisions, (pack.name, rule.id, entry.kind, entry.status))
-        self.out.append(Output("decisions", subject.name.encode(), ENCODER.encode(decision)))
+        self.out.append(message)
 
     # --- single events ------------------------------------------------------------------------------------------------
 
@@ -733,7 +704,7 @@ class Judge:
         if effect.kind == "task":
             extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
             extra["proposal"] = effect.task.en
-        self._send(subject, pack, rule, index, moment, entry, NOTHING, cause, extra)
+        self._send(subject, pack, rule, moment, entry, NOTHING, cause, extra)
 
     def resolve_incident(
         self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, alerted: Container[str]
@@ -844,9 +815,7 @@ class Judge:
         entry.waived_by = found
         self._put(subject, entry)
         self._put(subject, waiver)
-        self._send(
-            subject, pack, rule, index, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id}
-        )
+        self._send(subject, pack, rule, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id})
         self._grade(subject, pack, period, now_ms, "provisional")
 
     # --- grades -------------------------------------------------------------------------------------------------------
@@ -896,22 +865,13 @@ class Judge:
         state.score, state.grade, state.status, state.revision = score_text, grade, status, state.revision + 1
         self.touched.add(subject.key)
         text = f"{number_text(base)} + ({number_text(charged)}) = {score_text}"
-        held_en, held_zh = "", ""
+        held_by = []
         if grade != _grade_of(score, bands, ()):
-            rules = sorted({key.partition("|")[0] for key in state.caps})
-            held_en, held_zh = f" (held down by {', '.join(rules)})", f"（受{'、'.join(rules)}限制）"
-        message = Grade(
-            id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
-            status=status, pack=pack.name, pack_version=pack.version, level=_level(subject), subject=subject.name,
-            window=period.window, period=period.label, score=score_text, grade=grade, previous_grade=previous,
-            at=subject.series.calendar.text(now_ms),
-            entries=sorted(entry.id for entry in entries if entry.worth), formula=text,
-            explanation=Words(
-                en=f"{subject.name}, {period.label}: score {text}, grade {grade}{held_en}",
-                zh=f"{subject.name}，{period.label}：得分 {text}，等级 {grade}{held_zh}",
-            ),
-        )  # fmt: skip
-        self.out.append(Output("grades", subject.name.encode(), ENCODER.encode(message)))
+            held_by = sorted({key.partition("|")[0] for key in state.caps})
+        charges = sorted(entry.id for entry in entries if entry.worth)
+        self.out.append(
+            messages.grade(subject, pack, period, state, previous, text, held_by, charges, now_ms)
+        )
 
     # --- forgetting ---------------------------------------------------------------------------------------------------
 
@@ -1028,11 +988,6 @@ def _reversible(subject: Subject, pack: Pack) -> list[Entry]:
 def _fraction(value: Any) -> Fraction:
     assert isinstance(value, Fraction)
     return value
-
-
-def _level(subject: Subject) -> Level:
-    level: Any = subject.level
-    return level  # type: ignore[no-any-return]
 
 
 def _grade_of(score: Fraction, bands: dict[str, Fraction], caps: Iterable[str]) -> str:
