@@ -275,21 +275,25 @@ def distinct_hash(word: str) -> int:
     return int.from_bytes(blake2b(word.encode(), digest_size=7).digest(), "big")
 
 
-def merge(into: Cell, cell: Mapping[int, Any], sign: int = 1) -> None:
-    """Add a cell to another one (``sign`` -1 takes sums away again; maxima and sets stay)."""
+def merge(into: Cell, cell: Mapping[int, Any]) -> None:
+    """Add a cell to another one.
+
+    A set in ``into`` belongs to it alone and grows in place; one of ``cell`` is copied, for its cell stays as it is.
+    """
     for slot, value in cell.items():
         if slot < MAX_SLOT:
-            if sign > 0 and slot in into:
-                into[slot] += value
-            else:
-                into[slot] = into.get(slot, 0) + sign * value
-        elif sign < 0:
-            continue
+            into[slot] = into.get(slot, 0) + value
         elif slot < DISTINCT_SLOT:
             if slot not in into or value > into[slot]:
                 into[slot] = value
         else:
-            into[slot] = trim(into.get(slot, set()) | value)
+            own = into.get(slot)
+            if own is None:
+                own = into[slot] = set(value)
+            else:
+                own |= value
+            if len(own) > 2 * DISTINCT_KEPT:
+                into[slot] = trim(own)
 
 
 def trim(hashes: set[int]) -> set[int]:
