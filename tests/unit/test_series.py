@@ -18,10 +18,12 @@ MINUTE_MS = 60_000
 BUCKET_MS = 5 * MINUTE_MS
 HOUR_MS = 60 * MINUTE_MS
 START = at_ms("2026-07-31T22:00")
+WATCHED = (0, MAX_SLOT)
+"""What rules read of rolling windows; slot 1 and all others are read by displays only."""
 
 
 def series(*spans_ms: int, zone: str = "Asia/Shanghai") -> Series:
-    return Series(calendar(zone), BUCKET_MS, spans_ms)
+    return Series(calendar(zone), BUCKET_MS, spans_ms, dict.fromkeys(spans_ms, WATCHED))
 
 
 EVENTS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 9)), max_size=60)
@@ -41,7 +43,9 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
         for minute, amount in left[:3]:
             time_ms = min(START + minute * MINUTE_MS, now_ms - 1)
             own.cell(time_ms)[0] += amount
-            own.cell(time_ms)[MAX_SLOT] = max(own.cell(time_ms)[MAX_SLOT], amount)
+            own.cell(time_ms)[1] += amount
+            for slot in (MAX_SLOT, MAX_SLOT + 1):
+                own.cell(time_ms)[slot] = max(own.cell(time_ms)[slot], amount)
             arrived.append((time_ms, amount))
         del left[:3]
         own.fold(now_ms)
@@ -50,8 +54,11 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
             inside = [
                 amount for time_ms, amount in arrived if time_ms // BUCKET_MS * BUCKET_MS >= now_ms - span
             ]
-            assert rolling.get(0) == sum(inside)
-            assert rolling.get(MAX_SLOT) == max(inside, default=0)
+            assert rolling.sums == {0: sum(inside)}
+            for slot in (0, 1):
+                assert rolling.get(slot) == rolling.counts().get(slot, 0) == sum(inside)
+            for slot in (MAX_SLOT, MAX_SLOT + 1):
+                assert rolling.get(slot) == rolling.counts().get(slot, 0) == max(inside, default=0)
         for period in calendar("Asia/Shanghai").periods(now_ms - 1):
             inside = [amount for time_ms, amount in arrived if period.start_ms <= time_ms < period.end_ms]
             counts = own.period_counts(period)
@@ -73,13 +80,17 @@ def test_a_cell_that_is_not_over_stays_open() -> None:
     assert own.total == {0: 1}
 
 
-def test_an_empty_window_is_empty_and_leaves_no_slots_behind() -> None:
-    rolling = Rolling(HOUR_MS)
-    rolling.add(START, {0: 5, 1: 2})
-    rolling.add(START + MINUTE_MS, {0: -5})
-    assert rolling.sums == {1: 2}
-    rolling.expire(START + MINUTE_MS + HOUR_MS + 1)
-    assert (list(rolling.cells), rolling.sums) == ([], {})
+def test_an_empty_window_is_empty_and_counts_nothing() -> None:
+    rolling = Rolling(HOUR_MS, (0, MAX_SLOT))
+    rolling.add(START, {0: 5, 1: 2, MAX_SLOT: 7})
+    rolling.add(START + MINUTE_MS, {0: -5, MAX_SLOT: 7})
+    assert (rolling.sums, rolling.get(1), rolling.get(MAX_SLOT)) == ({0: 0}, 2, 7)
+    assert not rolling.expire(START + HOUR_MS)
+    assert rolling.expire(START + HOUR_MS + 1)
+    assert (rolling.sums, rolling.get(1), rolling.get(MAX_SLOT)) == ({0: -5}, 0, 7)
+    assert rolling.expire(START + MINUTE_MS + HOUR_MS + 1)
+    assert (list(rolling.cells), rolling.sums, rolling.maxima) == ([], {0: 0}, {})
+    assert (rolling.get(MAX_SLOT, None), rolling.get(1, None), rolling.get(0)) == (None, None, 0)
 
 
 def test_a_late_cell_takes_its_place_and_leaves_on_time() -> None:

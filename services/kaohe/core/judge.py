@@ -28,7 +28,7 @@ from kaohe.core.expressions import evaluate, names
 from kaohe.core.facts import Moment, fact_text, number_text, reader
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
-from kaohe.core.rulesets import RuleBook, RuleSet
+from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
 from kaohe.core.series import Series
 from kaohe.core.subjects import MAX_ENTRIES, MAX_WAIVERS, AlertState, Entry, GradeState, Subject, Waiver
 from kaohe.decisions import alert_id, decision_id
@@ -87,6 +87,7 @@ class Judge:
         self.book = RuleBook(layout, packs, triggers)
         self.bucket_ms = bucket_ms
         self.spans_ms = spans_ms
+        self._read = {level: rolling_slots(layout, packs, level) for level in spans_ms}
         self.calendar_of = calendar_of
         self.stats = Stats()
         self.subjects: dict[tuple[str, str], Subject] = {}
@@ -128,7 +129,7 @@ class Judge:
 
     def add_subject(self, level: str, name: str, calendar: Calendar, seen_ms: int) -> Subject:
         """Make a subject with nothing counted yet."""
-        series = Series(calendar, self.bucket_ms, self.spans_ms[level])
+        series = Series(calendar, self.bucket_ms, self.spans_ms[level], self._read[level])
         found = self.subjects[level, name] = Subject(level, name, series, seen_ms)
         if self.grid_ms is not None:
             self.watch_closes(calendar)
@@ -968,7 +969,7 @@ class Judge:
         for span, rolling in series.rolling.items():
             minutes = span // 60_000
             name = f"rolling_{minutes // 60}h" if minutes % 60 == 0 else f"rolling_{minutes}m"
-            yield name, rolling
+            yield name, rolling.counts()
         if self.grid_ms is not None and self.grid_ms > 0:
             for period in series.calendar.periods(self.grid_ms - 1):
                 if period.window in ("day", "month"):

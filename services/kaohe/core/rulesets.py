@@ -20,6 +20,7 @@ from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
+from kaohe.core.series import span_ms
 
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
@@ -100,6 +101,20 @@ def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> 
         if metric.kind in ("percentile", "distinct", "max"):
             return None
     return tuple(sorted(found))
+
+
+def rolling_slots(layout: Layout, packs: Iterable[Pack], level: str) -> dict[int, tuple[int, ...]]:
+    """The slots that conditions of this level read of each rolling window, by the window's span in milliseconds."""
+    found: dict[int, set[int]] = {}
+    for pack in packs:
+        for rule in pack.rules:
+            for name in names(rule.condition) if level in rule.levels else ():
+                if name.partition(".")[0] in pack.metrics:
+                    metric, window, _ = metric_of(pack, name)
+                    if window.startswith("rolling_") and metric.kind != "percentile":
+                        read = {slot for side in layout.reads[pack.key, metric.name] for slot, _ in side}
+                        found.setdefault(span_ms(window), set()).update(read)
+    return {span: tuple(sorted(slots)) for span, slots in found.items()}
 
 
 class RuleBook:

@@ -5,9 +5,9 @@ cell of its bucket, whatever the order of arrival. At each boundary of log time 
 *folded*: into the calendar periods that contain it, into the rolling windows, and into the total. A late event simply
 opens the cell of an old bucket again, which the next fold puts where it belongs; there is no second way of counting.
 
-A rolling window of a span keeps its sum: a folded cell is added and, when it leaves the window, taken away again.
-All counts are integers, so taking away is exact. Maxima and distinct sets cannot be taken away; they are merged anew
-from the window's cells when they are read.
+A rolling window of a span keeps the sums that rules read: a folded cell is added and, when it leaves the window, taken
+away again. All counts are integers, so taking away is exact. A maximum that leaves is looked for anew among the cells
+that stay; whatever no rule reads, distinct sets among it, is put together from the window's cells when it is asked for.
 
 Bounds: rolling windows keep at most ``MAX_SPAN_MS`` of cells; closed periods are dropped by the owner after their
 retention.
@@ -37,16 +37,22 @@ def span_ms(window: str) -> int:
 
 
 class Rolling:
-    """One rolling window: the cells inside it, oldest first, and their sum."""
+    """One rolling window: the cells inside it, oldest first, and what rules read of them.
 
-    __slots__ = ("cells", "changes", "span_ms", "sums")
+    Of the ``watched`` slots, those that rules read, sums and maxima are kept up to date. Everything else is read by
+    displays and explanations only, far less often than cells come and go: it is put together when it is asked for.
+    """
 
-    def __init__(self, span: int) -> None:
+    __slots__ = ("_watched_maxima", "_watched_sums", "cells", "maxima", "span_ms", "sums")
+
+    def __init__(self, span: int, watched: Collection[int] = ()) -> None:
         assert 0 < span <= MAX_SPAN_MS
         self.span_ms = span
         self.cells: deque[tuple[int, Cell]] = deque()
-        self.sums: Cell = {}
-        self.changes = 0
+        self._watched_sums = [slot for slot in watched if slot < MAX_SLOT]
+        self._watched_maxima = [slot for slot in watched if MAX_SLOT <= slot < DISTINCT_SLOT]
+        self.sums = dict.fromkeys(self._watched_sums, 0)
+        self.maxima: Cell = {}
 
     def add(self, start_ms: int, cell: Cell) -> None:
         """Add a folded cell; one that came late is put in its place."""
@@ -55,36 +61,61 @@ class Rolling:
         else:
             index = next(i for i, (start, _) in enumerate(self.cells) if start > start_ms)
             self.cells.insert(index, (start_ms, cell))
-        self._add_sums(cell, 1)
+        sums, maxima = self.sums, self.maxima
+        for slot in self._watched_sums:
+            if slot in cell:
+                sums[slot] += cell[slot]
+        for slot in self._watched_maxima:
+            if slot in cell and (slot not in maxima or cell[slot] > maxima[slot]):
+                maxima[slot] = cell[slot]
 
-    def expire(self, now_ms: int) -> None:
-        """Drop the cells that began ``span_ms`` ago or earlier."""
-        edge = now_ms - self.span_ms
-        while self.cells and self.cells[0][0] < edge:
-            self._add_sums(self.cells.popleft()[1], -1)
+    def expire(self, now_ms: int) -> bool:
+        """Drop the cells that began more than ``span_ms`` ago; whether there were any."""
+        cells, edge = self.cells, now_ms - self.span_ms
+        if not cells or cells[0][0] >= edge:
+            return False
+        sums, maxima = self.sums, self.maxima
+        while cells and cells[0][0] < edge:
+            cell = cells.popleft()[1]
+            for slot in self._watched_sums:
+                if slot in cell:
+                    sums[slot] -= cell[slot]
+            for slot in self._watched_maxima:
+                if slot in cell and cell[slot] == maxima.get(slot):
+                    del maxima[
+                        slot
+                    ]  # it may have been the only one: the largest of the rest is looked for below
+        for slot in self._watched_maxima:
+            if slot not in maxima:
+                seen = [cell[slot] for _, cell in cells if slot in cell]
+                if seen:
+                    maxima[slot] = max(seen)
+        return True
 
     def get(self, slot: int, default: Any = 0) -> Any:
-        """The window's count of one slot; a maximum or a set is merged anew from the window's cells."""
+        """The window's count of one slot."""
+        if slot in self.sums:
+            return self.sums[slot]
+        if slot in self.maxima:
+            return self.maxima[slot]
+        seen = [cell[slot] for _, cell in self.cells if slot in cell]
+        if not seen:
+            return default
         if slot < MAX_SLOT:
-            return self.sums.get(slot, default)
+            return sum(seen)
         if slot < DISTINCT_SLOT:
-            return max([cell[slot] for _, cell in self.cells if slot in cell], default=default)
+            return max(seen)
+        merged: Cell = {}
+        for hashes in seen:
+            merge(merged, {slot: hashes})
+        return merged[slot]
+
+    def counts(self) -> Cell:
+        """Everything in the window, for those who want more than a few slots."""
         merged: Cell = {}
         for _, cell in self.cells:
-            if slot in cell:
-                merge(merged, {slot: cell[slot]})
-        return merged.get(slot, default)
-
-    def _add_sums(self, cell: Cell, sign: int) -> None:
-        self.changes += 1
-        sums = self.sums
-        for slot, value in cell.items():
-            if slot < MAX_SLOT:
-                left = sums.get(slot, 0) + sign * value
-                if left:
-                    sums[slot] = left
-                else:
-                    sums.pop(slot, None)
+            merge(merged, cell)
+        return merged
 
 
 class Joined:
@@ -111,7 +142,6 @@ class Series:
     """All counts of one subject."""
 
     __slots__ = (
-        "_added",
         "_periods",
         "_recent",
         "_recent_in",
@@ -120,24 +150,37 @@ class Series:
         "_total",
         "_touched",
         "_touched_hours",
+        "_widest",
         "bucket_ms",
         "calendar",
         "cells",
+        "changes",
         "rolling",
     )
 
-    def __init__(self, calendar: Calendar, bucket_ms: int, spans_ms: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        calendar: Calendar,
+        bucket_ms: int,
+        spans_ms: tuple[int, ...],
+        watched: Mapping[int, Collection[int]] | None = None,
+    ) -> None:
+        """``watched`` gives for a rolling window's span the slots that rules read of it."""
         assert QUARTER_HOUR_MS % bucket_ms == 0, bucket_ms
         self.calendar = calendar
         self.bucket_ms = bucket_ms
         self.cells: dict[int, Cell] = {}
-        self.rolling = {span: Rolling(span) for span in spans_ms}
+        read = watched or {}
+        self.rolling = {span: Rolling(span, read.get(span, ())) for span in sorted(spans_ms)}
+        # Every cell of a shorter window is in the widest one too.
+        self._widest = self.rolling[max(spans_ms)].cells if spans_ms else deque()
+        self.changes = 0
+        """A number that differs whenever any counts may."""
         self._periods: dict[Period, Cell] = {}
         self._total: Cell = {}
         self._touched: set[Period] = set()
         self._recent: Cell = {}
         self._recent_in: tuple[Period, ...] = ()
-        self._added = 0
         self._stored_changes = -1
         self._stored_hours: set[int] = set()
         self._touched_hours: set[int] = set()
@@ -218,7 +261,7 @@ class Series:
 
     def add(self, start_ms: int, cell: Cell, now_ms: int) -> tuple[Period, ...]:
         """Put a finished cell into periods, rolling windows and total; the periods that changed."""
-        self._added += 1
+        self.changes += 1
         periods = self.calendar.periods(start_ms)
         if periods != self._recent_in:
             self._settle()
@@ -233,30 +276,25 @@ class Series:
     def expire(self, now_ms: int) -> None:
         """Let old cells leave the rolling windows."""
         for rolling in self.rolling.values():
-            rolling.expire(now_ms)
-
-    @property
-    def changes(self) -> int:
-        """A number that differs whenever any counts may."""
-        return sum([rolling.changes for rolling in self.rolling.values()], self._added)
+            if rolling.expire(now_ms):
+                self.changes += 1
 
     @property
     def rolling_is_empty(self) -> bool:
         """Whether no rolling window holds anything: nothing will change by the passing of time alone."""
-        return not any(rolling.cells for rolling in self.rolling.values())
+        return not self._widest
 
     def changed_hours(self) -> tuple[dict[int, list[tuple[int, Cell]]], set[int]]:
         """The rolling cells to store anew, by hour, and the hours that are gone, since this was last asked.
 
         A day of cells is too much to write each time one of them is added: an hour's cells are stored together.
         """
-        widest = max(self.rolling.values(), key=lambda rolling: rolling.span_ms, default=None)
-        if widest is None or self.changes == self._stored_changes:
+        if not self.rolling or self.changes == self._stored_changes:
             return {}, set()
         self._stored_changes = self.changes
         hours: dict[int, list[tuple[int, Cell]]] = {}
         kept: set[int] = set()
-        for start_ms, cell in widest.cells:
+        for start_ms, cell in self._widest:
             hour = start_ms // HOUR_MS
             kept.add(hour)
             if hour in self._touched_hours:
