@@ -1,8 +1,8 @@
-"""``kaohe rules``: check, test, list, show, explain and trace rule packs.
+"""``kaohe rules``: check, test, list, show, explain, compare and trace rule packs.
 
-Every command exits with 0 when all is well, with 1 when what it looked at is not (a mistake, a failing story, a gap),
-and with 2 when it was asked for wrongly. ``--json`` prints one JSON document instead of text; colour is used on a
-terminal only. Packs are found by name in ``--rules`` (``KAOHE_RULES``, else ``rules`` here), or by path.
+Every command exits with 0 when all is well, with 1 when what it looked at is not (a mistake, a failing story, a gap, a
+difference), and with 2 when it was asked for wrongly. ``--json`` prints one JSON document instead of text; colour is
+used on a terminal only. Packs are found by name in ``--rules`` (``KAOHE_RULES``, else ``rules`` here), or by path.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from kaohe.packs.describe import (
     rule_data,
     rule_lines,
 )
+from kaohe.packs.diff import PackDiff, count_text, diff, diff_lines
 from kaohe.packs.load import (
     Loaded,
     check_together,
@@ -268,6 +269,46 @@ def explain(
         _print_json(rule_data(pack, rule))
     else:
         _print_lines(rule_lines(pack, rule, _language(lang)))
+
+
+# --- diff -------------------------------------------------------------------------------------------------------------
+
+
+@app.command("diff")
+def diff_(
+    before: Annotated[str, typer.Argument(help="A pack by name or path.", metavar="OLD")],
+    after: Annotated[
+        str, typer.Argument(help="The pack to compare it with, by name or path.", metavar="NEW")
+    ],
+    rules: RulesOption = None,
+    as_json: JsonOption = False,
+    lang: LangOption = Lang.en,
+) -> None:
+    """Say in words what differs between two packs, or two versions of one; nothing when they say the same.
+
+    Ends with 0 when they are the same policy, with 1 when they differ, with 2 when one of them cannot be read.
+
+    Example: kaohe rules diff front-desk drafts/front-desk
+    """
+    with _told():
+        folder = _folder(rules)
+        found = diff(load(find_pack(before, folder)).pack, load(find_pack(after, folder)).pack)
+    if as_json:
+        _print_json(found)
+    else:
+        print_diff(found, _language(lang))
+    raise typer.Exit(1 if found.changes else 0)
+
+
+def print_diff(found: PackDiff, language: Language) -> None:
+    """What differs, coloured on a terminal; nothing when nothing does."""
+    for line in diff_lines(found, language):
+        kind = line.lstrip()[:2]
+        colour = {"- ": "red", "+ ": "green"}.get(kind)
+        typer.secho(line, fg=colour, bold=bool(line) and not line.startswith(" "))
+    if found.changes:
+        typer.echo()
+        typer.secho(count_text(found, language), bold=True)
 
 
 # --- trace ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""What follows when a parameter's figure changes: which rules apply sooner, what costs more, which grade is harder.
+
+Theory of operation: a parameter is found again by its name wherever a pack uses it: in conditions and amounts of rules,
+in the conditions of metrics, as the time of a deadline, in the scorecard, or in any other part of the pack. Where the
+use says what more or less of it means (``rate > p.limit``, points for each step, a cap), the sentence says it;
+elsewhere it says only that the figure is used there, which is all that can be known without events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Literal
+
+import msgspec
+
+from kaohe.core.expressions import Comparison, Expr, Junction, Name, Not, names
+from kaohe.core.model import Amount, Effect, Metric, Pack, Rule, Value
+from kaohe.decisions import Words
+
+Direction = Literal["up", "down", ""]
+"""Whether a figure rose or fell; empty where that has no meaning (a text, a mixed table, no value before)."""
+
+_SOONER = Words("applies sooner", "更容易触发")
+_LATER = Words("applies later", "更不容易触发")
+_OTHERWISE = Words("applies on another condition", "触发条件改变")
+_NAMED = frozenset({"name", "pack", "clause", "title", "place", "zone", "currency", "folder", "version"})
+
+
+def direction(before: Value | None, after: Value | None) -> Direction:
+    """Whether a figure rose or fell; a table, when all that changed in it did."""
+    if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
+        moves = {direction(before[word], after[word]) for word in before if before[word] != after[word]}
+        return moves.pop() if len(moves) == 1 else ""
+    if not isinstance(before, Fraction) or not isinstance(after, Fraction) or before == after:
+        return ""
+    return "up" if after > before else "down"
+
+
+def consequences(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words]:
+    """What the change of a parameter does to everything in ``pack`` that uses it, a sentence each, in file order."""
+    for rule in pack.rules:
+        yield from _of_rule(rule, f"p.{parameter}", moved)
+    for metric in pack.metrics.values():
+        if _counts_by(metric, parameter):
+            yield Words(
+                f"metric {metric.name} ({metric.title.en}) is counted by it",
+                f"指标 {metric.name}（{metric.title.zh}）按其统计",
+            )
+    for deadline in pack.deadlines.values():
+        if deadline.within == parameter:
+            how = _either(
+                moved, Words("gets longer", "延长"), Words("gets shorter", "缩短"), Words("changes", "改变")
+            )
+            yield Words(
+                f"the time of {deadline.name} ({deadline.title.en}) {how.en}",
+                f"时限 {deadline.name}（{deadline.title.zh}）{how.zh}",
+            )
+    yield from _of_scorecard(pack, parameter, moved)
+    for part in _other_parts(pack):
+        if mentions(getattr(pack, part), parameter):
+            yield Words(f"{part} uses it", f"用于 {part}")
+
+
+def _either(moved: Direction, up: Words, down: Words, unknown: Words) -> Words:
+    return up if moved == "up" else down if moved == "down" else unknown
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def _of_rule(rule: Rule, name: str, moved: Direction) -> Iterator[Words]:
+    found = [_of_condition(rule.condition, name, moved)] if name in names(rule.condition) else []
+    for effect in rule.effects:
+        found += _of_effect(effect, name, moved)
+    for one in found:
+        yield Words(
+            f"rule {rule.id} ({rule.title.en}) {one.en}", f"规则 {rule.id}（{rule.title.zh}）{one.zh}"
+        )
+
+
+def _of_condition(condition: Expr, name: str, moved: Direction) -> Words:
+    if not moved:
+        return _OTHERWISE
+    shifts = set(_shifts(condition, name, moved))
+    return shifts.pop() if len(shifts) == 1 else _OTHERWISE
+
+
+def _shifts(condition: Expr, name: str, moved: Direction) -> Iterator[Words]:
+    """Whether each comparison with the parameter is satisfied by more (``_SOONER``) or by less than before."""
+    match condition:
+        case Junction(parts=parts):
+            for part in parts:
+                yield from _shifts(part, name, moved)
+        case Not(operand=operand):
+            for shift in _shifts(operand, name, moved):
+                yield {_SOONER: _LATER, _LATER: _SOONER}.get(shift, shift)
+        case Comparison(op=op, left=left, right=right) if name in names(condition):
+            on_the_right = isinstance(right, Name) and right.name == name and left.name != name
+            if op in ("==", "!="):
+                yield _OTHERWISE
+            elif on_the_right:
+                yield _SOONER if (op[0] == ">") == (moved == "down") else _LATER
+            else:
+                yield _SOONER if (op[0] == ">") == (moved == "up") else _LATER
+        case _ if name in names(condition):
+            yield _OTHERWISE
+
+
+def _of_effect(effect: Effect, name: str, moved: Direction) -> list[Words]:
+    found: list[Words] = []
+    if effect.clear is not None and name in names(effect.clear):
+        found.append(Words("clears its alert on another condition", "警报解除条件改变"))
+    if effect.amount is not None:
+        found += _of_amount(effect.amount, effect.kind, name, moved)
+    return found
+
+
+def _of_amount(amount: Amount, kind: str, name: str, moved: Direction) -> list[Words]:
+    found: list[Words] = []
+    verb = Words("deducts", "扣分") if kind == "deduct" else Words("awards", "加分")
+    if amount.table and name == f"p.{amount.table}":
+        found.append(Words("gives other points", "分值改变"))
+    if amount.points is not None and name in names(amount.points):
+        step = Words(" per step", "每步") if amount.per is not None else Words("", "")
+        how = _either(moved, Words("more", "增加"), Words("less", "减少"), Words("otherwise", "改变"))
+        found.append(Words(f"{verb.en} {how.en}{step.en}", f"{step.zh}{verb.zh}{how.zh}"))
+    if amount.per is not None and name in names(amount.per):
+        how = _either(moved, Words("larger", "变大"), Words("smaller", "变小"), Words("other", "改变"))
+        found.append(Words(f"counts {how.en} steps", f"计分步长{how.zh}"))
+    if amount.limit is not None and name in names(amount.limit):
+        more = (moved == "down") == (amount.direction == "over")
+        how = Words("more", "增多") if more else Words("fewer", "减少")
+        how = how if moved else Words("other", "改变")
+        found.append(Words(f"counts {how.en} steps for the same value", f"同一数值计分步数{how.zh}"))
+    if amount.at_most is not None and name in names(amount.at_most):
+        how = _either(moved, Words("higher", "提高"), Words("lower", "降低"), Words("other", "改变"))
+        found.append(Words(f"{verb.en} up to a {how.en} cap", f"{verb.zh}上限{how.zh}"))
+    return found
+
+
+# --- everything else --------------------------------------------------------------------------------------------------
+
+
+def _counts_by(metric: Metric, parameter: str) -> bool:
+    terms = (*metric.numerator, *metric.denominator)
+    counted = any(term.where is not None and f"p.{parameter}" in names(term.where) for term in terms)
+    return counted or metric.baseline == parameter or f"{{p.{parameter}}}" in metric.formula
+
+
+def _of_scorecard(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words]:
+    card = pack.scorecard
+    if card is None:
+        return
+    if parameter == card.base:
+        how = _either(moved, Words("higher", "提高"), Words("lower", "降低"), Words("elsewhere", "改变"))
+        yield Words(f"every score starts {how.en}", f"基础分{how.zh}")
+    elif parameter == card.bands:
+        yield Words("grades begin at other scores", "各等级分数线改变")
+    elif parameter in (card.lowest, card.highest):
+        end = Words("lowest", "最低分") if parameter == card.lowest else Words("highest", "最高分")
+        yield Words(f"the {end.en} possible score changes", f"{end.zh}改变")
+    elif mentions(card, parameter):
+        yield Words("the scorecard uses it", "用于评分")
+
+
+def _other_parts(pack: Pack) -> list[str]:
+    known = {"clauses", "parameters", "rules", "metrics", "deadlines", "scorecard", "scopes"} | _NAMED
+    return [field for field in pack.__struct_fields__ if field not in known]
+
+
+def mentions(thing: Any, parameter: str) -> bool:
+    """Whether any text in a part of a pack names this parameter, as ``name`` or as ``p.name``."""
+    if isinstance(thing, str):
+        return thing in (parameter, f"p.{parameter}")
+    if isinstance(thing, dict):
+        return any(mentions(one, parameter) for one in thing.values())
+    if isinstance(thing, tuple | list):
+        return any(mentions(one, parameter) for one in thing)
+    if isinstance(thing, msgspec.Struct) and not isinstance(thing, Words):
+        fields = [field for field in thing.__struct_fields__ if field not in _NAMED - {"name"}]
+        return any(mentions(getattr(thing, field), parameter) for field in fields)
+    return False
