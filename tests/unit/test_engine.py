@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kaohe.core import engine as module
 from kaohe.core import group
+from kaohe.core import seen as seen_module
 from kaohe.core.engine import PartitionEngine, Report, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
@@ -188,7 +189,7 @@ def test_what_cannot_be_used_is_refused_with_its_bytes_and_the_rest_goes_on(
 def test_a_refused_event_is_not_counted_and_may_come_again_mended(engine: PartitionEngine) -> None:
     for _, raw in BAD:
         apply(engine, raw)
-    assert engine.seen == set()
+    assert len(engine.seen) == 0
     assert sum(engine.stats.rejects.values()) == len(BAD)
     apply(engine, document())
     assert settled(engine) == 1
@@ -401,8 +402,8 @@ def test_ids_are_forgotten_after_an_hour_and_what_was_stored_of_them_goes(engine
 def test_the_memory_of_ids_is_bounded_within_a_minute_too(
     pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_SEEN", 100)
-    monkeypatch.setattr(module, "SEEN_PART_IDS", 10)
+    monkeypatch.setattr(seen_module, "MAX_SEEN", 100)
+    monkeypatch.setattr(seen_module, "SEEN_PART_IDS", 10)
     engine = PartitionEngine([pack], zones=SHANGHAI_ZONES)
     for second in range(55):
         engine.tick(NOON + second * 1000)
@@ -416,7 +417,12 @@ def test_the_memory_of_ids_is_bounded_within_a_minute_too(
     stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
     successor = PartitionEngine([pack], zones=SHANGHAI_ZONES)
     successor.restore(stored)
-    assert (successor.seen, successor.part) == (engine.seen, engine.part)
+    assert successor.seen.sources["test"].ids == engine.seen.sources["test"].ids
+    assert (successor.seen.part, successor.checkpoint()) == (engine.seen.part, {})
+    for one in (engine, successor):
+        one.tick(NOON + 56_000)
+        one.tick(NOON + 120 * 60_000)
+    assert len(engine.seen) == len(successor.seen) == 0
 
 
 # --- states of work ---------------------------------------------------------------------------------------------------

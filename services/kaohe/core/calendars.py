@@ -156,5 +156,6 @@ def _bounds(window: str, numbers: list[int]) -> tuple[date, date]:
 
 
 def to_ms(moment: datetime) -> int:
-    """A moment as whole milliseconds since the epoch, rounded to the nearest."""
-    return round(moment.timestamp() * 1000)
+    """A moment as whole milliseconds since the epoch, rounded to the nearest (half of one upwards)."""
+    since = moment - EPOCH
+    return since.days * DAY_MS + since.seconds * 1000 + (since.microseconds + 500) // 1000

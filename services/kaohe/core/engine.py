@@ -14,15 +14,17 @@ between two batches holds everything a successor needs.
 from __future__ import annotations
 
 import base64
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 from zlib import crc32
 
 import msgspec
 
-from kaohe.core.calendars import DAY_MS, Calendar, calendar, to_ms
+from kaohe.core.calendars import DAY_MS, EPOCH, Calendar, calendar, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters, in_event_units
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item, ItemState
 from kaohe.core.effects import rolling_spans
@@ -34,6 +36,7 @@ from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, liv
 from kaohe.core.model import Deadline, Pack, Rule
 from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
+from kaohe.core.seen import Seen
 from kaohe.core.series import pack_cell, unpack_cell
 from kaohe.core.storing import is_own
 from kaohe.core.subjects import MAX_STATES, SEPARATOR, RosterLine, StateLine, Subject
@@ -46,20 +49,14 @@ AGENT_BUCKET_MS = 300_000
 GROUP_BUCKET_MS = 60_000
 BUCKETS_MS = {"queue": GROUP_BUCKET_MS, "site": GROUP_BUCKET_MS, "team": AGENT_BUCKET_MS}
 """How finely groups are counted: queues and sites are steered by the minute, teams (and agents) by five."""
+LATE_MS = 60_000
+"""An event this much behind the log's clock came late; it counts all the same, where it belongs."""
 FUTURE_MS = 5_000
 """An event this much ahead of the log's clock is from the future."""
-SEEN_MINUTES = 60
-"""How many minutes of log time an event's id is remembered."""
-SEEN_PARTS = 1_000
-"""Ids are remembered in parts; a minute has at most so many."""
-SEEN_PART_IDS = 50_000
-"""A part with so many ids is followed by another one at the next tick."""
-MAX_SEEN = 1_000_000
-"""Beyond so many ids the oldest part is forgotten, at the next tick: an attack or a defect, not a contact centre."""
 MAX_SUBJECTS = 200_000
 MOMENT_MAX_MS = 7_258_118_400_000
 """The year 2200. A moment beyond it (or before 1970) is a mistake, and calendars have an end."""
-HEXADECIMAL = "0123456789abcdef"
+is_pseudonym = re.compile(r"c-[0-9a-f]{16,64}\Z").match
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
 GROUP_LEVELS = ("queue", "site", "team")
@@ -107,10 +104,14 @@ class Plan:
         "rules",
         "special",
         "tag",
+        "take",
+        "taken",
     )
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
+        self.take = _own_copy(_take, tag)
+        self.taken = 0
         self.count: CountFunction | None = None
         self.evidence = False
         self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
@@ -173,6 +174,86 @@ def _always(cause: Cause) -> Callable[[Rule], Cause]:
     return lambda _rule: cause
 
 
+def _take(engine: PartitionEngine, plan: Plan, event: Envelope) -> None:  # noqa: C901, PLR0912 - the way of every event
+    """Admit, count and judge one event; EventError when it cannot be used.
+
+    This is the one function that every event goes through: further calls, and looking anything up twice, would show.
+    """
+    since = event.time - EPOCH
+    time_ms = since.days * DAY_MS + since.seconds * 1000 + (since.microseconds + 500) // 1000
+    now_ms = engine.now_ms
+    if now_ms is None or not now_ms - LATE_MS <= time_ms <= now_ms + FUTURE_MS:
+        engine.check_time(time_ms, now_ms)
+    event_id = event.id
+    source = engine.seen.sources.get(event.source)
+    if source is not None and event_id in source.ids:
+        engine.judge.stats.duplicates += 1
+        return
+    data = event.data
+    if plan.has_customer and data.customer and not is_pseudonym(data.customer):
+        raise EventError(
+            "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
+        )
+    name, team, site = data.agent, data.team, data.site
+    agent = None
+    if name:
+        agent = engine.agents.get(name)
+        if agent is None or name != event.subject:
+            agent = engine.new_agent(event, name, time_ms)
+        if not team or not site:
+            if time_ms >= agent.roster_from_ms:
+                team, site = team or agent.team, site or agent.site
+            else:
+                found = agent.roster_at(time_ms)
+                team, site = team or found[0], site or found[1]
+    if plan.check:
+        engine.check(plan, event, time_ms, agent)
+    if plan.count is not None:
+        minute, five_minutes = time_ms // GROUP_BUCKET_MS, time_ms // AGENT_BUCKET_MS
+        cell = queue_cell = team_cell = None
+        if agent is not None:
+            cell = agent.series.cells.get(five_minutes)
+            if cell is None:
+                cell = engine.open_cell(agent, time_ms)
+        # A group's cell is there for all but the first of its events in a minute.
+        queue = data.queue
+        if queue:
+            try:
+                queue_cell = engine.queues[queue][minute]
+            except KeyError:
+                queue_cell = engine.open_group("queue", queue, time_ms)
+        if team:
+            try:
+                team_cell = engine.teams[team][five_minutes]
+            except KeyError:
+                team_cell = engine.open_group("team", team, time_ms)
+        try:
+            site_cell = engine.sites[site][minute]
+        except KeyError:
+            site_cell = engine.open_group("site", site, time_ms)
+        plan.count(data, time_ms, cell, queue_cell, team_cell, site_cell, 1)
+    if source is None:
+        source = engine.seen.open(event.source)
+    source.ids.add(event_id)
+    source.fresh.append(event_id)
+    plan.taken += 1
+    if plan.more:
+        engine.follow(plan, event, time_ms, agent, team, site)
+
+
+TakeFunction = Callable[["PartitionEngine", "Plan", Any], None]
+
+
+def _own_copy(function: TakeFunction, tag: str) -> TakeFunction:
+    """The same function with byte code of its own, for one event type.
+
+    CPython remembers at each attribute access the class it met there last. In one function for all types these
+    memories would never hold; in a function per type they always do, which halves the time of such an access.
+    """
+    assert isinstance(function, FunctionType)
+    return FunctionType(function.__code__.replace(co_name=f"take {tag}"), function.__globals__)
+
+
 class PartitionEngine:
     """The engine of one partition of ``kaohe.events``."""
 
@@ -210,14 +291,8 @@ class PartitionEngine:
         self.groups = {"queue": self.queues, "site": self.sites, "team": self.teams}
         self.agents: dict[str, Subject] = {}
         self.working: set[str] = set()
-        self.seen: set[tuple[str, str]] = set()
-        self.part = 0
+        self.seen = Seen()
         self.activations: list[tuple[int, str, str]] = []
-        self.minutes: dict[int, list[tuple[str, str]]] = {}
-        self.minute: list[tuple[str, str]] = self.minutes.setdefault(0, [])
-        self.written: dict[int, int] = {}
-        self.chunks: dict[int, int] = {}
-        self.gone_chunks: list[str] = []
         self.stored_frame = b""
         self.names = self.layout.names()
         self.counts_states = any(source.startswith("state/") for source in self.counters)
@@ -229,7 +304,9 @@ class PartitionEngine:
     @property
     def stats(self) -> Stats:
         """Counts since the engine began."""
-        return self.judge.stats
+        stats = self.judge.stats
+        stats.events = {plan.tag: plan.taken for plan in self.plans.values() if plan.taken}
+        return stats
 
     @property
     def watermark_ms(self) -> int:
@@ -274,14 +351,15 @@ class PartitionEngine:
 
     def apply(self, records: Iterable[Record]) -> list[Output]:
         """Apply records in the order of their offsets; what is to be sent, in order."""
-        decode_one, tick_class = DECODER.decode, self._tick_class
+        decode_one, tick_class, plans = DECODER.decode, self._tick_class, self.plans
         for record in records:
             try:
                 event = decode_one(record.value)
                 if event.__class__ is tick_class:
                     self.tick(to_ms(event.time))
                 else:
-                    self.take(event)
+                    plan = plans[event.__class__]
+                    plan.take(self, plan, event)
             except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
                 self._reject_undecodable(record)
             except EventError as error:
@@ -295,7 +373,7 @@ class PartitionEngine:
             self._reject(record, error)
 
     def _reject(self, record: Record, error: EventError) -> None:
-        rejects = self.stats.rejects
+        rejects = self.judge.stats.rejects
         rejects[error.code] = rejects.get(error.code, 0) + 1
         raw = base64.b64encode(mask(record.value)).decode()
         reject = Reject(
@@ -308,76 +386,12 @@ class PartitionEngine:
         )
         self.judge.out.append(Output("rejects", error.code.encode(), ENCODER.encode(reject)))
 
-    def take(self, event: Envelope) -> None:  # noqa: C901, PLR0912 - the way of every event; calls would cost a third
+    def take(self, event: Envelope) -> None:
         """Admit, count and judge one event; EventError when it cannot be used."""
         plan = self.plans[event.__class__]
-        time_ms = round(event.time.timestamp() * 1000)
-        now_ms = self.now_ms
-        if now_ms is None or time_ms > now_ms + FUTURE_MS or time_ms < now_ms - 60_000:
-            self._check_time(time_ms, now_ms)
-        key = (event.source, event.id)
-        if key in self.seen:
-            self.stats.duplicates += 1
-            return
-        data = event.data
-        if (
-            plan.has_customer
-            and data.customer
-            and not (
-                18 <= len(data.customer) <= 66
-                and data.customer[:2] == "c-"
-                and not data.customer[2:].strip(HEXADECIMAL)
-            )
-        ):
-            raise EventError(
-                "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
-            )
-        name = data.agent
-        team, site = data.team, data.site
-        agent = None
-        if name:
-            agent = self.agents.get(name)
-            if agent is None or name != event.subject:
-                agent = self._new_agent(event, name, time_ms)
-            if not team or not site:
-                if time_ms >= agent.roster_from_ms:
-                    team, site = team or agent.team, site or agent.site
-                else:
-                    found = agent.roster_at(time_ms)
-                    team, site = team or found[0], site or found[1]
-        if plan.check:
-            self._check(plan, event, time_ms, agent)
-        if plan.count is not None:
-            cell = None
-            if agent is not None:
-                cell = agent.series.cells.get(time_ms // AGENT_BUCKET_MS)
-                if cell is None:
-                    cell = self._open_cell(agent, time_ms)
-            minute = time_ms // GROUP_BUCKET_MS
-            queue_cell = team_cell = None
-            if data.queue:
-                cells = self.queues.get(data.queue)
-                queue_cell = cells.get(minute) if cells is not None else None
-                if queue_cell is None:
-                    queue_cell = self._open_group("queue", data.queue, time_ms)
-            if team:
-                cells = self.teams.get(team)
-                team_cell = cells.get(time_ms // AGENT_BUCKET_MS) if cells is not None else None
-                if team_cell is None:
-                    team_cell = self._open_group("team", team, time_ms)
-            cells = self.sites.get(site)
-            site_cell = cells.get(minute) if cells is not None else None
-            if site_cell is None:
-                site_cell = self._open_group("site", site, time_ms)
-            plan.count(data, time_ms, cell, queue_cell, team_cell, site_cell, 1)
-        self.seen.add(key)
-        self.minute.append(key)
-        events = self.stats.events
-        events[plan.tag] = events.get(plan.tag, 0) + 1
-        if plan.more:
-            self._follow(plan, event, time_ms, agent, team, site)
+        plan.take(self, plan, event)
 
-    def _check_time(self, time_ms: int, now_ms: int | None) -> None:
+    def check_time(self, time_ms: int, now_ms: int | None) -> None:
         if now_ms is None:
             _check_moment(time_ms, "$.time")
             return
@@ -391,9 +405,9 @@ class PartitionEngine:
             raise EventError(
                 "too_late", f"the event is more than {days} days late; its period is closed for good"
             )
-        self.stats.late += 1
+        self.judge.stats.late += 1
 
-    def _check(self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+    def check(self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None) -> None:
         """Refuse, before anything is counted, what could not be carried out later."""
         data = event.data
         if plan.tag in STATES or plan.tag == "roster.changed":
@@ -423,7 +437,7 @@ class PartitionEngine:
         if plan.opens:
             self.deadlines.check_room()
 
-    def _new_agent(self, event: Envelope, name: str, time_ms: int) -> Subject:
+    def new_agent(self, event: Envelope, name: str, time_ms: int) -> Subject:
         if name != event.subject:
             raise EventError(
                 "agent_not_subject", "$.data.agent must equal $.subject, which decides the partition"
@@ -437,7 +451,7 @@ class PartitionEngine:
         self.judge.touched.add(agent.key)
         return agent
 
-    def _open_cell(self, agent: Subject, time_ms: int) -> Cell:
+    def open_cell(self, agent: Subject, time_ms: int) -> Cell:
         self.judge.open.add(agent.key)
         self._see_early(agent, time_ms)
         return agent.series.cell(time_ms)
@@ -448,7 +462,7 @@ class PartitionEngine:
             agent.first_seen_ms = time_ms
             self.judge.touched.add(agent.key)
 
-    def _open_group(self, level: str, name: str, time_ms: int) -> Cell:
+    def open_group(self, level: str, name: str, time_ms: int) -> Cell:
         if SEPARATOR in name:
             raise EventError("invalid", f"$.data.{level} contains a control character")
         groups = self.groups[level]
@@ -474,7 +488,7 @@ class PartitionEngine:
         count(
             data,
             at_ms,
-            self._open_cell(agent, at_ms) if agent is not None else None,
+            self.open_cell(agent, at_ms) if agent is not None else None,
             self._group_or_spare("queue", queue, at_ms) if queue else None,
             self._group_or_spare("team", team, at_ms) if team else None,
             self._group_or_spare("site", site, at_ms),
@@ -484,13 +498,13 @@ class PartitionEngine:
     def _group_or_spare(self, level: str, name: str, at_ms: int) -> Cell:
         """The open cell of a group; one that nobody reads where there are too many groups already."""
         try:
-            return self._open_group(level, name, at_ms)
+            return self.open_group(level, name, at_ms)
         except EventError:
             return defaultdict(int)
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 
-    def _follow(
+    def follow(
         self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None, team: str, site: str
     ) -> None:
         data = event.data
@@ -518,7 +532,7 @@ class PartitionEngine:
             return None
         self._site = names["site"]
         if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= 2 * MAX_SUBJECTS:
-            rejects = self.stats.rejects
+            rejects = self.judge.stats.rejects
             rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
             return None
         return self.judge.subject(level, name, time_ms)
@@ -802,20 +816,14 @@ class PartitionEngine:
             self._begin(time_ms)
         if time_ms >= self.due_ms:
             self._advance(time_ms)
-        minute = time_ms // 60_000
-        if now_ms is None or minute != now_ms // 60_000:
-            self._turn(minute * SEEN_PARTS)
-        elif len(self.minute) >= SEEN_PART_IDS and self.part + 1 < (minute + 1) * SEEN_PARTS:
-            self._turn(self.part + 1)
+        self.seen.tick(time_ms // 60_000)
         self.now_ms = time_ms
 
     def _begin(self, time_ms: int) -> None:
         self.judge.start(time_ms)
         self.reported_ms = time_ms // GROUP_BUCKET_MS * GROUP_BUCKET_MS
         self.accrued_ms = time_ms // AGENT_BUCKET_MS * AGENT_BUCKET_MS
-        self._drop_chunks(0)
-        del self.minutes[0]
-        self.minutes[time_ms // 60_000 * SEEN_PARTS] = self.minute
+        self.seen.begin(time_ms // 60_000)
 
     def _advance(self, time_ms: int) -> None:
         """Do everything that falls due up to ``time_ms``, in order."""
@@ -886,24 +894,6 @@ class PartitionEngine:
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
         self.activations = []
 
-    def _turn(self, part: int) -> None:
-        """Begin a new part of the memory of ids, and forget the parts that are past their horizon."""
-        self.part = part
-        self.minute = self.minutes.setdefault(part, [])
-        oldest = part // SEEN_PARTS - SEEN_MINUTES
-        while len(self.minutes) > 1:
-            first = next(iter(self.minutes))
-            if first == part or (first // SEEN_PARTS > oldest and len(self.seen) <= MAX_SEEN):
-                break
-            self.seen.difference_update(self.minutes.pop(first))
-            self._drop_chunks(first)
-
-    def _drop_chunks(self, part: int) -> None:
-        """What was stored of a part is to go."""
-        self.written.pop(part, None)
-        for chunk in range(self.chunks.pop(part, 0)):
-            self.gone_chunks.append(f"u{SEPARATOR}{part}{SEPARATOR}{chunk}")
-
     # --- stored form --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> dict[str, bytes | None]:
@@ -916,22 +906,13 @@ class PartitionEngine:
                 changed[SEPARATOR.join(("d", *key))] = None
         self.deadlines.touched.clear()
         self.deadlines.dropped.clear()
-        for minute, keys in self.minutes.items():
-            done = self.written.get(minute, 0)
-            if len(keys) > done:
-                chunk = self.chunks.get(minute, 0)
-                changed[f"u{SEPARATOR}{minute}{SEPARATOR}{chunk}"] = msgspec.msgpack.encode(keys[done:])
-                self.written[minute] = len(keys)
-                self.chunks[minute] = chunk + 1
-        for gone in self.gone_chunks:
-            changed[gone] = None
-        self.gone_chunks.clear()
+        changed.update(self.seen.checkpoint())
         groups = [
             (level, name, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
             for level, named in self.groups.items()
             for name, cells in sorted(named.items())
         ]
-        chunks = sorted(self.chunks.items())
+        chunks = sorted(self.seen.chunks.items())
         frame = _FRAME_ENCODER.encode(
             StoredFrame(
                 self.now_ms,
@@ -940,7 +921,7 @@ class PartitionEngine:
                 self.accrued_ms,
                 groups,
                 chunks,
-                self.part,
+                self.seen.part,
                 self.activations,
             )
         )
@@ -968,18 +949,8 @@ class PartitionEngine:
                 self.agents[name] = subject
                 if subject.state:
                     self.working.add(name)
-        self.chunks = dict(frame.chunks)
-        for minute in sorted(self.chunks):
-            keys = self.minutes.setdefault(minute, [])
-            for chunk in range(self.chunks[minute]):
-                stored = items.get(f"u{SEPARATOR}{minute}{SEPARATOR}{chunk}", b"\x90")
-                keys += [(source, found) for source, found in msgspec.msgpack.decode(stored)]
-            self.written[minute] = len(keys)
-            self.seen.update(keys)
-        self.part = frame.part
+        self.seen.restore(frame.part, dict(frame.chunks), items)
         self.activations = frame.activations
-        self.minute = self.minutes.setdefault(self.part, [])
-        self.minutes = dict(sorted(self.minutes.items()))
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))
