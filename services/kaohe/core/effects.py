@@ -1,20 +1,35 @@
 """What a rule that fired is worth: points with their arithmetic.
 
-Everything is exact: points are fractions that end within nine decimals, and each line of the arithmetic is kept, so
-that anyone can follow an amount from the facts to the last digit.
+Everything is exact: points are fractions that end within nine decimals, and each line of the arithmetic can be shown,
+so that anyone can follow an amount from the facts to the last digit.
+
+An amount is compiled when it is first worked out. What depends on parameters alone is calculated once for each day;
+what remains for a judgement is one value, as an unreduced quotient of whole numbers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import date
 from fractions import Fraction
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 import msgspec
 
 from kaohe.core.counting import Layout
-from kaohe.core.expressions import Expr, evaluate, names
-from kaohe.core.facts import Fact, Moment, Reader, number_text, reader
+from kaohe.core.expressions import Expr, Name, evaluate, names
+from kaohe.core.facts import (
+    DAYS_KEPT,
+    Fact,
+    Moment,
+    dated,
+    number_text,
+    quotient_reader,
+    quotient_text,
+    reader,
+)
 from kaohe.core.model import Amount, Effect, Pack, Rule
 from kaohe.core.series import span_ms
 from kaohe.decisions import Step
@@ -23,52 +38,169 @@ PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")
 """A name in a rule's explanation."""
 
 
+def _no_steps() -> tuple[Step, ...]:
+    return ()
+
+
 class Worked(msgspec.Struct, frozen=True):
-    """An amount that was worked out: points (already signed) and how."""
+    """An amount that was worked out: points (already signed), and a function that tells how.
+
+    Most judgements change nothing, so the lines of the arithmetic are written only when they are asked for, which must
+    be before anything more is counted.
+    """
 
     points: Fraction
-    steps: tuple[Step, ...]
+    how: Callable[[], tuple[Step, ...]] = _no_steps
 
 
-NOTHING = Worked(Fraction(0), ())
+NOTHING = Worked(Fraction(0))
+
+Working = Callable[[Moment], Worked]
+Made = TypeVar("Made")
+
+STEPS_KEPT = 1_000
+"""How many different numbers of steps one scale remembers the points of."""
 
 
 def work_out(layout: Layout, pack: Pack, effect: Effect, moment: Moment) -> Worked:
     """The points of a deduct or award effect. An amount with an unknown input is nothing."""
+    working: Working = layout.remembered((id(pack), id(effect)), lambda: _working(layout, pack, effect))
+    return working(moment)
+
+
+def _working(layout: Layout, pack: Pack, effect: Effect) -> Working:
     amount = effect.amount
     assert amount is not None, effect.kind
     if amount.table:
-        return _from_table(layout, pack, amount, moment)
+        return _Table(layout, pack, amount)
     sign = -1 if effect.kind == "deduct" else 1
-    values = _values(layout, pack, amount, moment)
-    each = _number(amount.points, values)
-    if each is None:
-        return NOTHING
-    each = _ending(each)
-    if amount.per is None:
-        points = sign * each
-        return Worked(points, (Step("points", number_text(each), number_text(points)),))
-    per, limit, of = _number(amount.per, values), _number(amount.limit, values), _number(amount.of, values)
-    if per is None or limit is None or of is None or per <= 0:
-        return NOTHING
-    over = of - limit if amount.direction == "over" else limit - of
-    count = max(0, over // per)
-    first, second = (of, limit) if amount.direction == "over" else (limit, of)
-    lines = [
-        Step(
-            "steps",
-            f"floor(({number_text(first)} - {number_text(second)}) / {number_text(per)})",
-            str(over // per),
-        ),
-        Step("points", f"{count} * {number_text(each)}", number_text(count * each)),
-    ]
-    total = count * each
-    cap = _number(amount.at_most, values) if amount.at_most is not None else None
-    if cap is not None and total > cap:
-        cap = _ending(cap)
-        lines.append(Step("at most", f"min({number_text(total)}, {number_text(cap)})", number_text(cap)))
-        total = cap
-    return Worked(sign * total, tuple(lines))
+    return _Fixed(layout, pack, amount, sign) if amount.per is None else _Stepped(layout, pack, amount, sign)
+
+
+class _Table:
+    """The line of a table parameter that a word names; its numbers carry their own sign."""
+
+    def __init__(self, layout: Layout, pack: Pack, amount: Amount) -> None:
+        self._by = reader(layout, pack, amount.by)
+        self._parameter = pack.parameters[amount.table]
+
+    def __call__(self, moment: Moment) -> Worked:
+        word = str(self._by(moment))
+        table = self._parameter.value_at(moment.day)
+        assert isinstance(table, dict), self._parameter.name
+        points = table.get(word, table.get("*", Fraction(0)))
+        what = f"{self._parameter.name}[{word}]"
+        return Worked(points, lambda: (Step("points", what, number_text(points)),))
+
+
+class _Fixed:
+    """Points without steps."""
+
+    def __init__(self, layout: Layout, pack: Pack, amount: Amount, sign: int) -> None:
+        assert amount.points is not None
+        self._points = _Inputs(layout, pack, (amount.points,), lambda found: found[0])
+        self._sign = sign
+
+    def __call__(self, moment: Moment) -> Worked:
+        each = self._points(moment)
+        if each is None:
+            return NOTHING
+        each = _ending(each)
+        points = self._sign * each
+        return Worked(points, lambda: (Step("points", number_text(each), number_text(points)),))
+
+
+class _Scale:
+    """What one step costs, how long it is, from where it counts and where it ends: all but the value itself.
+
+    A step is ``floor((of - limit) / per)``. With ``limit`` = a/b and ``per`` = c/d that is
+    ``floor((top * b * d - bottom * a * d) / (bottom * b * c))`` of the value's quotient, three factors of whole
+    numbers, which are kept here.
+    """
+
+    __slots__ = ("_points", "bottom_factor", "cap", "each", "limit", "per", "steps_factor", "top_factor")
+
+    def __init__(self, each: Fraction, per: Fraction, limit: Fraction, cap: Fraction | None) -> None:
+        self.each = _ending(each)
+        self.per = per
+        self.limit = limit
+        self.cap = cap
+        self.top_factor = limit.denominator * per.denominator
+        self.bottom_factor = limit.numerator * per.denominator
+        self.steps_factor = limit.denominator * per.numerator
+        self._points: dict[int, Fraction] = {}
+
+    def points(self, count: int) -> Fraction:
+        """What so many steps cost."""
+        found = self._points.get(count)
+        if found is None:
+            found = max(0, count) * self.each
+            if self.cap is not None and found > self.cap:
+                found = _ending(self.cap)
+            if len(self._points) >= STEPS_KEPT:
+                self._points.clear()
+            self._points[count] = found
+        return found
+
+
+class _Stepped:
+    """Points for every full step by which a value is over or under a limit."""
+
+    def __init__(self, layout: Layout, pack: Pack, amount: Amount, sign: int) -> None:
+        assert amount.points is not None
+        assert amount.per is not None
+        assert amount.limit is not None
+        assert amount.of is not None
+        self._sign = sign
+        self._over = amount.direction == "over"
+        wanted = [amount.points, amount.per, amount.limit]
+        if amount.at_most is not None:
+            wanted.append(amount.at_most)
+        self._scale = _Inputs(layout, pack, tuple(wanted), _scale)
+        if isinstance(amount.of, Name):
+            self._of = quotient_reader(layout, pack, amount.of.name)
+        else:
+            value = _Inputs(layout, pack, (amount.of,), lambda found: found[0])
+            self._of = lambda moment: _quotient(value(moment))
+
+    def __call__(self, moment: Moment) -> Worked:
+        scale, of = self._scale(moment), self._of(moment)
+        if scale is None or of is None:
+            return NOTHING
+        points = self._sign * scale.points(self._count(scale, of))
+        return Worked(points, lambda: self._steps(scale, of))
+
+    def _count(self, scale: _Scale, of: tuple[int, int]) -> int:
+        """The full steps beyond the limit; below 0 within it."""
+        top, bottom = of
+        over = top * scale.top_factor - bottom * scale.bottom_factor
+        return (over if self._over else -over) // (bottom * scale.steps_factor)
+
+    def _steps(self, scale: _Scale, of: tuple[int, int]) -> tuple[Step, ...]:
+        value, limit, each = quotient_text(*of), number_text(scale.limit), number_text(scale.each)
+        first, second = (value, limit) if self._over else (limit, value)
+        count = self._count(scale, of)
+        charged = max(0, count)
+        total = charged * scale.each
+        lines = [
+            Step("steps", f"floor(({first} - {second}) / {number_text(scale.per)})", str(count)),
+            Step("points", f"{charged} * {each}", number_text(total)),
+        ]
+        if scale.cap is not None and total > scale.cap:
+            cap = number_text(_ending(scale.cap))
+            lines.append(Step("at most", f"min({number_text(total)}, {cap})", cap))
+        return tuple(lines)
+
+
+def _scale(found: list[Fraction | None]) -> _Scale | None:
+    each, per, limit = found[:3]
+    if each is None or per is None or limit is None or per <= 0:
+        return None
+    return _Scale(each, per, limit, found[3] if len(found) > 3 else None)
+
+
+def _quotient(value: Fraction | None) -> tuple[int, int] | None:
+    return None if value is None else (value.numerator, value.denominator)
 
 
 def _ending(points: Fraction) -> Fraction:
@@ -76,36 +208,45 @@ def _ending(points: Fraction) -> Fraction:
     return points if 10**9 % points.denominator == 0 else round(points, 9)
 
 
-def _from_table(layout: Layout, pack: Pack, amount: Amount, moment: Moment) -> Worked:
-    word = str(reader(layout, pack, amount.by)(moment))
-    table = pack.parameters[amount.table].value_at(moment.day)
-    assert isinstance(table, dict), amount.table
-    points = table.get(word, table.get("*", Fraction(0)))
-    return Worked(points, (Step("points", f"{amount.table}[{word}]", number_text(points)),))
+class _Inputs(Generic[Made]):
+    """What ``make`` gives of some expressions' values at a moment. As a rule they name parameters alone: then it is
+    made once for each day."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        pack: Pack,
+        expressions: tuple[Expr, ...],
+        make: Callable[[list[Fraction | None]], Made],
+    ) -> None:
+        self._expressions = expressions
+        self._make = make
+        wanted = sorted({name for expr in expressions for name in names(expr)})
+        self._readers = [(name, reader(layout, pack, name)) for name in wanted]
+        self._parameters = [(name, pack.parameters[name[2:]]) for name in wanted if name.startswith("p.")]
+        self._on_day = lru_cache(maxsize=DAYS_KEPT)(self._made_on)
+
+    def __call__(self, moment: Moment) -> Made:
+        if len(self._parameters) == len(self._readers):
+            return self._on_day(moment.day)
+        return self._made({name: read(moment) for name, read in self._readers})
+
+    def _made_on(self, day: date) -> Made:
+        return self._made({name: dated(parameter, day) for name, parameter in self._parameters})
+
+    def _made(self, values: Mapping[str, Fact]) -> Made:
+        return self._make([_number(expr, values) for expr in self._expressions])
+
+
+def _number(expr: Expr, values: Mapping[str, Fact]) -> Fraction | None:
+    found = evaluate(expr, values)
+    assert found is None or (isinstance(found, (int, Fraction)) and not isinstance(found, bool))
+    return None if found is None else Fraction(found)
 
 
 def _expressions(amount: Amount) -> list[Expr]:
     found = (amount.points, amount.per, amount.limit, amount.of, amount.at_most)
     return [expr for expr in found if expr is not None]
-
-
-def _values(layout: Layout, pack: Pack, amount: Amount, moment: Moment) -> dict[str, Fact]:
-    return {
-        name: read(moment)
-        for name, read in layout.remembered((pack.key, id(amount)), lambda: _readers(layout, pack, amount))
-    }
-
-
-def _readers(layout: Layout, pack: Pack, amount: Amount) -> tuple[tuple[str, Reader], ...]:
-    wanted = {name for expr in _expressions(amount) for name in names(expr)}
-    return tuple((name, reader(layout, pack, name)) for name in sorted(wanted))
-
-
-def _number(expr: Expr | None, values: Mapping[str, Fact]) -> Fraction | None:
-    assert expr is not None
-    found = evaluate(expr, values)
-    assert found is None or (isinstance(found, (int, Fraction)) and not isinstance(found, bool))
-    return None if found is None else Fraction(found)
 
 
 # --- what was used ----------------------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from fractions import Fraction
+from functools import lru_cache
+from math import gcd
 from typing import Any
 
 from kaohe.core.calendars import Calendar, Period
-from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout, Reading, base_reader, read, value_reader
+from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout, base_reader, read, value_reader
 from kaohe.core.model import Metric, Pack, Parameter
 from kaohe.core.series import Rolling, Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
@@ -106,6 +108,11 @@ class Moment:
 
 
 Reader = Callable[[Moment], Fact]
+Quotient = tuple[int, int]
+"""A number as (top, bottom), exact but not reduced: reducing costs more than all the rest. The bottom is positive."""
+
+DAYS_KEPT = 400
+"""For how many days what parameters give is remembered, wherever it is remembered by day."""
 
 
 ASPECTS = ("", "base", "vs_baseline", "vs_previous")
@@ -140,11 +147,10 @@ def _reader(layout: Layout, pack: Pack, name: str) -> Reader:
         return lambda moment: moment.roster[index]
     metric, window, aspect = metric_of(pack, name)
     if aspect.startswith("vs_"):
-        return lambda moment: _change(layout, pack, metric, window, aspect, moment)
+        return _change(layout, pack, name)
     read_counts = (base_reader if aspect == "base" else value_reader)(layout, pack.key, metric)
-    if window.startswith("baseline_"):
-        return lambda moment: _from(read_counts, moment.counts(_baseline(pack, metric, window, moment)))
-    return lambda moment: _from(read_counts, moment.counts(window))
+    counts_of = _counts_reader(pack, metric, window)
+    return lambda moment: None if (counts := counts_of(moment)) is None else read_counts(counts)
 
 
 def facts_reader(layout: Layout, pack: Pack, wanted: Iterable[str]) -> Callable[[Moment], dict[str, Any]]:
@@ -160,7 +166,7 @@ def facts_reader(layout: Layout, pack: Pack, wanted: Iterable[str]) -> Callable[
     for number, name in enumerate(sorted(wanted)):
         source = _sums_source(layout, pack, name, windows)
         if source is None:
-            namespace[f"read{number}"] = reader(layout, pack, name)
+            namespace[f"read{number}"] = _unreduced_reader(layout, pack, name)
             items.append(f"{name!r}: read{number}(moment)")
             continue
         lines += [line.format(v=f"v{number}") for line in source]
@@ -220,50 +226,101 @@ def _sums_source(layout: Layout, pack: Pack, name: str, windows: dict[str, str])
     ]
 
 
-def _from(read_counts: Callable[[Counts], Fraction | int | None], counts: Counts | None) -> Fact:
-    return None if counts is None else read_counts(counts)
-
-
 def _event_reader(field: str) -> Reader:
     if field == "score":
         return lambda moment: Fraction(moment.event.score, 100)
     return lambda moment: _plain(getattr(moment.event, field))
 
 
-def _change(layout: Layout, pack: Pack, metric: Metric, window: str, aspect: str, moment: Moment) -> Fact:
+def quotient_reader(layout: Layout, pack: Pack, name: str) -> Callable[[Moment], Quotient | None]:
+    """As ``reader``, for a number, which it gives as a quotient."""
+    read_plain = _unreduced_reader(layout, pack, name)
+
+    def read_quotient(moment: Moment) -> Quotient | None:
+        found = read_plain(moment)
+        if found is None or isinstance(found, tuple):
+            return found
+        assert isinstance(found, (int, Fraction)), name
+        return found.numerator, found.denominator
+
+    return read_quotient
+
+
+def _unreduced_reader(layout: Layout, pack: Pack, name: str) -> Callable[[Moment], Fact | Quotient]:
+    """As ``reader``; a metric's value and its relative change come as quotients."""
+    if name.partition(".")[0] in ("p", "event", "deadline", "roster"):
+        return reader(layout, pack, name)
+    metric, window, aspect = metric_of(pack, name)
+    if aspect == "base":
+        return reader(layout, pack, name)
+    counts_of = _counts_reader(pack, metric, window)
+    value = _value_quotient(layout, pack, metric)
+    if not aspect:
+        return lambda moment: None if (counts := counts_of(moment)) is None else value(counts)
+    before_of = _counts_reader(
+        pack, metric, "baseline_month" if aspect == "vs_baseline" else "previous_month"
+    )
+
+    def read_change(moment: Moment) -> Quotient | None:
+        counts, before = counts_of(moment), before_of(moment)
+        now = None if counts is None else value(counts)
+        reference = None if before is None else value(before)
+        if now is None or reference is None or reference[0] <= 0:
+            return None
+        # value / reference - 1
+        bottom = now[1] * reference[0]
+        return now[0] * reference[1] - bottom, bottom
+
+    return read_change
+
+
+def _value_quotient(layout: Layout, pack: Pack, metric: Metric) -> Callable[[Counts], Quotient | None]:
+    """A metric's value from counts."""
+    if metric.kind in ("percentile", "distinct", "max"):
+
+        def from_reading(counts: Counts) -> Quotient | None:
+            value = read(layout, pack.key, metric, counts).value
+            return None if value is None else (value.numerator, value.denominator)
+
+        return from_reading
+    tops, bottoms = layout.reads[pack.key, metric.name]
+    up, down = metric.scale.numerator, metric.scale.denominator
+    if not bottoms:
+        return lambda counts: (up * _total(counts, tops), down)
+
+    def from_sums(counts: Counts) -> Quotient | None:
+        bottom = _total(counts, bottoms)
+        return (up * _total(counts, tops), down * bottom) if bottom > 0 else None
+
+    return from_sums
+
+
+def _total(counts: Counts, reads: tuple[tuple[int, int], ...]) -> int:
+    """The sum of some slots, each with its weight."""
+    total = 0
+    for slot, weight in reads:
+        total += weight * counts.get(slot, 0)
+    return total
+
+
+def _counts_reader(pack: Pack, metric: Metric, window: str) -> Callable[[Moment], Counts | None]:
+    """The counts of a window; which month a baseline is depends on the day."""
+    if not window.startswith("baseline_"):
+        return lambda moment: moment.counts(window)
+    months = lru_cache(maxsize=DAYS_KEPT)(lambda day: _baseline(pack, metric, window, day))
+    return lambda moment: moment.counts(months(moment.day))
+
+
+def _change(layout: Layout, pack: Pack, name: str) -> Reader:
     """The value relative to the baseline month or the previous month: value / reference - 1."""
-    now = _value(reading_of(layout, pack, metric, window, moment))
-    if now is None:
-        return None
-    reference_window = "baseline_month" if aspect == "vs_baseline" else "previous_month"
-    reference = _value(reading_of(layout, pack, metric, reference_window, moment))
-    if not isinstance(now, Fraction) or not isinstance(reference, Fraction) or reference <= 0:
-        return None
-    return now / reference - 1
+    read_change = quotient_reader(layout, pack, name)
+    return lambda moment: None if (found := read_change(moment)) is None else Fraction(*found)
 
 
-def reading_of(layout: Layout, pack: Pack, metric: Metric, window: str, moment: Moment) -> Reading | None:
-    """A metric's exact reading; None for a past period of which nothing is known."""
-    if window.startswith("baseline_"):
-        window = _baseline(pack, metric, window, moment)
-    counts = moment.counts(window)
-    return None if counts is None else read(layout, pack.key, metric, counts)
-
-
-def _baseline(pack: Pack, metric: Metric, window: str, moment: Moment) -> str:
-    label = pack.parameters[metric.baseline].value_at(moment.day)
+def _baseline(pack: Pack, metric: Metric, window: str, day: date) -> str:
+    label = pack.parameters[metric.baseline].value_at(day)
     assert isinstance(label, str), metric.baseline
     return f"{window}:{label}"
-
-
-def _value(reading: Reading | None) -> Fact:
-    return None if reading is None else reading.value
-
-
-def _base(reading: Reading | None) -> Fact:
-    if reading is None:
-        return None
-    return reading.denominator if reading.denominator is not None else reading.numerator
 
 
 def _parameter_reader(parameter: Parameter) -> Reader:
@@ -274,13 +331,14 @@ def _parameter_reader(parameter: Parameter) -> Reader:
         constant: Fact = only
 
         def read_constant(moment: Moment) -> Fact:
-            return constant if moment.day >= since else _dated(parameter, moment.day)
+            return constant if moment.day >= since else dated(parameter, moment.day)
 
         return read_constant
-    return lambda moment: _dated(parameter, moment.day)
+    return lambda moment: dated(parameter, moment.day)
 
 
-def _dated(parameter: Parameter, day: date) -> Fact:
+def dated(parameter: Parameter, day: date) -> Fact:
+    """A parameter that is no table, as in force on a day."""
     value = parameter.value_at(day)
     assert not isinstance(value, dict), parameter.name
     return value
@@ -311,12 +369,21 @@ def number_text(value: Fraction | int) -> str:
     """A number exactly: a decimal where it ends within nine places, otherwise a quotient with an approximation."""
     if value.denominator == 1:
         return str(value.numerator)
-    if 10**9 % value.denominator == 0:
-        sign = "-" if value < 0 else ""
-        digits = f"{abs(value.numerator) * (10**9 // value.denominator):010d}"
+    return quotient_text(value.numerator, value.denominator)
+
+
+def quotient_text(top: int, bottom: int) -> str:
+    """As ``number_text``, of a quotient that need not be reduced; ``bottom`` is positive."""
+    common = gcd(top, bottom)
+    top, bottom = top // common, bottom // common
+    if bottom == 1:
+        return str(top)
+    if 10**9 % bottom == 0:
+        sign = "-" if top < 0 else ""
+        digits = f"{abs(top) * (10**9 // bottom):010d}"
         text = f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
         return sign + text
-    return f"{value.numerator}/{value.denominator} (≈ {float(value):.6f})"
+    return f"{top}/{bottom} (≈ {top / bottom:.6f})"
 
 
 def fact_text(value: Fact) -> str | None:
@@ -328,32 +395,89 @@ def fact_text(value: Fact) -> str | None:
     return value if isinstance(value, str) else number_text(value)
 
 
-def used_fact(layout: Layout, pack: Pack, name: str, moment: Moment) -> UsedFact:
-    """A fact with what it was made of."""
+UsedReader = Callable[[Moment], UsedFact]
+
+
+def used_reader(layout: Layout, pack: Pack, name: str) -> UsedReader:
+    """The function that reads a fact with what it was made of, for a message."""
     head = name.partition(".")[0]
     if head in ("event", "deadline", "roster"):
-        return UsedFact(
-            value=fact_text(reader(layout, pack, name)(moment)), unit="ms" if name.endswith("_ms") else ""
-        )
+        plain, unit = reader(layout, pack, name), "ms" if name.endswith("_ms") else ""
+        return lambda moment: UsedFact(value=fact_text(plain(moment)), unit=unit)
     metric, window, aspect = metric_of(pack, name)
-    formula = formula_text(pack, metric, moment.day)
+    formula = lru_cache(maxsize=DAYS_KEPT)(lambda day: formula_text(pack, metric, day))
     if aspect.startswith("vs_"):
-        change = _change(layout, pack, metric, window, aspect, moment)
+        return _used_change(layout, pack, name, aspect, formula)
+    counts_of = _counts_reader(pack, metric, window)
+    use = _used_sums if layout.reads[pack.key, metric.name][1] else _used_reading
+    from_counts = use(layout, pack, metric, aspect)
+
+    def read_used(moment: Moment) -> UsedFact:
+        counts = counts_of(moment)
+        if counts is None:
+            return UsedFact(value=None, unit=metric.unit, formula=formula(moment.day))
+        return from_counts(counts, formula(moment.day))
+
+    return read_used
+
+
+def _used_change(
+    layout: Layout, pack: Pack, name: str, aspect: str, formula: Callable[[date], str]
+) -> UsedReader:
+    read_change = quotient_reader(layout, pack, name)
+    against = f", relative to the {aspect[3:]} month"
+
+    def read_used(moment: Moment) -> UsedFact:
+        change = read_change(moment)
+        value = None if change is None else quotient_text(*change)
+        return UsedFact(value=value, unit="ratio", formula=formula(moment.day) + against)
+
+    return read_used
+
+
+def _used_sums(layout: Layout, pack: Pack, metric: Metric, aspect: str) -> Callable[[Counts, str], UsedFact]:
+    """A quotient of two sums with both of them, or just the sum below (``base``)."""
+    tops, bottoms = layout.reads[pack.key, metric.name]
+    up, down = metric.scale.numerator, metric.scale.denominator
+
+    def base(counts: Counts, formula: str) -> UsedFact:
+        return UsedFact(value=str(_total(counts, bottoms)), unit="count", formula=formula)
+
+    def value(counts: Counts, formula: str) -> UsedFact:
+        top, bottom = up * _total(counts, tops), _total(counts, bottoms)
         return UsedFact(
-            value=fact_text(change), unit="ratio", formula=f"{formula}, relative to the {aspect[3:]} month"
+            value=quotient_text(top, down * bottom) if bottom > 0 else None,
+            unit=metric.unit,
+            numerator=quotient_text(top, down),
+            denominator=str(bottom),
+            formula=formula,
         )
-    reading = reading_of(layout, pack, metric, window, moment)
-    if reading is None:
-        return UsedFact(value=None, unit=metric.unit, formula=formula)
-    if aspect == "base":
-        return UsedFact(value=fact_text(_base(reading)), unit="count", formula=formula)
-    return UsedFact(
-        value=fact_text(reading.value),
-        unit=metric.unit,
-        numerator=number_text(reading.numerator) if reading.denominator is not None else None,
-        denominator=number_text(reading.denominator) if reading.denominator is not None else None,
-        formula=formula,
-    )
+
+    return base if aspect == "base" else value
+
+
+def _used_reading(
+    layout: Layout, pack: Pack, metric: Metric, aspect: str
+) -> Callable[[Counts, str], UsedFact]:
+    """Any other metric: a sum alone, or what is read from a histogram, a set or a maximum."""
+
+    def base(counts: Counts, formula: str) -> UsedFact:
+        reading = read(layout, pack.key, metric, counts)
+        found = reading.denominator if reading.denominator is not None else reading.numerator
+        return UsedFact(value=number_text(found), unit="count", formula=formula)
+
+    def value(counts: Counts, formula: str) -> UsedFact:
+        reading = read(layout, pack.key, metric, counts)
+        made_of = reading.denominator is not None
+        return UsedFact(
+            value=fact_text(reading.value),
+            unit=metric.unit,
+            numerator=number_text(reading.numerator) if made_of else None,
+            denominator=fact_text(reading.denominator),
+            formula=formula,
+        )
+
+    return base if aspect == "base" else value
 
 
 def used_parameter(parameter: Parameter, day: date, word: str = "") -> UsedParameter:

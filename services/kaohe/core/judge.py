@@ -539,7 +539,7 @@ class Judge:
                     (entry.worth for entry in charged if not entry.adjusts or entry.label != running.label),
                     Fraction(0),
                 )
-                difference = Worked(worked.points - settled, worked.steps)
+                difference = Worked(worked.points - settled, worked.how)
                 self._post(
                     subject, pack, rule, index, moment, running, difference, "final", adjusts=closed.label
                 )
@@ -581,9 +581,7 @@ class Judge:
         if entry is None and cause is None and not worked.points:
             return False
         if entry is not None and entry.waived_by:
-            worked = Worked(
-                entry.worth, ()
-            )  # what was waived stays as it was: its reversal names this amount
+            worked = Worked(entry.worth)  # what was waived stays as it was: its reversal names this amount
         points = number_text(worked.points)
         if entry is None:
             kind: str = rule.effects[index].kind if not adjusts or cause else "adjust"
@@ -816,7 +814,7 @@ class Judge:
         entry.waived_by = found
         self._put(subject, entry)
         self._put(subject, waiver)
-        self._send(subject, pack, rule, moment, waiver, Worked(points, ()), cause, {"reverses": entry.id})
+        self._send(subject, pack, rule, moment, waiver, Worked(points), cause, {"reverses": entry.id})
         self._grade(subject, pack, period, now_ms, "provisional")
 
     # --- grades -------------------------------------------------------------------------------------------------------

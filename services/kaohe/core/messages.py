@@ -3,23 +3,56 @@
 Theory of operation. The judge decides what changed; this module only says it. A message names every fact and every
 parameter that the rule looked at, the arithmetic, and one sentence in each language, so that nobody has to trust a
 number that cannot be followed. Nothing here changes any state.
+
+A rule's effect sends many messages that look at the same names. Its *grounds* are compiled once: which names, how each
+is read, the parameters in force on a day as they are shown, and the explanation with all of these filled in, so that
+only the facts are left for each message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
+from datetime import date
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from kaohe.core.calendars import Period
 from kaohe.core.counting import Layout
-from kaohe.core.effects import NOTHING, PLACEHOLDER, Worked, names_of
-from kaohe.core.facts import Moment, fact_text, number_text, reader, used_fact, used_parameter
+from kaohe.core.effects import PLACEHOLDER, Worked, names_of
+from kaohe.core.facts import (
+    DAYS_KEPT,
+    Moment,
+    Reader,
+    fact_text,
+    quotient_text,
+    reader,
+    used_parameter,
+    used_reader,
+)
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.subjects import AlertState, Entry, GradeState, Subject
-from kaohe.decisions import ENCODER, Alert, Decision, Grade, Level, UsedFact, UsedParameter, Words, grade_id
+from kaohe.decisions import (
+    ENCODER,
+    Alert,
+    Decision,
+    Grade,
+    Level,
+    Step,
+    UsedFact,
+    UsedParameter,
+    Words,
+    grade_id,
+)
+
+FRAME = ("subject", "period", "points")
+"""What an explanation may name beside facts and parameters."""
+NOTHING_KNOWN = ("no data", "无数据")
+"""What stands for a fact that is unknown, in English and Chinese."""
+_NUMBER = re.compile(r"(-?[0-9]+)(?:\.([0-9]*)|/([0-9]+))?(?: .*)?", re.DOTALL)
+"""A number as it is mostly written, perhaps followed by its approximation: read faster than by ``Fraction``."""
 
 
 def decision(
@@ -35,15 +68,17 @@ def decision(
 ) -> Output:
     """A revision of a ledger entry. ``evidence`` is the first ids and how many there were; ``extra`` what only some
     kinds carry: ``owner``, ``due_at``, ``proposal``, ``reverses``."""
-    facts, parameters = used(layout, pack, rule, rule.effects[entry.effect], moment)
+    steps = worked.how()
     frame = {"subject": subject.name, "period": entry.label, "points": entry.points}
+    grounds = _grounds_of(layout, pack, rule, rule.effects[entry.effect])
+    facts, parameters, explanation = grounds.told(moment, frame, steps)
     message = Decision(
         id=entry.id, revision=entry.revision, kind=entry.kind, status=entry.status,  # type: ignore[arg-type]
         pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause, level=_level(subject),
         subject=subject.name, window=entry.window, period=entry.label, incident=entry.incident,
         points=entry.points, amount_minor=0, currency=pack.currency, at=moment.calendar.text(moment.at_ms),
         facts=facts, parameters=parameters, evidence=evidence[0], evidence_count=evidence[1],
-        arithmetic=list(worked.steps), explanation=explain(rule, worked, facts, parameters, frame),
+        arithmetic=list(steps), explanation=explanation,
         owner=extra.get("owner", ""), due_at=extra.get("due_at", ""), proposal=extra.get("proposal", ""),
         reverses=extra.get("reverses", ""), adjusts_period=entry.adjusts,
     )  # fmt: skip
@@ -63,14 +98,15 @@ def alert(
     evidence: tuple[str, ...],
 ) -> Output:
     """An alert that begins or ends (``to``: ``firing`` or ``resolved``)."""
-    facts, parameters = used(layout, pack, rule, effect, moment)
-    text = moment.calendar.text
     frame = {"subject": subject.name, "period": "", "points": ""}
+    grounds = _grounds_of(layout, pack, rule, effect)
+    facts, parameters, explanation = grounds.told(moment, frame, ())
+    text = moment.calendar.text
     message = Alert(
         id=state.id, state=to, pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause,
         severity=effect.severity, level=_level(subject), subject=subject.name, incident=incident,
         since=text(state.since_ms), at=text(moment.at_ms), owner=effect.owner, title=rule.title,
-        explanation=explain(rule, NOTHING, facts, parameters, frame), response=effect.response,
+        explanation=explanation, response=effect.response,
         facts=facts, parameters=parameters, evidence=list(evidence),
     )  # fmt: skip
     return Output("alerts", subject.name.encode(), ENCODER.encode(message))
@@ -106,81 +142,144 @@ def _level(subject: Subject) -> Level:
 # --- what was used ----------------------------------------------------------------------------------------------------
 
 
-def used(
-    layout: Layout, pack: Pack, rule: Rule, effect: Effect, moment: Moment
-) -> tuple[dict[str, UsedFact], dict[str, UsedParameter]]:
-    """The facts and the parameters that the decision rests on."""
-    facts: dict[str, UsedFact] = {}
-    parameters: dict[str, UsedParameter] = {}
-    for name in names_of(rule, effect):
-        if name.startswith("p."):
-            parameters[name[2:]] = used_parameter(pack.parameters[name[2:]], moment.day)
+def _grounds_of(layout: Layout, pack: Pack, rule: Rule, effect: Effect) -> _Grounds:
+    grounds: _Grounds = layout.remembered(
+        ("grounds", id(pack), id(effect)), lambda: _Grounds(layout, pack, rule, effect)
+    )
+    return grounds
+
+
+class _Pattern(NamedTuple):
+    """An explanation of one day with its parameters put in: ``%s`` stands for each of ``names``, which are facts,
+    parts of the frame, or the table whose line depends on the message."""
+
+    text: str
+    names: tuple[str, ...]
+
+
+class _Day(NamedTuple):
+    """What the messages of one day have in common. A rule without an explanation of its own has no pattern."""
+
+    parameters: dict[str, UsedParameter]
+    patterns: tuple[_Pattern | None, ...]
+
+
+class _Grounds:
+    """What the messages of one effect rest on, and how they say it."""
+
+    def __init__(self, layout: Layout, pack: Pack, rule: Rule, effect: Effect) -> None:
+        wanted = names_of(rule, effect)
+        self._pack = pack
+        self._rule = rule
+        self._facts = [(name, used_reader(layout, pack, name)) for name in wanted if name[:2] != "p."]
+        self._parameters = [name[2:] for name in wanted if name[:2] == "p."]
+        self._table = effect.amount.table if effect.amount is not None else ""
+        self._by: Reader | None = None
+        if effect.amount is not None and effect.amount.table:
+            self._by = reader(layout, pack, effect.amount.by)
+        self._on_day = lru_cache(maxsize=DAYS_KEPT)(self._day)
+
+    def told(
+        self, moment: Moment, frame: Mapping[str, str], steps: tuple[Step, ...]
+    ) -> tuple[dict[str, UsedFact], dict[str, UsedParameter], Words]:
+        """The facts and the parameters that a message rests on, and the message in one sentence in both languages.
+
+        ``frame`` has ``subject``, ``period`` and ``points``. A rule's own template may name these, any fact and any
+        parameter in braces; a rule without one gets its title with the facts and the arithmetic.
+        """
+        day = self._on_day(moment.day)
+        facts = {name: read(moment) for name, read in self._facts}
+        parameters = day.parameters
+        if self._by is not None:
+            word = fact_text(self._by(moment)) or ""
+            line = used_parameter(self._pack.parameters[self._table], moment.day, word)
+            parameters = {**parameters, self._table: line}
+        title = self._rule.title
+        sentences = []
+        for pattern, said, nothing in zip(day.patterns, (title.en, title.zh), NOTHING_KNOWN, strict=True):
+            if pattern is None:
+                sentences.append(_default_sentence(said, steps, facts, parameters, frame))
+                continue
+            found = []
+            for name in pattern.names:
+                fact = facts.get(name)
+                if fact is not None:
+                    found.append(readable(fact.value, fact.unit, nothing))
+                elif name in frame:
+                    found.append(frame[name])
+                else:
+                    used = parameters[name[2:]]
+                    found.append(readable(used.value, used.unit, nothing))
+            sentences.append(pattern.text % tuple(found))
+        return facts, parameters, Words(en=sentences[0], zh=sentences[1])
+
+    def _day(self, day: date) -> _Day:
+        parameters = {name: used_parameter(self._pack.parameters[name], day) for name in self._parameters}
+        words = self._rule.explanation
+        known = {name for name, _ in self._facts} | set(FRAME) | {f"p.{self._table}"}
+        patterns = [_pattern(template, known, parameters) for template in (words.en, words.zh)]
+        return _Day(parameters, tuple(patterns))
+
+
+def _pattern(
+    template: str, known: Container[str], parameters: Mapping[str, UsedParameter]
+) -> _Pattern | None:
+    if not template:
+        return None
+    pieces: list[str] = []
+    left: list[str] = []
+    # Literal text and names in turn.
+    for index, piece in enumerate(PLACEHOLDER.split(template)):
+        if index % 2 == 0:
+            pieces.append(piece.replace("%", "%%"))
+        elif piece in known:
+            pieces.append("%s")
+            left.append(piece)
+        elif piece[:2] == "p." and piece[2:] in parameters:
+            used = parameters[piece[2:]]
+            pieces.append(readable(used.value, used.unit, "").replace("%", "%%"))
         else:
-            facts[name] = used_fact(layout, pack, name, moment)
-    if effect.amount is not None and effect.amount.table:
-        word = fact_text(reader(layout, pack, effect.amount.by)(moment)) or ""
-        parameters[effect.amount.table] = used_parameter(
-            pack.parameters[effect.amount.table], moment.day, word
-        )
-    return facts, parameters
+            pieces.append(f"{{{piece}}}")
+    return _Pattern("".join(pieces), tuple(left))
 
 
-def explain(
-    rule: Rule,
-    worked: Worked,
-    facts: Mapping[str, UsedFact],
-    parameters: Mapping[str, UsedParameter],
-    frame: Mapping[str, str],
-) -> Words:
-    """The decision in one readable sentence in both languages.
-
-    ``frame`` has ``subject``, ``period`` and ``points``. A rule's own template may name these, any fact and any
-    parameter in braces; a rule without one gets its title with the facts and the arithmetic.
-    """
-    sentences = []
-    for template, title, nothing in (
-        (rule.explanation.en, rule.title.en, "no data"),
-        (rule.explanation.zh, rule.title.zh, "无数据"),
-    ):
-        known = {name: readable(fact.value, fact.unit, nothing) for name, fact in facts.items()}
-        known |= {f"p.{name}": readable(used.value, used.unit, nothing) for name, used in parameters.items()}
-        known |= frame
-        if template:
-            sentences.append(_filled(template, known))
-        else:
-            sentences.append(_default_sentence(title, worked, facts, parameters, frame))
-    return Words(en=sentences[0], zh=sentences[1])
-
-
-def _filled(template: str, known: Mapping[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template)
-
-
-@lru_cache(maxsize=8_192)
 def readable(value: str | None, unit: str, nothing: str) -> str:
     """A fact or parameter as people read it: ratios in per cent, long numbers to two places. The exact value stands
     beside it in the decision."""
-    if value is None:
-        return nothing
-    try:
-        number = Fraction(value.partition(" ")[0])
-    except (ValueError, ZeroDivisionError):
+    return nothing if value is None else _rounded(value, unit)
+
+
+@lru_cache(maxsize=8_192)
+def _rounded(value: str, unit: str) -> str:
+    number = _NUMBER.fullmatch(value)
+    if number is not None:
+        whole, decimals, below = number.groups("")
+        top, bottom = int(whole + decimals), int(below or 1) * 10 ** len(decimals)
+    else:
+        try:
+            top, bottom = Fraction(value.partition(" ")[0]).as_integer_ratio()
+        except (ValueError, ZeroDivisionError):
+            return value
+    if bottom == 0:
         return value
-    if unit == "ratio":
-        return f"{number_text(round(100 * number, 2))}%"
-    return number_text(round(number, 2))
+    # In whole hundredths, half to even.
+    hundredths, rest = divmod(top * (10_000 if unit == "ratio" else 100), bottom)
+    if 2 * rest > bottom or (2 * rest == bottom and hundredths % 2):
+        hundredths += 1
+    text = quotient_text(hundredths, 100)
+    return f"{text}%" if unit == "ratio" else text
 
 
 def _default_sentence(
     title: str,
-    worked: Worked,
+    steps: tuple[Step, ...],
     facts: Mapping[str, UsedFact],
     parameters: Mapping[str, UsedParameter],
     frame: Mapping[str, str],
 ) -> str:
     parts = [f"{name} = {fact.value if fact.value is not None else '?'}" for name, fact in facts.items()]
     parts += [f"{name} = {parameter.value}" for name, parameter in parameters.items()]
-    lines = "; ".join(f"{step.what}: {step.calculation} = {step.result}" for step in worked.steps)
+    lines = "; ".join(f"{step.what}: {step.calculation} = {step.result}" for step in steps)
     about = " ".join(part for part in (frame["subject"], frame["period"]) if part)
     text = f"{title} ({about}): {', '.join(parts)}" if parts else f"{title} ({about})"
     return f"{text}; {lines}" if lines else text
