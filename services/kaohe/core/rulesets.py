@@ -5,7 +5,8 @@ conditions mention, so a fact is small and total. Which rules fire is decided by
 follows from it is decided by ``judge``.
 
 Parameters are not sent with every fact: they keep one value for a long time, so a matcher is made for each set of
-values in force and the values stand in its conditions. That is several times faster than comparing two fields.
+values in force and the values stand in its conditions. That is several times faster than comparing two fields. Before
+a matcher is asked, a *screen* (``screens``) sees from the counts whether any of its rules can hold at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
+from kaohe.core.screens import Screen, screen
 from kaohe.core.series import span_ms
 
 MATCHERS_KEPT = 8
@@ -51,34 +53,49 @@ class RuleSet:
         self._facts = facts_reader(layout, pack, self._types)
         self.slots = _slots(layout, pack, on, rules) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
-        self._matchers: dict[tuple[Fact, ...], Matcher] = {}
-        self._by_day: dict[date, Matcher] = {}
+        self._layout = layout
+        self._matchers: dict[tuple[Fact, ...], tuple[Matcher, Screen | None]] = {}
+        self._by_day: dict[date, tuple[Matcher, Screen | None]] = {}
 
     def fired(self, moment: Moment) -> tuple[Rule, ...]:
         """The rules whose condition holds, in the order of declaration."""
-        matcher = self._by_day.get(moment.day) or self._matcher(moment.day)
+        may_hold = (self._by_day.get(moment.day) or self._matcher(moment.day))[1]
+        if may_hold is not None and not may_hold(moment):
+            return ()
+        return self.matched(moment)
+
+    def screen_of(self, day: date) -> Screen | None:
+        """The screen with the parameters in force on a day, if these rules have one."""
+        return (self._by_day.get(day) or self._matcher(day))[1]
+
+    def matched(self, moment: Moment) -> tuple[Rule, ...]:
+        """The same, asking the matcher in any case."""
+        matcher = (self._by_day.get(moment.day) or self._matcher(moment.day))[0]
         found = matcher.match(self._facts(moment))
         return tuple([self._by_id[rule] for rule in found]) if found else ()
 
-    def _matcher(self, day: date) -> Matcher:
-        """The matcher for the parameters in force on a day."""
+    def _matcher(self, day: date) -> tuple[Matcher, Screen | None]:
+        """The matcher for the parameters in force on a day, and the screen before it."""
         values: dict[str, bool | str | int | Fraction] = {}
         for name in self._parameters:
             value = self.pack.parameters[name[2:]].value_at(day)
             assert not isinstance(value, dict), name
             values[name] = value
         key = tuple(values.values())
-        matcher = self._matchers.get(key)
-        if matcher is None:
+        found = self._matchers.get(key)
+        if found is None:
             if len(self._matchers) >= MATCHERS_KEPT:
-                self._matchers.pop(next(iter(self._matchers))).close()
+                self._matchers.pop(next(iter(self._matchers)))[0].close()
                 self._by_day.clear()
             bound = [(rule, bind(condition, values)) for rule, condition in self._conditions]
-            matcher = self._matchers[key] = Matcher(self._title, bound, self._types)
+            found = self._matchers[key] = (
+                Matcher(self._title, bound, self._types),
+                screen(self._layout, self.pack, [condition for _, condition in bound]),
+            )
         if len(self._by_day) >= DAYS_KEPT:
             self._by_day.clear()
-        self._by_day[day] = matcher
-        return matcher
+        self._by_day[day] = found
+        return found
 
 
 def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> tuple[int, ...] | None:

@@ -1,0 +1,173 @@
+"""Screens: a cheap test of raw counts that is false only when no rule of a set can hold.
+
+Theory of operation. Most judgements end with no rule firing: the queue answers in time, the agent's rate is within its
+limit. Building a fact, sending it and matching it costs far more than seeing this from the counts. So each rule set
+has a screen: its conditions, with the parameters in force bound in, turned into one expression over integers. A metric
+is a quotient of sums, ``top / bottom > p / q`` holds exactly when ``top * q > p * bottom`` (``bottom`` is above 0, or
+there is no data), and sums are read straight from the cells.
+
+A screen is *necessary*, never sufficient: what it cannot say exactly (texts, percentiles, baselines, fields of events,
+comparisons of two facts) counts as "may hold". durable-rules judges everything a screen lets through, so a screen that
+lets too much through costs time and changes nothing; that none keeps back what the matcher would report is tested
+with random facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Any
+
+from kaohe.core.counting import Layout
+from kaohe.core.expressions import And, Compare, Condition, Or
+from kaohe.core.facts import Moment, metric_of
+from kaohe.core.model import Metric, Pack
+from kaohe.core.series import span_ms
+
+Screen = Callable[[Moment], bool]
+
+_MAY = "True"
+_CANNOT = "False"
+
+
+def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen | None:
+    """A function that is false only when none of the bound conditions holds; None when there is no such test."""
+    writer = _Writer(layout, pack)
+    test = writer.any_of([writer.test(condition) for condition in conditions])
+    if test == _MAY:
+        return None
+    code = "\n".join(["def may_hold(moment):", *writer.heads(), f"    return {test}"])
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "<screen>", "exec"), namespace)  # noqa: S102 - written just above, of numbers only
+    found: Screen = namespace["may_hold"]
+    return found
+
+
+class _Writer:
+    """Writes the source of one screen."""
+
+    def __init__(self, layout: Layout, pack: Pack) -> None:
+        self.layout = layout
+        self.pack = pack
+        self._windows: dict[str, str] = {}
+
+    def heads(self) -> list[str]:
+        """Lines that look each window up once. What is read of a rolling window is kept as sums by the series."""
+        lines = []
+        for window, variable in self._windows.items():
+            if window.startswith("rolling_"):
+                lines.append(f"    {variable} = moment.series.rolling[{span_ms(window)}]")
+            else:
+                lines.append(f"    {variable} = moment.counts({window!r})")
+            if window.startswith("previous_"):
+                lines.append(f"    {variable}_get = None if {variable} is None else {variable}.get")
+            else:
+                lines.append(f"    {variable}_get = {variable}.{'sums.' * window.startswith('rolling_')}get")
+        return lines
+
+    def test(self, condition: Condition) -> str:
+        """The source of a test that a fact which satisfies the condition cannot fail."""
+        match condition:
+            case And(parts=parts):
+                return self.all_of([self.test(part) for part in parts])
+            case Or(parts=parts):
+                return self.any_of([self.test(part) for part in parts])
+            case Compare(op=op, field=field, value=value) if isinstance(value, Fraction):
+                return self._compared(field, op, value)
+            case _:
+                return _MAY
+
+    @staticmethod
+    def all_of(tests: list[str]) -> str:
+        """All of some tests, short ones (a sum, a smallest number of cases) first: they decide most often."""
+        if _CANNOT in tests:
+            return _CANNOT
+        left = sorted({test for test in tests if test != _MAY}, key=lambda test: (len(test), test))
+        return f"({' and '.join(left)})" if left else _MAY
+
+    @staticmethod
+    def any_of(tests: list[str]) -> str:
+        """Any of some tests."""
+        if _MAY in tests:
+            return _MAY
+        left = list(dict.fromkeys(test for test in tests if test != _CANNOT))
+        return f"({' or '.join(left)})" if left else _CANNOT
+
+    def _compared(self, field: str, op: str, limit: Fraction) -> str:
+        head = field.partition(".")[0]
+        if head in ("event", "deadline", "roster"):
+            return _MAY
+        metric, window, aspect = metric_of(self.pack, field)
+        if (
+            metric.kind in ("percentile", "distinct")
+            or window.startswith("baseline_")
+            or aspect == "vs_baseline"
+        ):
+            return _MAY
+        if aspect == "vs_previous":
+            return self._change(metric, window, op, limit)
+        if metric.kind == "max":
+            return self._largest(metric, window, op, limit) if not aspect else _MAY
+        top, bottom = self._sides(metric, window)
+        known = [f"{self._window(window)} is not None"] if window.startswith("previous_") else []
+        over, under = limit.numerator, limit.denominator
+        if aspect == "base" and bottom:
+            tests = [f"{_times(bottom, under)} {op} {over}"]
+        elif not bottom:
+            scale = metric.scale
+            tests = [f"{_times(top, scale.numerator * under)} {op} {over * scale.denominator}"]
+        else:
+            scale = metric.scale
+            left = _times(top, scale.numerator * under)
+            tests = [f"(b := {bottom}) > 0", f"{left} {op} {_times('b', over * scale.denominator)}"]
+        return f"({' and '.join([*known, *tests])})"
+
+    def _largest(self, metric: Metric, window: str, op: str, limit: Fraction) -> str:
+        """A maximum that is above a limit: any of its slots is. Below a limit is not asked of maxima."""
+        if op not in (">", ">=") or metric.scale <= 0 or window.startswith("previous_"):
+            return _MAY
+        where = f"{self._window(window)}{'.maxima' * window.startswith('rolling_')}"
+        over = limit.numerator * metric.scale.denominator
+        return self.any_of(
+            [
+                f"((m := {where}.get({slot}, None)) is not None"
+                f" and {_times('m', metric.scale.numerator * limit.denominator)} {op} {over})"
+                for slot, _ in self.layout.reads[self.pack.key, metric.name][0]
+            ]
+        )
+
+    def _change(self, metric: Metric, window: str, op: str, limit: Fraction) -> str:
+        """``now / before - 1`` compared with a limit: ``(now - before) * q`` with ``p * before``, before above 0."""
+        if metric.kind == "max" or metric.scale <= 0:
+            return _MAY
+        before = self._window("previous_month")
+        top, bottom = self._sides(metric, window)
+        old_top, old_bottom = self._sides(metric, "previous_month")
+        over, under = limit.numerator, limit.denominator
+        tests = [f"{before} is not None"]
+        if window.startswith("previous_"):
+            tests.append(f"{self._window(window)} is not None")
+        if bottom:
+            tests += [f"(b := {bottom}) > 0", f"(o := {old_bottom}) > 0"]
+            now, then = f"({top}) * o", f"({old_top}) * b"
+        else:
+            now, then = f"({top})", f"({old_top})"
+        tests += [f"(t := {then}) > 0", f"({now} - t) * {under} {op} {_times('t', over)}"]
+        return f"({' and '.join(tests)})"
+
+    def _window(self, window: str) -> str:
+        return self._windows.setdefault(window, f"c{len(self._windows)}")
+
+    def _sides(self, metric: Metric, window: str) -> tuple[str, str]:
+        """The sums above and below; nothing below for a metric that is no quotient."""
+        get = f"{self._window(window)}_get"
+        top, bottom = (
+            " + ".join([_times(f"{get}({slot}, 0)", weight) for slot, weight in side])
+            for side in self.layout.reads[self.pack.key, metric.name]
+        )
+        return top or "0", bottom
+
+
+def _times(source: str, factor: int) -> str:
+    """A sum times a whole number; a factor of 1 is left away."""
+    return source if factor == 1 else f"{factor} * ({source})"

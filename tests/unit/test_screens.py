@@ -1,0 +1,164 @@
+"""A screen keeps nothing back that the matcher would report, whatever the counts."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaohe.core.calendars import calendar
+from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell, Layout
+from kaohe.core.expressions import And, Compare, CompareOp, Condition, ExprType, Known, Or
+from kaohe.core.facts import Moment, facts_reader, metric_windows, reader
+from kaohe.core.matcher import Matcher
+from kaohe.core.model import Pack
+from kaohe.core.rulesets import RuleBook
+from kaohe.core.screens import screen
+from kaohe.core.series import Series
+from kaohe.packs.load import load_packs
+from tests.support.packs import at_ms
+
+RULES = Path(__file__).parents[2] / "rules"
+PACKS = ("contact-centre", "front-desk", "logistics-service")
+MINUTE_MS = 60_000
+NOW_MS = at_ms("2026-08-20T10:00")
+LAST_MONTH_MS = at_ms("2026-07-15T10:00")
+LEVELS = ("agent", "queue", "team", "site")
+OPS: tuple[CompareOp, ...] = ("<", "<=", ">", ">=", "==", "!=")
+
+
+@cache
+def loaded() -> tuple[tuple[Pack, ...], Layout]:
+    packs = tuple(load_packs([RULES / name for name in PACKS]))
+    return packs, Layout(packs)
+
+
+def some_count(rng: random.Random) -> int:
+    """Small numbers, and durations that lie about the limits people set: whole minutes, one more, one less."""
+    if rng.random() < 0.3:
+        return rng.randrange(4)
+    if rng.random() < 0.6:
+        return rng.randrange(40)
+    return rng.randrange(60) * MINUTE_MS * rng.choice((1, 10, 480)) + rng.randrange(-1, 2)
+
+
+def some_cell(rng: random.Random, layout: Layout) -> Cell:
+    full = rng.random()
+    cell: Cell = {}
+    for slot in layout.slots.values():
+        if rng.random() < full:
+            count = some_count(rng)
+            cell[slot] = {rng.randrange(99)} if slot >= DISTINCT_SLOT else count
+    return cell
+
+
+def some_moment(rng: random.Random, layout: Layout, packs: tuple[Pack, ...], level: str) -> Moment:
+    """A subject with counts of now, of earlier this month and perhaps of the month before."""
+    spans = metric_windows({pack.key: pack for pack in packs}, level)
+    series = Series(
+        calendar("Asia/Shanghai"), MINUTE_MS, spans, dict.fromkeys(spans, tuple(layout.slots.values()))
+    )
+    if rng.random() < 0.7:
+        series.add(LAST_MONTH_MS, some_cell(rng, layout), LAST_MONTH_MS + MINUTE_MS)
+    for minutes in (90, 30, 5):
+        if rng.random() < 0.7:
+            start_ms = NOW_MS - minutes * MINUTE_MS
+            series.add(start_ms, some_cell(rng, layout), start_ms + MINUTE_MS)
+    series.expire(NOW_MS)
+    own = series.calendar
+    period = own.containing("month", NOW_MS - 1) if level == "agent" else None
+    return Moment(series, ("t-1", "s-1", "p-1"), NOW_MS, day=own.day(NOW_MS), period=period)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_rule_of_the_packs_is_kept_back(level: str) -> None:
+    packs, layout = loaded()
+    book = RuleBook(layout, packs, {level: frozenset({"watch", "period"})})
+    sets = [*book.watch[level], *book.period.values()]
+    rng = random.Random(level)
+    outcomes = {"held": 0, "screened": 0}
+    for _ in range(1_500):
+        moment = some_moment(rng, layout, packs, level)
+        for rules in sets:
+            matched = rules.matched(moment)
+            assert rules.fired(moment) == matched
+            outcomes["held"] += bool(matched)
+            may_hold = rules.screen_of(moment.day)
+            outcomes["screened"] += may_hold is not None and not may_hold(moment)
+    assert min(outcomes.values()) > 100, "both happen often, or this test would show nothing"
+
+
+def some_condition(
+    rng: random.Random, fields: list[str], values: dict[str, Any], depth: int = 2
+) -> Condition:
+    """Comparisons with limits at, or just beside, what the fields are."""
+    if depth and rng.random() < 0.7:
+        parts = tuple(some_condition(rng, fields, values, depth - 1) for _ in range(rng.randrange(1, 4)))
+        return And(parts) if rng.random() < 0.5 else Or(parts)
+    field = rng.choice(fields)
+    if rng.random() < 0.05:
+        return Known(field, rng.random() < 0.5)
+    value = values[field]
+    near = Fraction(value if value is not None else rng.randrange(5))
+    limit = round(near, rng.randrange(7)) + rng.choice((0, 0, Fraction(1, 10**6), Fraction(-1, 10**6)))
+    return Compare(rng.choice(OPS), field, min(max(limit, Fraction(-(10**9))), Fraction(10**9)))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_condition_over_any_metric_and_window_is_kept_back(level: str) -> None:
+    packs, layout = loaded()
+    rng = random.Random(f"conditions {level}")
+    outcomes = {"held": 0, "screened": 0, "exact": 0}
+    for pack in packs:
+        fields = [
+            f"{metric.name}.{window}{aspect}"
+            for metric in pack.metrics.values()
+            for window in (*metric.windows, "previous_month")
+            for aspect in ("", ".base", *([".vs_previous"] if window == "month" else []))
+            if level in metric.levels and (metric.kind != "stock" or window == "now")
+            and window in ("month", "now", "previous_month", "rolling_15m", "rolling_1h")
+        ]  # fmt: skip
+        if not fields:
+            continue
+        types = dict.fromkeys(fields, ExprType("number", optional=True))
+        facts = facts_reader(layout, pack, fields)
+        for _ in range(60):
+            moment = some_moment(rng, layout, packs, level)
+            values = {field: reader(layout, pack, field)(moment) for field in fields}
+            for _ in range(5):
+                condition = some_condition(rng, fields, values)
+                matcher = Matcher("some", [("rule", condition)], types)
+                held = bool(matcher.match(facts(moment)))
+                matcher.close()
+                may_hold = screen(layout, pack, [condition])
+                may = may_hold is None or may_hold(moment)
+                assert may or not held, condition
+                outcomes["held"] += held
+                outcomes["screened"] += not may
+                outcomes["exact"] += held == may
+    assert min(outcomes.values()) > 100, outcomes
+
+
+def test_a_maximum_of_several_kinds_of_events_is_screened_by_each() -> None:
+    packs, layout = loaded()
+    pack = packs[0]
+    slots = [slot for slot, _ in layout.reads[pack.key, "longest_wait_s"][0]]
+    assert len(slots) == 2
+    may_hold = screen(layout, pack, [Compare(">", "longest_wait_s.rolling_15m", Fraction(300))])
+    assert may_hold is not None
+    for cell, expected in (
+        ({}, False),
+        ({slots[0]: 300_000, slots[1]: 300_000}, False),
+        ({slots[0]: 300_001}, True),
+        ({slots[0]: 5, slots[1]: 300_001}, True),
+    ):
+        spans = (15 * MINUTE_MS,)
+        series = Series(calendar("Asia/Shanghai"), MINUTE_MS, spans, {spans[0]: slots})
+        assert all(slot >= MAX_SLOT for slot in slots)
+        series.add(NOW_MS - MINUTE_MS, dict(cell), NOW_MS)
+        moment = Moment(series, ("", "", ""), NOW_MS, day=series.calendar.day(NOW_MS))
+        assert may_hold(moment) == expected
