@@ -33,7 +33,7 @@ OPS: tuple[CompareOp, ...] = ("<", "<=", ">", ">=", "==", "!=")
 
 @cache
 def loaded() -> tuple[tuple[Pack, ...], Layout]:
-    packs = tuple(load_packs([RULES / name for name in PACKS]))
+    packs = tuple(load_packs([str(RULES / name) for name in PACKS]))
     return packs, Layout(packs)
 
 
