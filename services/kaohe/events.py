@@ -54,6 +54,8 @@ Score = Annotated[int, Meta(ge=0, le=10_000)]
 """A score in hundredths of a point out of 100: 8750 is 87.5."""
 Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 """A calendar day in the site's time zone."""
+ClockTime = Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+"""A time of day by the wall clock, to the minute."""
 
 Satisfaction = Literal["very_satisfied", "satisfied", "neutral", "dissatisfied"]
 Priority = Literal["urgent", "high", "normal", "low"]
@@ -481,6 +483,7 @@ class _Leave(Payload, kw_only=True):
     first_day: Day
     last_day: Day
     half_day: bool = False
+    half: Literal["", "first", "second"] = ""
 
 
 @event("leave.requested")
@@ -499,6 +502,61 @@ class LeaveApproved(_Leave, kw_only=True):
 class LeaveRejected(_Leave, kw_only=True):
     """The supervisor ``by`` rejected it."""
 
+    by: Label = ""
+    reason: Text = ""
+
+
+@event("leave.cancelled")
+class LeaveCancelled(_Leave, kw_only=True):
+    """The leave is not taken after all: withdrawn by the agent, or called off. ``by`` is who said so."""
+
+    by: Label = ""
+
+
+@event("shift.swapped")
+class ShiftSwapped(Payload, kw_only=True):
+    """The agent gave the shift ``shift_id`` to ``with_agent``, and took over ``taken_id`` for it (empty: nothing).
+
+    A swap is two events, one for each of the two; ``taken_day`` to ``taken_ends_at`` say when the shift that was taken
+    over is.
+    """
+
+    shift_id: Name
+    with_agent: Label = ""
+    taken_id: Label = ""
+    taken_day: Day | None = None
+    taken_starts_at: Moment | None = None
+    taken_ends_at: Moment | None = None
+    by: Label = ""
+
+
+@event("hours.assigned")
+class HoursAssigned(Payload, kw_only=True):
+    """The agent works from ``starts`` to ``ends``, by the wall clock of the site, on each public working day.
+
+    It holds from ``first_day`` to ``last_day`` (none: until further notice). Of two assignments that meet on a day the
+    newer one holds; equal times mean no work.
+    """
+
+    hours_id: Name
+    first_day: Day
+    last_day: Day | None = None
+    starts: ClockTime
+    ends: ClockTime
+    by: Label = ""
+
+
+@event("clock.corrected")
+class ClockCorrected(Payload, kw_only=True):
+    """Somebody put right when the agent came (``in``) or went (``out``) on a shift: a forgotten or a wrong clocking.
+
+    ``at`` is the moment that holds from now on; none means that nobody came or went. The newest correction counts.
+    """
+
+    correction_id: Name
+    shift_id: Name
+    punch: Literal["in", "out"]
+    at: Moment | None = None
     by: Label = ""
     reason: Text = ""
 

@@ -85,7 +85,7 @@ def test_unknown_members_are_dropped_and_do_no_harm() -> None:
 
 def test_make_and_type_of_agree_for_every_type() -> None:
     assert list(events.PAYLOADS) == list(events.ENVELOPES)
-    assert len(events.PAYLOADS) == 55
+    assert len(events.PAYLOADS) >= 55  # types are added, and never taken away
     data = events.CallAnswered(agent="a-17", call_id="c-81", wait_ms=3)
     made = events.make(
         "call.answered",
