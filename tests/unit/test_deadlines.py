@@ -306,8 +306,8 @@ def test_a_deadline_s_own_condition_measures_as_events_do(tmp_path: Path) -> Non
 
 def item(key: str, due_ms: int, state: str = "open", closed_ms: int = 0) -> Item:
     return Item(
-        deadline="p/d", subject="a-1", key=key, state=state, queue="", team="", site="", opened_ms=0,  # type: ignore[arg-type]
-        due_ms=due_ms, closed_ms=closed_ms, opening=b"{}", evidence=[],
+        id=("p/d", "a-1", key), state=state, place=("", "", ""), opened_ms=0,  # type: ignore[arg-type]
+        due_ms=due_ms, closed_ms=closed_ms, opening=None, evidence=(),
     )  # fmt: skip
 
 
@@ -316,10 +316,10 @@ def test_items_fall_due_in_order_and_only_once() -> None:
     for key, due_ms in (("b", 20), ("a", 20), ("c", 10)):
         items.add(item(key, due_ms))
     assert items.next_ms() == 11
-    assert [one.key for one in items.missed_before(11)] == ["c"]
-    assert [one.key for one in items.missed_before(20)] == []
-    assert [one.key for one in items.missed_before(21)] == ["a", "b"]
-    assert [one.key for one in items.missed_before(1000)] == []
+    assert [one.id[2] for one in items.missed_before(11)] == ["c"]
+    assert [one.id[2] for one in items.missed_before(20)] == []
+    assert [one.id[2] for one in items.missed_before(21)] == ["a", "b"]
+    assert [one.id[2] for one in items.missed_before(1000)] == []
 
 
 def test_ended_items_are_kept_for_a_while_and_missed_ones_longer() -> None:
@@ -329,7 +329,7 @@ def test_ended_items_are_kept_for_a_while_and_missed_ones_longer() -> None:
     assert len(list(items.missed_before(6))) == 1
     assert items.next_ms() == 10 + KEPT_MS + 1
     list(items.missed_before(10 + KEPT_MS + 1))
-    assert [one.key for one in items.items.values()] == ["missed"]
+    assert [one.id[2] for one in items.items.values()] == ["missed"]
     assert items.dropped == [("p/d", "a-1", "ended")]
     list(items.missed_before(5 + ABANDONED_MS + 1))
     assert items.items == {}
@@ -345,7 +345,7 @@ def test_there_is_a_bound_and_ended_items_make_room_first(monkeypatch: pytest.Mo
         items.add(item(key, 1000))
     items.check_room()
     items.add(item("c", 1000))
-    assert sorted(one.key for one in items.items.values()) == ["a", "b", "c"]
+    assert sorted(one.id[2] for one in items.items.values()) == ["a", "b", "c"]
     items.add_if_room(item("early", 1, "early_met", closed_ms=1))
     assert len(items.items) == 3
     with pytest.raises(EventError, match="more than 3 items with a deadline are open") as caught:

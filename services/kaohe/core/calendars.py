@@ -15,15 +15,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from kaohe.errors import UsageError
+from kaohe.errors import EventError, UsageError
 
 QUARTER_HOUR_MS = 900_000
 DAY_MS = 86_400_000
 REMEMBERED_QUARTER_HOURS = 20_000
 """Bound of the memory per zone: 208 days. It is emptied when full."""
 
+MOMENT_MAX_MS = 7_258_118_400_000
+"""The year 2200. A moment beyond it (or before 1970) is a mistake, and calendars have an end."""
+
 WINDOWS = ("day", "week", "month", "quarter", "year")
 _POSITIONS = {window: position for position, window in enumerate(WINDOWS)}
+_MONTH = _POSITIONS["month"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -77,7 +81,7 @@ class Calendar:
     def period(self, window: str, label: str) -> Period:
         """The period with this label; UsageError when the label is none."""
         first, after = bounds_of(window, label)
-        return Period(window, label, self._midnight_ms(first), self._midnight_ms(after))
+        return Period(window, label, self.start_ms(first), self.start_ms(after))
 
     def day(self, moment_ms: int) -> date:
         """The calendar day of a moment in this zone."""
@@ -89,12 +93,17 @@ class Calendar:
             found = self._days[key] = datetime.fromtimestamp(moment_ms // 1000, self.zone).date()
         return found
 
+    def month(self, moment_ms: int) -> str:
+        """The label of a moment's calendar month."""
+        return self.periods(moment_ms)[_MONTH].label
+
     def text(self, moment_ms: int) -> str:
         """A moment as RFC 3339 with this zone's offset, to the millisecond where there are any."""
         moment = (EPOCH + timedelta(milliseconds=moment_ms)).astimezone(self.zone)
         return moment.isoformat(timespec="milliseconds" if moment_ms % 1000 else "seconds")
 
-    def _midnight_ms(self, day: date) -> int:
+    def start_ms(self, day: date) -> int:
+        """The first moment of a day in this zone."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=self.zone)
         return int(midnight.timestamp()) * 1000
 
@@ -159,3 +168,9 @@ def to_ms(moment: datetime) -> int:
     """A moment as whole milliseconds since the epoch, rounded to the nearest (half of one upwards)."""
     since = moment - EPOCH
     return since.days * DAY_MS + since.seconds * 1000 + (since.microseconds + 500) // 1000
+
+
+def check_moment(moment_ms: int, path: str) -> None:
+    """EventError for a moment that no calendar can carry; ``path`` says where in the event it stands."""
+    if not 0 <= moment_ms < MOMENT_MAX_MS:
+        raise EventError("invalid", f"{path} lies outside of the years 1970 to 2199")

@@ -20,7 +20,6 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from datetime import date
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -28,8 +27,8 @@ from typing import Any, Protocol
 import msgspec
 
 from kaohe.core.calendars import calendar
-from kaohe.core.expressions import names, to_python
-from kaohe.core.model import Metric, Pack, Parameter, Term, Value
+from kaohe.core.expressions import Expr, names, to_python
+from kaohe.core.model import Metric, Pack, Parameter, Term
 from kaohe.errors import KaoheError
 
 MAX_SLOT = 1_000_000
@@ -157,7 +156,7 @@ def source_code(source: str, layout: Layout) -> str:
     lines = ["def count(d, t, A, Q, T, S, w):"]
     grouped: dict[str, list[tuple[Term, Pack, int, set[str]]]] = {}
     for entry in layout.by_source[source]:
-        grouped.setdefault(_condition(entry[0], entry[1]), []).append(entry)
+        grouped.setdefault(_condition(entry[0].where, entry[1]), []).append(entry)
     for condition, entries in grouped.items():
         indent = "    "
         if condition:
@@ -209,28 +208,32 @@ def _add(term: Term, slot: int, cell: str) -> list[str]:
     ]
 
 
-def _condition(term: Term, pack: Pack) -> str:
-    if term.where is None:
+def compile_condition(where: Expr, pack: Pack) -> Callable[[Any, int], bool]:
+    """A function of an event's data and moment: whether a condition over ``event.*`` and ``p.*`` holds."""
+    text = f"def holds(d, t):\n    return {_condition(where, pack)}\n"
+    namespace: dict[str, Any] = {"Fraction": Fraction}
+    # As for the counting code: made of a checked pack.
+    exec(compile(text, "<condition>", "exec"), namespace)  # noqa: S102
+    function: Callable[[Any, int], bool] = namespace["holds"]
+    return function
+
+
+def _condition(where: Expr | None, pack: Pack) -> str:
+    if where is None:
         return ""
     sources: dict[str, str] = {}
-    for name in names(term.where):
+    for name in names(where):
         if name.startswith("event."):
             sources[name] = "d." + name[len("event.") :]
         else:
             sources[name] = _dated(
                 pack.parameters[name[2:]], pack, _unit_factor(pack.parameters[name[2:]].unit)
             )
-    return to_python(term.where, sources)
+    return to_python(where, sources)
 
 
 TIME_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 """Parameters are stated in the unit people use; events carry milliseconds."""
-
-
-def in_event_units(parameter: Parameter, day: date) -> Value:
-    """A parameter's value as events measure: times in milliseconds, scores in hundredths."""
-    value = parameter.value_at(day)
-    return value * _unit_factor(parameter.unit) if isinstance(value, Fraction) else value
 
 
 def _unit_factor(unit: str) -> Fraction:
@@ -257,7 +260,7 @@ def _dated(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
 
     source = text(parameter.values[0][1])
     for day, value in parameter.values[1:]:
-        change_ms = calendar(pack.zone).period("day", day.isoformat()).start_ms
+        change_ms = calendar(pack.zone).start_ms(day)
         source = f"({text(value)} if t >= {change_ms} else {source})"
     return source
 

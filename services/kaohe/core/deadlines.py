@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,34 +29,28 @@ ItemState = Literal[
 ]
 
 
-class Item(msgspec.Struct):
+ItemId = tuple[str, str, str]
+"""Deadline (as ``pack/name``), subject and key."""
+
+
+class Item(msgspec.Struct, array_like=True, gc=False):
     """One thing that must follow.
 
-    ``closed_ms`` is when it was met or taken back, ``evidence`` the ids of the events that opened and ended it,
-    ``alerts`` which rules (as ``level|rule``) raised an alert when it was missed.
+    ``place`` is queue, team and site; ``closed_ms`` when it was met or taken back; ``opening`` the data of the event
+    that opened it (plain, as it was stored, until somebody reads it; None where the end came first); ``evidence`` the
+    ids of the events that opened and ended it; ``alerts`` which rules (as ``level|rule``) raised an alert when it was
+    missed. Nothing in it can refer to itself, so the collector of cycles need not look at it.
     """
 
-    deadline: str
-    subject: str
-    key: str
+    id: ItemId
     state: ItemState
-    queue: str
-    team: str
-    site: str
+    place: tuple[str, str, str]
     opened_ms: int
     due_ms: int
     closed_ms: int
-    opening: bytes
-    evidence: list[str]
-    alerts: list[str] = []
-
-    @property
-    def id(self) -> tuple[str, str, str]:
-        """Deadline, subject and key."""
-        return self.deadline, self.subject, self.key
-
-
-ItemId = tuple[str, str, str]
+    opening: Any
+    evidence: tuple[str, ...]
+    alerts: tuple[str, ...] = ()
 
 
 class Deadlines:
@@ -68,10 +62,6 @@ class Deadlines:
         self.dropped: list[ItemId] = []
         self._due: list[tuple[int, ItemId]] = []
         self._ends: list[tuple[int, ItemId]] = []
-
-    def get(self, deadline: str, subject: str, key: str) -> Item | None:
-        """The item, or None."""
-        return self.items.get((deadline, subject, key))
 
     def add(self, item: Item) -> None:
         """Add a new item. The caller has asked ``check_room`` before."""
@@ -96,9 +86,9 @@ class Deadlines:
         if len(self.items) < MAX_ITEMS:
             return True
         self._skim()
-        _, key = self._ends[0]
-        if self.items[key].state in ("open", "missed"):
+        if not self._ends or self.items[self._ends[0][1]].state == "missed":
             return False
+        key = self._ends[0][1]
         heapq.heappop(self._ends)
         self._drop(key)
         return True
@@ -114,15 +104,11 @@ class Deadlines:
         self.touched.add(item.id)
 
     def _queue(self, item: Item) -> None:
+        """Note when the item is missed; or, when it is open no more, when it is to be forgotten."""
         if item.state == "open":
             heapq.heappush(self._due, (item.due_ms, item.id))
-        heapq.heappush(self._ends, (self._end_ms(item), item.id))
-
-    @staticmethod
-    def _end_ms(item: Item) -> int:
-        if item.state in ("open", "missed"):
-            return item.due_ms + ABANDONED_MS
-        return item.closed_ms + KEPT_MS
+        else:
+            heapq.heappush(self._ends, (_end_ms(item), item.id))
 
     def next_ms(self) -> int | None:
         """The earliest moment at which an item is missed or forgotten: just after its due time."""
@@ -140,7 +126,7 @@ class Deadlines:
         while self._ends:
             end_ms, key = self._ends[0]
             item = self.items.get(key)
-            if item is not None and self._end_ms(item) == end_ms:
+            if item is not None and item.state != "open" and _end_ms(item) == end_ms:
                 break
             heapq.heappop(self._ends)
 
@@ -161,6 +147,11 @@ class Deadlines:
         """Put a stored item back."""
         self.items[item.id] = item
         self._queue(item)
+
+
+def _end_ms(item: Item) -> int:
+    """When an item that is open no more is forgotten."""
+    return item.due_ms + ABANDONED_MS if item.state == "missed" else item.closed_ms + KEPT_MS
 
 
 ITEM_ENCODER = msgspec.msgpack.Encoder()

@@ -24,16 +24,15 @@ from zlib import crc32
 
 import msgspec
 
-from kaohe.core.calendars import DAY_MS, EPOCH, Calendar, calendar, to_ms
-from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters, in_event_units
-from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER, Deadlines, Item, ItemState
+from kaohe.core.calendars import DAY_MS, EPOCH, Calendar, calendar, check_moment, to_ms
+from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
+from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER
 from kaohe.core.effects import rolling_spans
-from kaohe.core.expressions import evaluate
-from kaohe.core.expressions import names as names_in
-from kaohe.core.facts import Moment, parameter_ms
+from kaohe.core.facts import Moment
+from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
-from kaohe.core.model import Deadline, Pack, Rule
+from kaohe.core.model import Pack, Rule
 from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
@@ -54,8 +53,6 @@ LATE_MS = 60_000
 FUTURE_MS = 5_000
 """An event this much ahead of the log's clock is from the future."""
 MAX_SUBJECTS = 200_000
-MOMENT_MAX_MS = 7_258_118_400_000
-"""The year 2200. A moment beyond it (or before 1970) is a mistake, and calendars have an end."""
 is_pseudonym = re.compile(r"c-[0-9a-f]{16,64}\Z").match
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
@@ -116,9 +113,9 @@ class Plan:
         self.evidence = False
         self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
         self.rules: list[RuleSet] = []
-        self.opens: list[tuple[Pack, Deadline]] = []
-        self.meets: list[tuple[Pack, Deadline]] = []
-        self.cancels: list[tuple[Pack, Deadline]] = []
+        self.opens: list[Kind] = []
+        self.meets: list[Kind] = []
+        self.cancels: list[Kind] = []
         self.special: Callable[[Envelope, int, Subject | None], None] | None = None
         self.more = False
         self.check = False
@@ -163,15 +160,15 @@ _FRAME_DECODER = msgspec.msgpack.Decoder(StoredFrame)
 REPORT_DECODER = msgspec.json.Decoder(Report)
 
 
-def _check_moment(moment_ms: int, path: str) -> None:
-    """Refuse a moment that no calendar can carry."""
-    if not 0 <= moment_ms < MOMENT_MAX_MS:
-        raise EventError("invalid", f"{path} lies outside of the years 1970 to 2199")
-
-
-def _always(cause: Cause) -> Callable[[Rule], Cause]:
-    """The same cause for every rule."""
-    return lambda _rule: cause
+def _state_counts(counters: Mapping[str, CountFunction]) -> dict[str, tuple[CountFunction, ...]]:
+    """What counts the time in each state of work: its own counter and that of being logged in, where there are any."""
+    found: dict[str, tuple[CountFunction, ...]] = {}
+    for state in filter(None, STATES.values()):
+        sources = (f"state/{state}", "state/logged_in")
+        own = tuple(counters[source] for source in sources if source in counters)
+        if own:
+            found[state] = own
+    return found
 
 
 def _take(engine: PartitionEngine, plan: Plan, event: Envelope) -> None:  # noqa: C901, PLR0912 - the way of every event
@@ -279,7 +276,9 @@ class PartitionEngine:
         triggers = dict.fromkeys(GROUP_LEVELS, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
         self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
         self.judge.on_forget = self._forget
-        self.deadlines = Deadlines()
+        deadlines = kinds(self.packs, self.counters, self.judge.book.deadline)
+        self.items = Items(self, deadlines)
+        self.deadlines = self.items.deadlines
         self.now_ms: int | None = None
         self.due_ms = 0
         self.accrued_ms = 0
@@ -295,8 +294,8 @@ class PartitionEngine:
         self.activations: list[tuple[int, str, str]] = []
         self.stored_frame = b""
         self.names = self.layout.names()
-        self.counts_states = any(source.startswith("state/") for source in self.counters)
-        self.plans = self._plan()
+        self.state_counts = _state_counts(self.counters)
+        self.plans = self._plan(deadlines)
         self.accept_ms = RETENTION_MS
         self._tick_class = ENVELOPES["clock.tick"]
         self._site = ""
@@ -323,7 +322,7 @@ class PartitionEngine:
             self.agents.pop(subject.name, None)
             self.working.discard(subject.name)
 
-    def _plan(self) -> dict[type, Plan]:
+    def _plan(self, deadlines: Iterable[Kind]) -> dict[type, Plan]:
         plans = {tag: Plan(tag) for tag in PAYLOADS}
         for tag, plan in plans.items():
             plan.count = self.counters.get(tag)
@@ -333,12 +332,12 @@ class PartitionEngine:
                 if rule.trigger == "period" and "agent" in rule.levels:
                     for tag in rule.evidence:
                         plans[tag].evidence = True
-            for deadline in pack.deadlines.values():
-                plans[deadline.opens].opens.append((pack, deadline))
-                for tag in deadline.met_by:
-                    plans[tag].meets.append((pack, deadline))
-                for tag in deadline.cancelled_by:
-                    plans[tag].cancels.append((pack, deadline))
+        for kind in deadlines:
+            plans[kind.deadline.opens].opens.append(kind)
+            for tag in kind.deadline.met_by:
+                plans[tag].meets.append(kind)
+            for tag in kind.deadline.cancelled_by:
+                plans[tag].cancels.append(kind)
         plans["roster.changed"].special = self._change_roster
         plans["pack.activated"].special = self._activate
         for tag in STATES:
@@ -393,7 +392,7 @@ class PartitionEngine:
 
     def check_time(self, time_ms: int, now_ms: int | None) -> None:
         if now_ms is None:
-            _check_moment(time_ms, "$.time")
+            check_moment(time_ms, "$.time")
             return
         if time_ms > now_ms + FUTURE_MS:
             ahead_s, allowed_s = (time_ms - now_ms) // 1000, FUTURE_MS // 1000
@@ -425,15 +424,8 @@ class PartitionEngine:
             raise EventError(
                 "unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}"
             )
-        for _, deadline in plan.opens:
-            stated = getattr(data, deadline.due_field) if deadline.due_field else None
-            if stated is not None:
-                _check_moment(to_ms(stated), f"$.data.{deadline.due_field}")
-            elif not deadline.within:
-                raise EventError(
-                    "invalid",
-                    f"$.data.{deadline.due_field} is missing: {deadline.name} has no other time limit",
-                )
+        for kind in plan.opens:
+            kind.check(data)
         if plan.opens:
             self.deadlines.check_room()
 
@@ -446,21 +438,26 @@ class PartitionEngine:
             raise EventError("invalid", "$.data.agent contains a control character")
         if len(self.agents) >= MAX_SUBJECTS:
             raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} agents in one partition")
-        self._site = event.data.site
-        agent = self.agents[name] = self.judge.subject("agent", name, time_ms)
+        agent = self.make_agent(name, event.data.site, time_ms)
         self.judge.touched.add(agent.key)
+        return agent
+
+    def make_agent(self, name: str, site: str, time_ms: int) -> Subject:
+        """An agent that is not known, or was forgotten."""
+        self._site = site
+        agent = self.agents[name] = self.judge.subject("agent", name, time_ms)
         return agent
 
     def open_cell(self, agent: Subject, time_ms: int) -> Cell:
         self.judge.open.add(agent.key)
-        self._see_early(agent, time_ms)
+        if time_ms < agent.first_seen_ms:
+            self._see_early(agent, time_ms)
         return agent.series.cell(time_ms)
 
     def _see_early(self, agent: Subject, time_ms: int) -> None:
-        """An event that came out of order may be the first that is known of an agent."""
-        if time_ms < agent.first_seen_ms:
-            agent.first_seen_ms = time_ms
-            self.judge.touched.add(agent.key)
+        """An event that came out of order is the first that is known of an agent."""
+        agent.first_seen_ms = time_ms
+        self.judge.touched.add(agent.key)
 
     def open_group(self, level: str, name: str, time_ms: int) -> Cell:
         if SEPARATOR in name:
@@ -474,29 +471,33 @@ class PartitionEngine:
         cell: Cell = cells.setdefault(time_ms // BUCKETS_MS[level], defaultdict(int))
         return cell
 
-    def _count(
+    def count_apart(
         self,
-        count: CountFunction,
+        counts: Iterable[CountFunction],
         data: Any,
         at_ms: int,
         agent: Subject | None,
-        names: tuple[str, str, str],
+        place: tuple[str, str, str],
         weight: int,
     ) -> None:
-        """Count something that is no event itself: time in a state, an outcome of a deadline."""
-        queue, team, site = names
-        count(
-            data,
-            at_ms,
-            self.open_cell(agent, at_ms) if agent is not None else None,
-            self._group_or_spare("queue", queue, at_ms) if queue else None,
-            self._group_or_spare("team", team, at_ms) if team else None,
-            self._group_or_spare("site", site, at_ms),
-            weight,
-        )
+        """Count something that is no event itself: time in a state, an outcome of a deadline.
+
+        ``place`` is queue, team and site.
+        """
+        queue, team, site = place
+        cell = self.open_cell(agent, at_ms) if agent is not None else None
+        queue_cell = self._group_or_spare("queue", queue, at_ms) if queue else None
+        team_cell = self._group_or_spare("team", team, at_ms) if team else None
+        site_cell = self._group_or_spare("site", site, at_ms)
+        for count in counts:
+            count(data, at_ms, cell, queue_cell, team_cell, site_cell, weight)
 
     def _group_or_spare(self, level: str, name: str, at_ms: int) -> Cell:
         """The open cell of a group; one that nobody reads where there are too many groups already."""
+        cells = self.groups[level].get(name)
+        cell = cells.get(at_ms // BUCKETS_MS[level]) if cells is not None else None
+        if cell is not None:
+            return cell
         try:
             return self.open_group(level, name, at_ms)
         except EventError:
@@ -508,25 +509,28 @@ class PartitionEngine:
         self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None, team: str, site: str
     ) -> None:
         data = event.data
-        if agent is not None:
+        if agent is not None and time_ms < agent.first_seen_ms:
             self._see_early(agent, time_ms)
         if plan.special is not None:
             plan.special(event, time_ms, agent)
         if plan.evidence and agent is not None:
-            month = agent.series.calendar.containing("month", time_ms).label
-            agent.see(plan.tag, month, event.id)
+            agent.see(plan.tag, agent.series.calendar.month(time_ms), event.id)
             self.judge.touched.add(agent.key)
-        names = {"agent": data.agent, "queue": data.queue, "team": team, "site": site}
-        for rules in plan.rules:
-            self._judge_single(rules, event, time_ms, names)
-        for pack, deadline in plan.opens:
-            self._open_item(pack, deadline, event, time_ms, names)
-        for pack, deadline in plan.meets:
-            self._end_item(pack, deadline, event, time_ms, names, met=True)
-        for pack, deadline in plan.cancels:
-            self._end_item(pack, deadline, event, time_ms, names, met=False)
+        queue = data.queue
+        if plan.rules:
+            names = {"agent": data.agent, "queue": queue, "team": team, "site": site}
+            for rules in plan.rules:
+                self._judge_single(rules, event, time_ms, names)
+        items, place = self.items, (queue, team, site)
+        for kind in plan.opens:
+            items.open(kind, event, time_ms, place)
+        for kind in plan.meets:
+            items.end(kind, event, time_ms, place, met=True)
+        for kind in plan.cancels:
+            items.end(kind, event, time_ms, place, met=False)
 
-    def _subject(self, names: Mapping[str, str], level: str, time_ms: int) -> Subject | None:
+    def subject(self, names: Mapping[str, str], level: str, time_ms: int) -> Subject | None:
+        """The subject of a level, made when it is new; None where there is none, or no room for it."""
         name = names[level]
         if not name:
             return None
@@ -538,7 +542,7 @@ class PartitionEngine:
         return self.judge.subject(level, name, time_ms)
 
     def _judge_single(self, rules: RuleSet, event: Envelope, time_ms: int, names: Mapping[str, str]) -> None:
-        subject = self._subject(names, rules.level, time_ms)
+        subject = self.subject(names, rules.level, time_ms)
         if subject is None:
             return
         data = event.data
@@ -609,200 +613,14 @@ class PartitionEngine:
 
     def _spend(self, agent: Subject, state: str, from_ms: int, to_ms: int, weight: int) -> None:
         """Count a stretch of time in a state (none when it is empty), cut at the boundaries of buckets."""
-        if not state:
-            return
-        counts = [
-            self.counters[source]
-            for source in (f"state/{state}", "state/logged_in")
-            if source in self.counters
-        ]
-        if not counts:
+        counts = self.state_counts.get(state)
+        if counts is None:
             return
         while from_ms < to_ms:
             cut_ms = min(to_ms, (from_ms // AGENT_BUCKET_MS + 1) * AGENT_BUCKET_MS)
             team, site, _ = agent.roster_at(from_ms)
-            for count in counts:
-                self._count(count, StateTime(cut_ms - from_ms), from_ms, agent, ("", team, site), weight)
+            self.count_apart(counts, StateTime(cut_ms - from_ms), from_ms, agent, ("", team, site), weight)
             from_ms = cut_ms
-
-    # --- deadlines ----------------------------------------------------------------------------------------------------
-
-    def _open_item(
-        self, pack: Pack, deadline: Deadline, event: Envelope, time_ms: int, names: Mapping[str, str]
-    ) -> None:
-        data = event.data
-        if self.judge.active[pack.name] != pack.version:
-            return
-        day = calendar(pack.zone).day(time_ms)
-        if day < pack.in_force_from or not self.deadline_applies(pack, deadline, data, time_ms):
-            return
-        due_ms = self._due(pack, deadline, data, time_ms)
-        name = f"{pack.name}/{deadline.name}"
-        key = str(getattr(data, deadline.key))
-        old = self.deadlines.get(name, event.subject, key)
-        if old is not None and not old.state.startswith("early"):
-            return
-        item = Item(
-            deadline=name, subject=event.subject, key=key, state="open", queue=names["queue"], team=names["team"],
-            site=names["site"], opened_ms=time_ms, due_ms=due_ms, closed_ms=0, opening=msgspec.json.encode(data),
-            evidence=[event.id],
-        )  # fmt: skip
-        self.deadlines.add(item)
-        self.due_ms = min(self.due_ms, due_ms + 1)
-        self._outcome(pack, deadline, item, "opened", time_ms)
-        if old is not None:
-            item.evidence += old.evidence
-            self._end(pack, deadline, item, old.closed_ms, met=old.state == "early_met")
-
-    @staticmethod
-    def deadline_applies(pack: Pack, deadline: Deadline, data: Any, time_ms: int) -> bool:
-        """Whether the opening event satisfies the deadline's own condition."""
-        if deadline.where is None:
-            return True
-        day = calendar(pack.zone).day(time_ms)
-        values: dict[str, Any] = {}
-        for name in names_in(deadline.where):
-            if name.startswith("p."):
-                values[name] = in_event_units(pack.parameters[name[2:]], day)
-            else:
-                values[name] = getattr(data, name[len("event.") :])
-        return bool(evaluate(deadline.where, values))
-
-    @staticmethod
-    def _due(pack: Pack, deadline: Deadline, data: Any, time_ms: int) -> int:
-        stated = getattr(data, deadline.due_field) if deadline.due_field else None
-        if stated is not None:
-            return max(to_ms(stated), time_ms)  # what is due before it begins is missed as soon as it begins
-        word = str(getattr(data, deadline.by)) if deadline.by else "*"
-        day = calendar(pack.zone).day(time_ms)
-        return time_ms + parameter_ms(pack.parameters[deadline.within], day, word)
-
-    def _end_item(
-        self,
-        pack: Pack,
-        deadline: Deadline,
-        event: Envelope,
-        time_ms: int,
-        names: Mapping[str, str],
-        *,
-        met: bool,
-    ) -> None:
-        if self.judge.active[pack.name] != pack.version:
-            return
-        name = f"{pack.name}/{deadline.name}"
-        key = str(getattr(event.data, deadline.key))
-        item = self.deadlines.get(name, event.subject, key)
-        if item is not None and item.state in ("open", "missed"):
-            item.evidence = [*item.evidence[:1], event.id]
-            self._end(pack, deadline, item, time_ms, met=met)
-        elif item is None or (item.state.startswith("early") and time_ms < item.closed_ms):
-            early = Item(
-                deadline=name, subject=event.subject, key=key, state="early_met" if met else "early_cancelled",
-                queue=names["queue"], team=names["team"], site=names["site"], opened_ms=time_ms, due_ms=time_ms,
-                closed_ms=time_ms, opening=b"", evidence=[event.id],
-            )  # fmt: skip
-            self.deadlines.add_if_room(early)
-        elif not item.state.startswith("early") and time_ms < item.closed_ms:
-            item.evidence = [*item.evidence[:1], event.id]
-            self._end_earlier(pack, deadline, item, time_ms, met=met)
-
-    def _end_earlier(self, pack: Pack, deadline: Deadline, item: Item, time_ms: int, *, met: bool) -> None:
-        """An item that has ended turns out to have ended before: whatever came first counts, in any order."""
-        ended: ItemState = "met" if met else "cancelled"
-        if time_ms > item.due_ms:
-            ended = "late" if met else "cancelled_late"
-        self._outcome(pack, deadline, item, item.state, item.closed_ms, weight=-1)
-        if ended == item.state:
-            item.closed_ms = time_ms
-            self.deadlines.changed(item)
-            self._outcome(pack, deadline, item, ended, time_ms)
-            return
-        self._judge_item(pack, deadline, item, item.state, after="take_back", at_ms=item.closed_ms)
-        item.state = "missed" if item.state in ("late", "cancelled_late") else "open"
-        self._end(pack, deadline, item, time_ms, met=met)
-
-    def _end(self, pack: Pack, deadline: Deadline, item: Item, time_ms: int, *, met: bool) -> None:
-        """An open or missed item is met or taken back at ``time_ms``."""
-        in_time = time_ms <= item.due_ms
-        was_missed = item.state == "missed"
-        item.closed_ms = time_ms
-        if was_missed and in_time:
-            self._outcome(pack, deadline, item, "missed", item.due_ms, weight=-1)
-        if in_time:
-            item.state = "met" if met else "cancelled"
-        else:
-            if not was_missed:
-                self._miss(pack, deadline, item)
-                was_missed = True
-            item.state = "late" if met else "cancelled_late"
-        self.deadlines.changed(item)
-        self._outcome(pack, deadline, item, item.state, time_ms)
-        if was_missed:
-            self._judge_item(
-                pack, deadline, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms
-            )
-            item.alerts = []
-        self._judge_item(pack, deadline, item, item.state, after="judge", at_ms=time_ms)
-
-    def _miss(self, pack: Pack, deadline: Deadline, item: Item) -> None:
-        item.state = "missed"
-        self._outcome(pack, deadline, item, "missed", item.due_ms)
-        self._judge_item(pack, deadline, item, "missed", after="judge", at_ms=item.due_ms)
-
-    def _outcome(
-        self, pack: Pack, deadline: Deadline, item: Item, outcome: str, at_ms: int, weight: int = 1
-    ) -> None:
-        """Count what became of an item, at the moment at which it was decided."""
-        count = self.counters.get(f"deadline/{pack.name}/{deadline.name}/{outcome}")
-        if count is None:
-            return
-        opening = self._opening(deadline, item)
-        agent = self._agent_again(opening.agent, item, at_ms) if opening.agent else None
-        self._count(count, opening, at_ms, agent, (item.queue, item.team, item.site), weight)
-
-    def _agent_again(self, name: str, item: Item, at_ms: int) -> Subject:
-        """The agent of an item; one that was forgotten meanwhile is made again."""
-        agent = self.agents.get(name)
-        if agent is None:
-            self._site = item.site
-            agent = self.agents[name] = self.judge.subject("agent", name, at_ms)
-        return agent
-
-    @staticmethod
-    def _opening(deadline: Deadline, item: Item) -> Any:
-        return msgspec.json.decode(item.opening, type=PAYLOADS[deadline.opens])
-
-    def _judge_item(
-        self, pack: Pack, deadline: Deadline, item: Item, outcome: str, *, after: str, at_ms: int
-    ) -> None:
-        opening = None
-        for rules in self.judge.book.deadline.get(f"{pack.name}/{deadline.name}/{outcome}", []):
-            if rules.pack is not pack:
-                continue
-            opening = opening or self._opening(deadline, item)
-            names = {"agent": opening.agent, "queue": item.queue, "team": item.team, "site": item.site}
-            if rules.level == "agent" and opening.agent:
-                self._agent_again(opening.agent, item, at_ms)
-            subject = self._subject(names, rules.level, item.opened_ms)
-            if subject is None:
-                continue
-            moment = Moment(
-                subject.series, subject.roster_at(at_ms), at_ms, day=subject.series.calendar.day(item.due_ms),
-                event=opening, late_ms=max(0, at_ms - item.due_ms), open_cells=True,
-            )  # fmt: skip
-            cause = Cause(item.due_ms if outcome == "missed" else at_ms, item.key, tuple(item.evidence))
-            now_ms = max(at_ms, self.watermark_ms)
-            if after == "judge":
-                alerted = self.judge.judge_event(subject, rules, moment, _always(cause), now_ms)
-                if outcome == "missed" and alerted:
-                    item.alerts = sorted({*item.alerts, *(f"{rules.level}|{rule}" for rule in alerted)})
-                    self.deadlines.touched.add(item.id)
-            else:
-                alerts = [alert.partition("|") for alert in item.alerts]
-                own = {rule for level, _, rule in alerts if level == rules.level}
-                self.judge.resolve_incident(subject, rules, moment, cause, own)
-                if after == "take_back":
-                    self.judge.take_back(subject, rules, moment, cause, now_ms)
 
     # --- log time -----------------------------------------------------------------------------------------------------
 
@@ -811,7 +629,7 @@ class PartitionEngine:
         now_ms = self.now_ms
         if now_ms is not None and time_ms <= now_ms:
             return
-        _check_moment(time_ms, "$.time")
+        check_moment(time_ms, "$.time")
         if now_ms is None:
             self._begin(time_ms)
         if time_ms >= self.due_ms:
@@ -849,10 +667,7 @@ class PartitionEngine:
         return min(found) if found else (1 << 62)
 
     def _run(self, now_ms: int) -> None:
-        for item in self.deadlines.missed_before(now_ms):
-            pack, deadline = self._deadline_of(item)
-            if deadline is not None and pack is not None:
-                self._miss(pack, deadline, item)
+        self.items.miss_before(now_ms)
         if now_ms % AGENT_BUCKET_MS == 0 and now_ms > self.accrued_ms:
             self._accrue(now_ms)
             self.accrued_ms = now_ms
@@ -864,11 +679,6 @@ class PartitionEngine:
             and (self.judge.due_ms() or 0) <= now_ms
         ):
             self.judge.run(now_ms)
-
-    def _deadline_of(self, item: Item) -> tuple[Pack | None, Deadline | None]:
-        pack_name, _, name = item.deadline.partition("/")
-        pack = self.judge.packs.get(f"{pack_name}@{self.judge.active.get(pack_name, '')}")
-        return pack, pack.deadlines.get(name) if pack else None
 
     def _report(self, upto_ms: int) -> None:
         """Tell the group stage what was counted for groups in the minutes before ``upto_ms``."""

@@ -20,7 +20,7 @@ from math import gcd
 from typing import Any
 
 from kaohe.core.calendars import Calendar, Period
-from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout, base_reader, read, value_reader
+from kaohe.core.counting import Counts, Layout, base_reader, read, value_reader
 from kaohe.core.model import Metric, Pack, Parameter
 from kaohe.core.series import Rolling, Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
@@ -350,16 +350,6 @@ def _plain(value: Any) -> Fact:
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
     raise AssertionError(f"a field of type {type(value).__name__} is no fact")
-
-
-def parameter_ms(parameter: Parameter, day: date, word: str) -> int:
-    """A time limit in milliseconds; a table is looked up by ``word`` (``*`` for every other word)."""
-    value = parameter.value_at(day)
-    if isinstance(value, dict):
-        value = value[word] if word in value else value["*"]
-    assert isinstance(value, Fraction), parameter.name
-    limit = value * TIME_UNITS_MS[parameter.unit]
-    return int(limit)
 
 
 # --- facts in words ---------------------------------------------------------------------------------------------------

@@ -190,10 +190,13 @@ class Subject:
 
     def see(self, kind: str, month: str, event_id: str) -> None:
         """Remember an event as evidence of its month."""
-        evidence = self.evidence.setdefault(f"{kind}|{month}", Evidence())
+        key = f"{kind}|{month}"
+        evidence = self.evidence.get(key)
+        if evidence is None:
+            evidence = self.evidence[key] = Evidence()
         evidence.count += 1
         if len(evidence.ids) < MAX_EVIDENCE:
-            evidence.ids = [*evidence.ids, event_id]
+            evidence.ids.append(event_id)
 
     def evidence_of(self, kinds: tuple[str, ...], period: Period) -> tuple[list[str], int]:
         """The evidence of some kinds of events whose month meets a period: first ids, and how many in all."""

@@ -1,0 +1,268 @@
+"""What events do to things that must follow within a time: open, meet and take them back, and let them be missed.
+
+Theory of operation. Each deadline of each loaded pack is made ready once (``Kind``): its fields become readers, its
+condition becomes a function, its time limits a list by the moment from which they hold, and what it counts and which
+rules judge it stand in tables by outcome. ``Items`` then does with one event what the deadline asks. ``Deadlines``
+keeps the items; this module decides what becomes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kaohe.core.calendars import calendar, check_moment, to_ms
+from kaohe.core.counting import TIME_UNITS_MS, CountFunction, compile_condition
+from kaohe.core.deadlines import Deadlines, Item, ItemState
+from kaohe.core.facts import Moment
+from kaohe.core.judge import Cause
+from kaohe.core.model import Deadline, Pack, Rule
+from kaohe.core.rulesets import RuleSet
+from kaohe.core.subjects import Subject
+from kaohe.errors import EventError
+from kaohe.events import PAYLOADS, Envelope, Payload
+
+if TYPE_CHECKING:
+    from kaohe.core.engine import PartitionEngine
+
+EARLY = ("early_met", "early_cancelled")
+OUTCOMES = ("opened", "met", "missed", "late", "cancelled", "cancelled_late")
+
+
+class Kind:
+    """A deadline of one version of a pack, ready for events."""
+
+    __slots__ = (
+        "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "pack", "pack_name",
+        "payload", "rules", "version", "word_of",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pack: Pack,
+        deadline: Deadline,
+        counters: Mapping[str, CountFunction],
+        rules: Mapping[str, list[RuleSet]],
+    ) -> None:
+        self.pack = pack
+        self.pack_name = pack.name
+        self.version = pack.version
+        self.deadline = deadline
+        self.name = f"{pack.name}/{deadline.name}"
+        self.payload = PAYLOADS[deadline.opens]
+        self.from_ms = calendar(pack.zone).start_ms(pack.in_force_from)
+        self.key_of = attrgetter(deadline.key)
+        self.word_of = attrgetter(deadline.by) if deadline.by else None
+        self.due_of = attrgetter(deadline.due_field) if deadline.due_field else None
+        self.applies = compile_condition(deadline.where, pack) if deadline.where is not None else None
+        self.limits = _limits(pack, deadline) if deadline.within else []
+        self.counts = {
+            outcome: counters[source]
+            for outcome in OUTCOMES
+            if (source := f"deadline/{self.name}/{outcome}") in counters
+        }
+        self.rules = {
+            outcome: own
+            for outcome in OUTCOMES
+            if (own := [one for one in rules.get(f"{self.name}/{outcome}", []) if one.pack is pack])
+        }
+
+    def check(self, data: Any) -> None:
+        """EventError when ``data`` can open no item: its due time is missing, or none that a calendar can carry."""
+        stated = self.due_of(data) if self.due_of is not None else None
+        if stated is not None:
+            check_moment(to_ms(stated), f"$.data.{self.deadline.due_field}")
+        elif not self.limits:
+            raise EventError(
+                "invalid",
+                f"$.data.{self.deadline.due_field} is missing: {self.deadline.name} has no other time limit",
+            )
+
+    def due_ms(self, data: Any, time_ms: int) -> int:
+        """When an item must be met that ``data`` opens at ``time_ms``; ParameterError before the first time limit."""
+        stated = self.due_of(data) if self.due_of is not None else None
+        if stated is not None:
+            return max(to_ms(stated), time_ms)  # what is due before it begins is missed as soon as it begins
+        for from_ms, limits in self.limits:
+            if time_ms >= from_ms:
+                word = str(self.word_of(data)) if self.word_of is not None else "*"
+                limit_ms = limits.get(word)
+                return time_ms + (limits["*"] if limit_ms is None else limit_ms)
+        self.pack.parameters[self.deadline.within].value_at(calendar(self.pack.zone).day(time_ms))
+        raise AssertionError(f"{self.deadline.within} has a value that is not among its limits")
+
+
+def _limits(pack: Pack, deadline: Deadline) -> list[tuple[int, dict[str, int]]]:
+    """The time limits in milliseconds by word (``*`` for every other one), and from when they hold, newest first."""
+    parameter = pack.parameters[deadline.within]
+    unit_ms = TIME_UNITS_MS[parameter.unit]
+    limits = []
+    for day, value in reversed(parameter.values):
+        assert not isinstance(value, str), parameter.name
+        table = value if isinstance(value, dict) else {"*": value}
+        by_word = {word: int(limit * unit_ms) for word, limit in table.items()}
+        limits.append((calendar(pack.zone).start_ms(day), by_word))
+    return limits
+
+
+def kinds(
+    packs: Iterable[Pack], counters: Mapping[str, CountFunction], rules: Mapping[str, list[RuleSet]]
+) -> list[Kind]:
+    """Every deadline of every version of every pack, in the order of declaration."""
+    return [Kind(pack, deadline, counters, rules) for pack in packs for deadline in pack.deadlines.values()]
+
+
+class Items:
+    """What becomes of the items of one partition."""
+
+    def __init__(self, engine: PartitionEngine, found: Iterable[Kind]) -> None:
+        self.engine = engine
+        self.judge = engine.judge
+        self.deadlines = Deadlines()
+        self._kinds = {(kind.name, kind.version): kind for kind in found}
+
+    def open(self, kind: Kind, event: Envelope, time_ms: int, place: tuple[str, str, str]) -> None:
+        """An event opens an item, unless it is open already. ``place`` is queue, team and site."""
+        if self.judge.active[kind.pack_name] != kind.version or time_ms < kind.from_ms:
+            return
+        data = event.data
+        if kind.applies is not None and not kind.applies(data, time_ms):
+            return
+        due_ms = kind.due_ms(data, time_ms)
+        key = (kind.name, event.subject, str(kind.key_of(data)))
+        deadlines = self.deadlines
+        old = deadlines.items.get(key)
+        if old is not None and old.state not in EARLY:
+            return
+        item = Item(key, "open", place, time_ms, due_ms, 0, data, (event.id,))
+        deadlines.add(item)
+        if due_ms < self.engine.due_ms:
+            self.engine.due_ms = due_ms + 1
+        self._count(kind, item, "opened", time_ms)
+        if old is not None:
+            item.evidence += old.evidence
+            self._end(kind, item, old.closed_ms, met=old.state == "early_met")
+
+    def end(
+        self, kind: Kind, event: Envelope, time_ms: int, place: tuple[str, str, str], *, met: bool
+    ) -> None:
+        """An event meets an item or takes it back; one that comes before the opening is remembered for it."""
+        if self.judge.active[kind.pack_name] != kind.version:
+            return
+        key = (kind.name, event.subject, str(kind.key_of(event.data)))
+        item = self.deadlines.items.get(key)
+        if item is None or (item.state in EARLY and time_ms < item.closed_ms):
+            state: ItemState = "early_met" if met else "early_cancelled"
+            self.deadlines.add_if_room(Item(key, state, place, time_ms, time_ms, time_ms, None, (event.id,)))
+        elif item.state in ("open", "missed"):
+            item.evidence = (*item.evidence[:1], event.id)
+            self._end(kind, item, time_ms, met=met)
+        elif item.state not in EARLY and time_ms < item.closed_ms:
+            item.evidence = (*item.evidence[:1], event.id)
+            self._end_earlier(kind, item, time_ms, met=met)
+
+    def _end_earlier(self, kind: Kind, item: Item, time_ms: int, *, met: bool) -> None:
+        """An item that has ended turns out to have ended before: whatever came first counts, in any order."""
+        ended: ItemState = "met" if met else "cancelled"
+        if time_ms > item.due_ms:
+            ended = "late" if met else "cancelled_late"
+        self._count(kind, item, item.state, item.closed_ms, weight=-1)
+        if ended == item.state:
+            item.closed_ms = time_ms
+            self.deadlines.changed(item)
+            self._count(kind, item, ended, time_ms)
+            return
+        self._judge(kind, item, item.state, after="take_back", at_ms=item.closed_ms)
+        item.state = "missed" if item.state in ("late", "cancelled_late") else "open"
+        self._end(kind, item, time_ms, met=met)
+
+    def _end(self, kind: Kind, item: Item, time_ms: int, *, met: bool) -> None:
+        """An open or missed item is met or taken back at ``time_ms``."""
+        in_time = time_ms <= item.due_ms
+        was_missed = item.state == "missed"
+        item.closed_ms = time_ms
+        if was_missed and in_time:
+            self._count(kind, item, "missed", item.due_ms, weight=-1)
+        if in_time:
+            item.state = "met" if met else "cancelled"
+        else:
+            if not was_missed:
+                self._miss(kind, item)
+                was_missed = True
+            item.state = "late" if met else "cancelled_late"
+        self.deadlines.changed(item)
+        self._count(kind, item, item.state, time_ms)
+        if was_missed:
+            self._judge(kind, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms)
+            item.alerts = ()
+        self._judge(kind, item, item.state, after="judge", at_ms=time_ms)
+
+    def miss_before(self, now_ms: int) -> None:
+        """Let the items be missed whose due time has passed, in its order."""
+        for item in self.deadlines.missed_before(now_ms):
+            name = item.id[0]
+            kind = self._kinds.get((name, self.judge.active.get(name.partition("/")[0], "")))
+            if kind is not None:
+                self._miss(kind, item)
+
+    def _miss(self, kind: Kind, item: Item) -> None:
+        item.state = "missed"
+        self._count(kind, item, "missed", item.due_ms)
+        self._judge(kind, item, "missed", after="judge", at_ms=item.due_ms)
+
+    def _count(self, kind: Kind, item: Item, outcome: str, at_ms: int, weight: int = 1) -> None:
+        """Count what became of an item, at the moment at which it was decided."""
+        count = kind.counts.get(outcome)
+        if count is None:
+            return
+        opening = _opening(kind, item)
+        agent = self._agent(opening.agent, item, at_ms) if opening.agent else None
+        self.engine.count_apart((count,), opening, at_ms, agent, item.place, weight)
+
+    def _agent(self, name: str, item: Item, at_ms: int) -> Subject:
+        """The agent of an item; one that was forgotten meanwhile is made again."""
+        return self.engine.agents.get(name) or self.engine.make_agent(name, item.place[2], at_ms)
+
+    def _judge(self, kind: Kind, item: Item, outcome: str, *, after: str, at_ms: int) -> None:
+        for rules in kind.rules.get(outcome, ()):
+            opening = _opening(kind, item)
+            queue, team, site = item.place
+            names = {"agent": opening.agent, "queue": queue, "team": team, "site": site}
+            if rules.level == "agent" and opening.agent:
+                self._agent(opening.agent, item, at_ms)
+            subject = self.engine.subject(names, rules.level, item.opened_ms)
+            if subject is None:
+                continue
+            moment = Moment(
+                subject.series, subject.roster_at(at_ms), at_ms, day=subject.series.calendar.day(item.due_ms),
+                event=opening, late_ms=max(0, at_ms - item.due_ms), open_cells=True,
+            )  # fmt: skip
+            cause = Cause(item.due_ms if outcome == "missed" else at_ms, item.id[2], item.evidence)
+            now_ms = max(at_ms, self.engine.watermark_ms)
+            if after == "judge":
+                alerted = self.judge.judge_event(subject, rules, moment, _always(cause), now_ms)
+                if outcome == "missed" and alerted:
+                    item.alerts = tuple(sorted({*item.alerts, *(f"{rules.level}|{one}" for one in alerted)}))
+                    self.deadlines.touched.add(item.id)
+            else:
+                alerts = [alert.partition("|") for alert in item.alerts]
+                own = {rule for level, _, rule in alerts if level == rules.level}
+                self.judge.resolve_incident(subject, rules, moment, cause, own)
+                if after == "take_back":
+                    self.judge.take_back(subject, rules, moment, cause, now_ms)
+
+
+def _opening(kind: Kind, item: Item) -> Payload:
+    """The data of the event that opened an item; as it was stored, when it is read for the first time since."""
+    if item.opening.__class__ is dict:
+        item.opening = msgspec.convert(item.opening, kind.payload)
+    opening: Payload = item.opening
+    return opening
+
+
+def _always(cause: Cause) -> Callable[[Rule], Cause]:
+    """The same cause for every rule."""
+    return lambda _rule: cause
