@@ -20,6 +20,7 @@ from kaohe.core.expressions import (
     Known,
     Or,
     bind,
+    decider,
     evaluate,
     names,
     parse_amount,
@@ -550,6 +551,20 @@ def test_python_source_and_evaluation_agree(text: str, values: dict[str, object]
     sources = {name: f"v[{name!r}]" for name in values}
     expected = evaluate(parsed, values)
     assert eval(to_python(parsed, sources), {"v": values}) is expected  # noqa: S307 - the source is under test
+
+
+@settings(deadline=None)
+@given(_CONDITIONS, _VALUES, st.integers(1, 12), st.sets(st.sampled_from(["plain", "complaint_rate.month"])))
+def test_a_decider_and_evaluation_agree(
+    text: str, values: dict[str, object], factor: int, quotients: set[str]
+) -> None:
+    def told(name: str, value: object) -> object:
+        if name not in quotients or not isinstance(value, (int, Fraction)):
+            return value
+        return value.numerator * factor, value.denominator * factor
+
+    fact = {name: told(name, value) for name, value in values.items()}
+    assert decider(condition(text))(fact) is evaluate(parse_condition(text, SCOPE), values)
 
 
 @settings(deadline=None)

@@ -21,6 +21,9 @@ QUARTER_HOUR_MS = 900_000
 DAY_MS = 86_400_000
 REMEMBERED_QUARTER_HOURS = 20_000
 """Bound of the memory per zone: 208 days. It is emptied when full."""
+REMEMBERED_PERIODS = 4_096
+REMEMBERED_TEXTS = 4_096
+"""How many moments are remembered as text: most of what goes out is about the same few minutes."""
 
 MOMENT_MAX_MS = 7_258_118_400_000
 """The year 2200. A moment beyond it (or before 1970) is a mistake, and calendars have an end."""
@@ -53,6 +56,8 @@ class Calendar:
         self.name = zone
         self._remembered: dict[int, tuple[Period, ...]] = {}
         self._days: dict[int, date] = {}
+        self._period = lru_cache(maxsize=REMEMBERED_PERIODS)(self._make_period)
+        self._text = lru_cache(maxsize=REMEMBERED_TEXTS)(self._make_text)
 
     def periods(self, moment_ms: int) -> tuple[Period, ...]:
         """The day, week, month, quarter and year of a moment, in that order."""
@@ -80,6 +85,9 @@ class Calendar:
 
     def period(self, window: str, label: str) -> Period:
         """The period with this label; UsageError when the label is none."""
+        return self._period(window, label)
+
+    def _make_period(self, window: str, label: str) -> Period:
         first, after = bounds_of(window, label)
         return Period(window, label, self.start_ms(first), self.start_ms(after))
 
@@ -99,6 +107,9 @@ class Calendar:
 
     def text(self, moment_ms: int) -> str:
         """A moment as RFC 3339 with this zone's offset, to the millisecond where there are any."""
+        return self._text(moment_ms)
+
+    def _make_text(self, moment_ms: int) -> str:
         moment = (EPOCH + timedelta(milliseconds=moment_ms)).astimezone(self.zone)
         return moment.isoformat(timespec="milliseconds" if moment_ms % 1000 else "seconds")
 

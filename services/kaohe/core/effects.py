@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from fractions import Fraction
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from kaohe.core.counting import Layout
-from kaohe.core.expressions import Expr, Name, evaluate, names
+from kaohe.core.expressions import Expr, Name, bind, decider, evaluate, names, to_condition
 from kaohe.core.facts import (
     DAYS_KEPT,
     Fact,
     Moment,
     dated,
+    facts_reader,
     number_text,
     quotient_reader,
     quotient_text,
@@ -247,6 +248,42 @@ def _number(expr: Expr, values: Mapping[str, Fact]) -> Fraction | None:
 def _expressions(amount: Amount) -> list[Expr]:
     found = (amount.points, amount.per, amount.limit, amount.of, amount.at_most)
     return [expr for expr in found if expr is not None]
+
+
+# --- the end of an alert ----------------------------------------------------------------------------------------------
+
+
+def clears(layout: Layout, pack: Pack, rule: Rule, effect: Effect, moment: Moment) -> bool:
+    """Whether an alert that no longer holds ends: by its clear condition, or because there is no data any more."""
+    if effect.clear is None:
+        return True
+    clearing: _Clearing = layout.remembered(
+        ("clears", id(pack), id(effect)), lambda: _Clearing(layout, pack, rule.condition, effect.clear)
+    )
+    return clearing(moment)
+
+
+class _Clearing:
+    """An alert's clear condition, compiled; the parameters in force on a day stand in it."""
+
+    def __init__(self, layout: Layout, pack: Pack, condition: Expr, clear: Expr | None) -> None:
+        assert clear is not None
+        self._pack = pack
+        self._clear = to_condition(clear)
+        wanted = names(clear) | names(condition)
+        self._facts = facts_reader(layout, pack, [name for name in wanted if name[:2] != "p."])
+        self._parameters = sorted(name for name in wanted if name[:2] == "p.")
+        self._on_day = lru_cache(maxsize=DAYS_KEPT)(self._decider)
+
+    def __call__(self, moment: Moment) -> bool:
+        facts = self._facts(moment)
+        if None in facts.values():
+            return True
+        return self._on_day(moment.day)(facts)
+
+    def _decider(self, day: date) -> Callable[[Mapping[str, Any]], bool]:
+        values = {name: dated(self._pack.parameters[name[2:]], day) for name in self._parameters}
+        return decider(bind(self._clear, values))
 
 
 # --- what was used ----------------------------------------------------------------------------------------------------

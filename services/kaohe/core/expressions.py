@@ -26,17 +26,19 @@ neither ``a > b`` nor ``!(a > b)``, and nobody is charged for data that do not e
 gives ``None``.
 
 Targets. ``to_condition`` gives the tree of ``And``, ``Or``, ``Compare`` and ``Known`` that ``core.matcher``
-hands to durable-rules; ``to_python`` gives source text for code generated for the hot path.
+hands to durable-rules; ``decider`` makes a function of it for what the matcher does not decide; ``to_python`` gives
+source text for code generated for the hot path.
 """
 
 from __future__ import annotations
 
 import difflib
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cache
-from typing import Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 from celpy.celparser import CELParseError, CELParser
@@ -944,7 +946,70 @@ def _holds(condition: Condition, known: Mapping[str, Name], values: Mapping[str,
             return one is not None and other is not None and compare(op, one, other)
 
 
-# Target 2: Python source --------------------------------------------------------------------------
+# Target 2: a function of a fact ---------------------------------------------------------------------
+
+_DECIDE: Final[Mapping[CompareOp, Callable[[Any, Any], bool]]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+
+def decider(condition: Condition) -> Callable[[Mapping[str, Any]], bool]:
+    """A function that decides the condition for a fact, as ``evaluate`` does, without interpreting it each time.
+
+    Facts are those of the matcher: a number may also be a quotient ``(top, bottom)`` that need not be reduced.
+    """
+    match condition:
+        case And(parts=parts) | Or(parts=parts):
+            tests = [decider(part) for part in parts]
+            if len(tests) == 1:
+                return tests[0]
+            every = all if isinstance(condition, And) else any
+            return lambda fact: every([test(fact) for test in tests])
+        case Known(field=field, known=known):
+            return lambda fact: (fact[field] is not None) == known
+        case Compare(op=op, field=field, value=FieldRef(name=other)):
+            return _decide_two(_DECIDE[op], field, other)
+        case Compare(op=op, field=field, value=Fraction() as value):
+            return _decide_number(_DECIDE[op], field, value.numerator, value.denominator)
+        case Compare(op=op, field=field, value=value):
+            decide = _DECIDE[op]
+            return lambda fact: (found := fact[field]) is not None and decide(found, value)
+
+
+def _decide_number(
+    decide: Callable[[Any, Any], bool], field: str, top: int, bottom: int
+) -> Callable[[Mapping[str, Any]], bool]:
+    def test(fact: Mapping[str, Any]) -> bool:
+        found = fact[field]
+        if found is None:
+            return False
+        if found.__class__ is tuple:
+            return decide(found[0] * bottom, top * found[1])
+        return decide(found * bottom, top)
+
+    return test
+
+
+def _quotient(number: Any) -> tuple[int, int]:
+    return number if number.__class__ is tuple else number.as_integer_ratio()
+
+
+def _decide_two(
+    decide: Callable[[Any, Any], bool], left: str, right: str
+) -> Callable[[Mapping[str, Any]], bool]:
+    def test(fact: Mapping[str, Any]) -> bool:
+        one, other = fact[left], fact[right]
+        if one is None or other is None:
+            return False
+        if one.__class__ is tuple or other.__class__ is tuple:
+            (top, bottom), (other_top, other_bottom) = _quotient(one), _quotient(other)
+            return decide(top * other_bottom, other_top * bottom)
+        return decide(one, other)
+
+    return test
+
+
+# Target 3: Python source --------------------------------------------------------------------------
 
 _SIMPLE_SOURCE: Final = re.compile(r"[A-Za-z_][\w.]*(?:\[(?:\d+|'\w*'|\"\w*\")\])*|\d+")
 _FRACTION_SOURCE: Final = re.compile(r"\(?Fraction\((-?\d+), ?(\d+)\)\)?")

@@ -337,7 +337,7 @@ def _parameter_reader(parameter: Parameter) -> Reader:
     return lambda moment: dated(parameter, moment.day)
 
 
-def dated(parameter: Parameter, day: date) -> Fact:
+def dated(parameter: Parameter, day: date) -> Fraction | str:
     """A parameter that is no table, as in force on a day."""
     value = parameter.value_at(day)
     assert not isinstance(value, dict), parameter.name

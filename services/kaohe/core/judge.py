@@ -23,12 +23,12 @@ import msgspec
 from kaohe.core import messages, storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.counting import Counts, Layout
-from kaohe.core.effects import NOTHING, Worked, work_out
-from kaohe.core.expressions import evaluate, names
+from kaohe.core.effects import NOTHING, Worked, clears, work_out
 from kaohe.core.facts import Moment, fact_text, number_text, reader
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
+from kaohe.core.scores import scale_of
 from kaohe.core.series import Series
 from kaohe.core.subjects import MAX_ENTRIES, MAX_WAIVERS, AlertState, Entry, GradeState, Subject, Waiver
 from kaohe.decisions import alert_id, decision_id
@@ -335,7 +335,7 @@ class Judge:
                 state.firing = True
                 self.touched.add(subject.key)
                 self._alert(subject, pack, rule, effect, moment, state, "firing")
-        elif not holds and self._clears(pack, rule, effect, moment):
+        elif not holds and clears(self.layout, pack, rule, effect, moment):
             del subject.alerts[key]
             self.touched.add(subject.key)
             self._alert(subject, pack, rule, effect, moment, state, "resolved")
@@ -352,16 +352,6 @@ class Judge:
                 pack, rule = watched[-1]
                 effect = next(effect for effect in rule.effects if effect.kind == "alert")
                 self._alert(subject, pack, rule, effect, moment, state, "resolved")
-
-    def _clears(self, pack: Pack, rule: Rule, effect: Effect, moment: Moment) -> bool:
-        """Whether an alert that no longer holds ends: by its clear condition, or because there is no data any more."""
-        if effect.clear is None:
-            return True
-        wanted = sorted(names(effect.clear) | names(rule.condition))
-        values = {name: reader(self.layout, pack, name)(moment) for name in wanted}
-        if any(value is None for value in values.values()):
-            return True
-        return bool(evaluate(effect.clear, values))
 
     def _alert(
         self,
@@ -843,30 +833,22 @@ class Judge:
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
         if state.status == "final" and state.revision:
             return
-        number = {
-            name: pack.parameters[name].value_at(day) for name in (card.base, card.lowest, card.highest)
-        }
-        bands = pack.parameters[card.bands].value_at(day)
-        assert isinstance(bands, dict)
-        base, lowest, highest = (_fraction(number[name]) for name in (card.base, card.lowest, card.highest))
-        entries = [
-            entry for entry in subject.score_entries(pack.name, period.label) if entry.window == period.window
-        ]
-        charged = sum((entry.worth for entry in entries), Fraction(0))
-        score = min(max(base + charged, lowest), highest)
-        grade = _grade_of(score, bands, state.caps.values())
-        score_text = number_text(score)
+        scale = scale_of(self.layout, pack, day)
+        charged = subject.charged(pack.name, period.window, period.label)
+        score_text, reached = scale.score(charged or Fraction(0))
+        grade = scale.grade(reached, state.caps.values())
         if (state.score, state.grade, state.status) == (score_text, grade, status):
             return
-        if not entries and status == "provisional" and not state.revision and not state.caps:
+        if charged is None and status == "provisional" and not state.revision and not state.caps:
             return
         previous = state.grade
         state.score, state.grade, state.status, state.revision = score_text, grade, status, state.revision + 1
         self.touched.add(subject.key)
-        text = f"{number_text(base)} + ({number_text(charged)}) = {score_text}"
+        text = f"{scale.base_text} + ({number_text(charged or Fraction(0))}) = {score_text}"
         held_by = []
-        if grade != _grade_of(score, bands, ()):
+        if grade != scale.grade(reached, ()):
             held_by = sorted({key.partition("|")[0] for key in state.caps})
+        entries = subject.score_entries(pack.name, period.window, period.label)
         charges = sorted(entry.id for entry in entries if entry.worth)
         self.out.append(
             messages.grade(subject, pack, period, state, previous, text, held_by, charges, now_ms)
@@ -982,20 +964,6 @@ def _reversible(subject: Subject, pack: Pack) -> list[Entry]:
         if entry.pack == pack.name and entry.worth and not entry.waived_by and entry.kind != "waive"
     )
     return sorted(found, key=lambda entry: entry.id)
-
-
-def _fraction(value: Any) -> Fraction:
-    assert isinstance(value, Fraction)
-    return value
-
-
-def _grade_of(score: Fraction, bands: dict[str, Fraction], caps: Iterable[str]) -> str:
-    """The best grade whose lowest score is reached, but none better than a cap allows."""
-    ranked = sorted(bands, key=lambda grade: (-bands[grade], grade))
-    reached = next((index for index, grade in enumerate(ranked) if score >= bands[grade]), len(ranked) - 1)
-    for cap in caps:
-        reached = max(reached, ranked.index(cap))
-    return ranked[reached]
 
 
 def _baseline_labels(packs: tuple[Pack, ...]) -> frozenset[str]:

@@ -10,8 +10,9 @@ counts and one for the ledger entries of each period, so that a checkpoint rewri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -53,7 +54,12 @@ class Entry(msgspec.Struct):
     @property
     def worth(self) -> Fraction:
         """The points as an exact number."""
-        return Fraction(self.points)
+        return _worth(self.points)
+
+
+@lru_cache(maxsize=4_096)
+def _worth(points: str) -> Fraction:
+    return Fraction(points)
 
 
 class AlertState(msgspec.Struct):
@@ -116,8 +122,8 @@ class Subject:
     """Everything remembered about one subject."""
 
     __slots__ = (
-        "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "name", "packs", "position",
-        "roster", "roster_from_ms", "series", "site", "state", "state_from_ms", "state_since_ms", "states",
+        "_charged", "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "name", "packs",
+        "position", "roster", "roster_from_ms", "series", "site", "state", "state_from_ms", "state_since_ms", "states",
         "team",
         "touched_entries", "waivers",
     )  # fmt: skip
@@ -131,6 +137,8 @@ class Subject:
         self.first_seen_ms = first_seen_ms
         self.entries: dict[str, Entry] = {}
         self.touched_entries: set[tuple[str, str]] = set()
+        # The sums of entries that were asked for, until one of the entries changes.
+        self._charged: dict[tuple[str, str, str], Fraction] = {}
         self.waivers: list[Waiver] = []
         self.alerts: dict[str, AlertState] = {}
         self.grades: dict[str, GradeState] = {}
@@ -181,12 +189,16 @@ class Subject:
     def put(self, entry: Entry) -> None:
         """Remember a ledger entry, or that it changed."""
         self.entries[entry.id] = entry
-        self.touched_entries.add((entry.window, entry.label))
+        self._entries_changed(entry)
 
     def forget(self, entry: Entry) -> None:
         """Forget a ledger entry; the ledger has it."""
         del self.entries[entry.id]
+        self._entries_changed(entry)
+
+    def _entries_changed(self, entry: Entry) -> None:
         self.touched_entries.add((entry.window, entry.label))
+        self._charged.pop((entry.pack, entry.window, entry.label), None)
 
     def see(self, kind: str, month: str, event_id: str) -> None:
         """Remember an event as evidence of its month."""
@@ -210,11 +222,24 @@ class Subject:
                     count += evidence.count
         return ids[:MAX_EVIDENCE], count
 
-    def score_entries(self, pack: str, label: str) -> Iterator[Entry]:
+    def score_entries(self, pack: str, window: str, label: str) -> list[Entry]:
         """The entries that make up the score of a pack and period."""
-        for entry in self.entries.values():
-            if entry.pack == pack and entry.label == label:
-                yield entry
+        return [
+            entry
+            for entry in self.entries.values()
+            if entry.label == label and entry.pack == pack and entry.window == window
+        ]
+
+    def charged(self, pack: str, window: str, label: str) -> Fraction | None:
+        """The sum of the entries that make up the score of a pack and period; None when there are none."""
+        key = (pack, window, label)
+        found = self._charged.get(key)
+        if found is None:
+            entries = self.score_entries(pack, window, label)
+            if not entries:
+                return None
+            found = self._charged[key] = sum((entry.worth for entry in entries), Fraction(0))
+        return found
 
 
 def months_of(period: Period, calendar: Calendar) -> list[str]:

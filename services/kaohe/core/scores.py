@@ -1,0 +1,69 @@
+"""Scores and grades: a scorecard as it is in force on one day.
+
+A score is the card's base plus the points of a period's entries, held between its lowest and its highest. The grade is
+the best one whose band the score reaches, but none better than a rule allows. The same few sums of points come again
+and again, so what they lead to is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from fractions import Fraction
+from functools import lru_cache
+
+from kaohe.core.counting import Layout
+from kaohe.core.facts import DAYS_KEPT, number_text
+from kaohe.core.model import Pack
+
+SUMS_KEPT = 2_000
+"""How many sums of points one scale remembers the score of."""
+
+
+def scale_of(layout: Layout, pack: Pack, day: date) -> Scale:
+    """The pack's scorecard with the parameters in force on a day."""
+    on_day: Callable[[date], Scale] = layout.remembered(
+        ("scale", id(pack)), lambda: lru_cache(maxsize=DAYS_KEPT)(lambda one: Scale(pack, one))
+    )
+    return on_day(day)
+
+
+class Scale:
+    """A scorecard on one day; the pack must have one."""
+
+    def __init__(self, pack: Pack, day: date) -> None:
+        card = pack.scorecard
+        assert card is not None
+        self._base, self._lowest, self._highest = (
+            _number(pack, name, day) for name in (card.base, card.lowest, card.highest)
+        )
+        self.base_text = number_text(self._base)
+        bands = pack.parameters[card.bands].value_at(day)
+        assert isinstance(bands, dict)
+        self._bands = sorted(bands.items(), key=lambda band: (-band[1], band[0]))
+        self._ranks = {grade: rank for rank, (grade, _) in enumerate(self._bands)}
+        self._scores: dict[tuple[int, int], tuple[str, int]] = {}
+
+    def score(self, charged: Fraction) -> tuple[str, int]:
+        """The score after entries worth ``charged``, as text, and the rank of its grade (0 is the best)."""
+        # Two integers are hashed many times faster than a fraction.
+        key = (charged.numerator, charged.denominator)
+        found = self._scores.get(key)
+        if found is None:
+            score = min(max(self._base + charged, self._lowest), self._highest)
+            last = len(self._bands) - 1
+            rank = next((rank for rank, (_, least) in enumerate(self._bands) if score >= least), last)
+            if len(self._scores) >= SUMS_KEPT:
+                self._scores.clear()
+            found = self._scores[key] = (number_text(score), rank)
+        return found
+
+    def grade(self, rank: int, caps: Iterable[str]) -> str:
+        """The grade of a rank, but none better than any of ``caps``."""
+        return self._bands[max([rank, *(self._ranks[cap] for cap in caps)])][0]
+
+
+def _number(pack: Pack, name: str, day: date) -> Fraction:
+    value = pack.parameters[name].value_at(day)
+    assert isinstance(value, Fraction), name
+    return value
