@@ -114,7 +114,7 @@ def test_what_the_package_depends_on_is_pinned() -> None:
     for file, wanted in (
         ("runtime", project["dependencies"]),
         ("server", extras["postgres"]),
-        ("dev", [*extras["demo"], *extras["bench"], *extras["dev"]]),
+        ("dev", [*extras["demo"], *extras["plot"], *extras["bench"], *extras["dev"]]),
     ):
         names = {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~!; ]", line)[0].lower()) for line in wanted}
         assert names - set(pins(file)) == set(), file

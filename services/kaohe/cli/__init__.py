@@ -64,9 +64,9 @@ def _root(
 @functools.cache
 def command() -> Any:
     """The whole command line."""
-    from kaohe.cli import explaining, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
+    from kaohe.cli import backtesting, explaining, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
 
-    for module in (showing, replaying):
+    for module in (showing, replaying, backtesting):
         module.register(app)
     app.add_typer(rules.app, name="rules")
     explaining.register(app)

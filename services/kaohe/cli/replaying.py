@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -67,9 +67,9 @@ def replay(
     work = Replay(packs, zones=chosen_zones(settings, packs))
     end_ms = moment_ms(until, packs[0].zone) if until else None
     items = read_files(files, source, local, chosen_pseudonyms())
-    _make_folder(out)
+    make_folder(out)
     with progress("Replaying", "events") as advance:
-        _feed(work, log_ticks(items), batch_size, advance)
+        feed([work], log_ticks(items), batch_size, advance)
     if end_ms is not None:
         if end_ms < work.last_ms:
             raise UsageError("--until lies before the end of the log; give a later moment.")
@@ -93,37 +93,44 @@ def moment_ms(text: str, zone: str) -> int:
     return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=calendar(zone).zone))
 
 
-def _make_folder(out: Path) -> None:
-    """Said before the work, not after it: a folder that cannot be written."""
+def make_folder(out: Path) -> None:
+    """Make the folder. Said before the work, not after it: a folder that cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error) from None
     if not os.access(out, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write to {out}: no permission; name a folder that can be written.")
 
 
-def _unwritable(out: Path, error: OSError) -> UsageError:
+def unwritable(out: Path, error: OSError) -> UsageError:
+    """Why nothing can be written there, in one sentence."""
     why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
     return UsageError(f"cannot write to {out}: {why}; name a folder that can be written.")
 
 
-def _feed(work: Replay, timed: Iterable[Timed], batch_size: int, advance: Any) -> None:
+def feed(works: Sequence[Replay], timed: Iterable[Timed], batch_size: int, advance: Any) -> None:
+    """Give every item of a log, and the ticks between them, to each of ``works``."""
     source = iter(timed)
     done = 0
     while batch := list(islice(source, batch_size)):
-        for kind, thing in batch:
-            if kind == "tick":
-                work.advance(thing)  # type: ignore[arg-type] # the tag says which of the two it is
-                continue
-            item: Any = thing
-            done += 1
-            if item.event is None:
-                work.reject(item.reject_code, item.reject_reason, item.line, item.raw, item.file)
-            else:
-                work.feed(item.event, line=item.line, topic=item.file)
-        work.gather()
+        for work in works:
+            _feed_batch(work, batch)
+        done += sum(kind == "item" for kind, _ in batch)
         advance(done)
+
+
+def _feed_batch(work: Replay, batch: list[Timed]) -> None:
+    for kind, thing in batch:
+        if kind == "tick":
+            work.advance(thing)  # type: ignore[arg-type] # the tag says which of the two it is
+            continue
+        item: Any = thing
+        if item.event is None:
+            work.reject(item.reject_code, item.reject_reason, item.line, item.raw, item.file)
+        else:
+            work.feed(item.event, line=item.line, topic=item.file)
+    work.gather()
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -175,7 +182,7 @@ def _write(
         encoded = msgspec.json.encode(summary, order="sorted")
         (out / "summary.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error) from None
     return summary
 
 

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 def chosen_packs(settings: Settings, named: Sequence[str] = ()) -> tuple[Pack, ...]:
     """The packs that judge: those named, else those of the settings."""
-    from kaohe.packs.load import load_packs, rules_dir
+    from kaohe.packs.load import load_packs
 
-    folder = Path(settings.rules) if settings.rules else rules_dir()
-    return load_packs(list(named) or list(settings.packs), folder)
+    return load_packs(list(named) or list(settings.packs), folder_of_packs(settings))
+
+
+def folder_of_packs(settings: Settings) -> Path:
+    """Where packs are found by name."""
+    from kaohe.packs.load import rules_dir
+
+    return Path(settings.rules) if settings.rules else rules_dir()
 
 
 def chosen_zones(settings: Settings, packs: Sequence[Pack]) -> Zones:

@@ -1,0 +1,281 @@
+"""What would have been different: the decisions and grades of one log under two packs, side by side.
+
+Theory of operation: each side is what a replay gave under one pack. Of each entry and grade the newest revision counts.
+Entries are summed per subject, period and rule, and again per subject and period, and per rule; a sum is an exact
+number. The two sides are then laid beside each other by these keys; what only one side has stands against 0 points, or
+against no grade. Everything is in a canonical order, so the same log and packs give the same result, byte for byte.
+
+Money is known for a subject and period when a pack states terms of pay; without any it is nothing at all, not 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import msgspec
+
+from kaohe.core.facts import number_text
+from kaohe.core.model import Pack, Rule
+from kaohe.decisions import Alert, Decision, Grade, Words
+
+NO_WORDS = Words("", "")
+
+
+class SubjectKey(NamedTuple):
+    """Whose, and over which period."""
+
+    level: str
+    subject: str
+    window: str
+    period: str
+
+
+class Points(msgspec.Struct, frozen=True):
+    """Points under the old pack, under the new one, and the difference: exact numbers as text."""
+
+    old: str
+    new: str
+    change: str
+
+
+class Money(msgspec.Struct, frozen=True):
+    """An amount in whole minor units under the old pack, under the new one, and the difference. None: not known."""
+
+    currency: str
+    old_minor: int | None
+    new_minor: int | None
+    change_minor: int | None
+
+
+class SubjectLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject and period under both packs. Score and grade are empty where a pack gives none."""
+
+    level: str
+    subject: str
+    window: str
+    period: str
+    points: Points
+    old_score: str
+    new_score: str
+    old_grade: str
+    new_grade: str
+    money: Money | None
+    differs: bool
+
+
+class RuleLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rule gave one subject in one period under both packs.
+
+    Entries that are worth nothing are not counted, unless they are tasks or proposals.
+    """
+
+    level: str
+    subject: str
+    window: str
+    period: str
+    rule: str
+    old_entries: int
+    new_entries: int
+    points: Points
+    differs: bool
+
+
+class RuleTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule over all subjects and periods. ``subjects`` is how many get other points by it."""
+
+    rule: str
+    clause: str
+    title: Words
+    old_entries: int
+    new_entries: int
+    old_alerts: int
+    new_alerts: int
+    points: Points
+    subjects: int
+    differs: bool
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """How much differs in all. ``grade_changes`` counts moves such as ``A -> B``; (none) stands for no grade."""
+
+    subjects: int
+    differing: int
+    gain: int
+    lose: int
+    points: Points
+    grade_changes: dict[str, int]
+    old_grades: dict[str, int]
+    new_grades: dict[str, int]
+    money: Money | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about two packs over one log. Lists hold also what does not differ, in the order of names."""
+
+    summary: Summary
+    subjects: tuple[SubjectLine, ...]
+    rules: tuple[RuleTotal, ...]
+    lines: tuple[RuleLine, ...]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What one replay gave: its pack, and every revision of decisions, grades and alerts in their order.
+
+    ``money`` is what is paid per subject and period in minor units; None when the pack states no terms of pay.
+    """
+
+    pack: Pack
+    decisions: Sequence[Decision]
+    grades: Sequence[Grade]
+    alerts: Sequence[Alert]
+    money: Mapping[SubjectKey, int] | None = None
+
+
+class _Side:
+    """One outcome, summed."""
+
+    def __init__(self, outcome: Outcome, wanted: Callable[[str], bool]) -> None:
+        newest = {one.id: one for one in outcome.decisions}.values()
+        self.entries: dict[tuple[SubjectKey, str], list[Fraction]] = {}
+        for one in newest:
+            worth = points_of(one)
+            if wanted(one.period) and (worth or one.kind in ("task", "proposal")):
+                key = SubjectKey(one.level, one.subject, one.window, one.period)
+                self.entries.setdefault((key, one.rule), []).append(worth)
+        self.grades = {
+            SubjectKey(one.level, one.subject, one.window, one.period): one
+            for one in outcome.grades
+            if wanted(one.period)
+        }
+        firing = {one.id: one for one in outcome.alerts if one.state == "firing"}.values()
+        self.alerts = Counter(one.rule for one in firing)
+        money = outcome.money
+        self.money = None if money is None else {key: money[key] for key in money if wanted(key.period)}
+        self.currency = outcome.pack.currency
+        self.rules: dict[str, Rule] = {rule.id: rule for rule in outcome.pack.rules}
+        self.points: dict[SubjectKey, Fraction] = {}
+        for (key, _), worths in self.entries.items():
+            self.points[key] = self.points.get(key, Fraction(0)) + sum(worths)
+
+    def keys(self) -> set[SubjectKey]:
+        return self.points.keys() | self.grades.keys() | (self.money or {}).keys()
+
+
+def points_of(decision: Decision) -> Fraction:
+    """An entry's points as an exact number (a third is written as a quotient with an approximation behind it)."""
+    return Fraction(decision.points.partition(" ")[0])
+
+
+def compare(old: Outcome, new: Outcome, wanted: Callable[[str], bool] = lambda _period: True) -> Comparison:
+    """Both outcomes side by side, for the periods whose label is wanted. Alerts belong to no period and all count."""
+    sides = (_Side(old, wanted), _Side(new, wanted))
+    subjects = tuple(_subject_line(key, *sides) for key in sorted(sides[0].keys() | sides[1].keys()))
+    keys = sorted(sides[0].entries.keys() | sides[1].entries.keys())
+    lines = tuple(_rule_line(key, rule, *sides) for key, rule in keys)
+    return Comparison(
+        summary=_summary(subjects, *sides),
+        subjects=subjects,
+        rules=tuple(_rule_totals(lines, *sides)),
+        lines=lines,
+    )
+
+
+def _points(old: Fraction, new: Fraction) -> Points:
+    return Points(number_text(old), number_text(new), number_text(new - old))
+
+
+def _subject_line(key: SubjectKey, old: _Side, new: _Side) -> SubjectLine:
+    grades = old.grades.get(key), new.grades.get(key)
+    scores = [one.score if one is not None else "" for one in grades]
+    letters = [one.grade if one is not None else "" for one in grades]
+    points = _points(old.points.get(key, Fraction(0)), new.points.get(key, Fraction(0)))
+    money = _money([key], old, new)
+    moved = money is not None and money.old_minor != money.new_minor
+    return SubjectLine(
+        level=key.level, subject=key.subject, window=key.window, period=key.period, points=points,
+        old_score=scores[0], new_score=scores[1], old_grade=letters[0], new_grade=letters[1], money=money,
+        differs=points.old != points.new or scores[0] != scores[1] or letters[0] != letters[1] or moved,
+    )  # fmt: skip
+
+
+def _money(keys: Iterable[SubjectKey], old: _Side, new: _Side) -> Money | None:
+    """What is paid for all of ``keys``; None when neither pack knows about money."""
+    if old.money is None and new.money is None:
+        return None
+    wanted = list(keys)
+    sums: list[int | None] = []
+    for side in (old, new):
+        found = [side.money[key] for key in wanted if key in side.money] if side.money is not None else []
+        sums.append(sum(found) if found else None)
+    was, is_ = sums
+    change = is_ - was if was is not None and is_ is not None else None
+    return Money(new.currency, was, is_, change) if sums != [None, None] else None
+
+
+def _rule_line(key: SubjectKey, rule: str, old: _Side, new: _Side) -> RuleLine:
+    olds, news = old.entries.get((key, rule), []), new.entries.get((key, rule), [])
+    points = _points(sum(olds, Fraction(0)), sum(news, Fraction(0)))
+    return RuleLine(
+        level=key.level, subject=key.subject, window=key.window, period=key.period, rule=rule,
+        old_entries=len(olds), new_entries=len(news), points=points,
+        differs=len(olds) != len(news) or points.old != points.new,
+    )  # fmt: skip
+
+
+def _rule_totals(lines: Sequence[RuleLine], old: _Side, new: _Side) -> Iterable[RuleTotal]:
+    """Every rule of either pack, in the order of the new pack, then those that only the old one has."""
+    by_rule: dict[str, list[RuleLine]] = {}
+    for line in lines:
+        by_rule.setdefault(line.rule, []).append(line)
+    known = {**old.rules, **new.rules}
+    order = [*new.rules, *(one for one in old.rules if one not in new.rules)]
+    for rule in [*order, *sorted(by_rule.keys() - known.keys())]:
+        own = by_rule.get(rule, [])
+        sums = [
+            sum((_fraction(text) for text in texts), Fraction(0))
+            for texts in ([one.points.old for one in own], [one.points.new for one in own])
+        ]
+        found = known.get(rule)
+        counts = sum(one.old_entries for one in own), sum(one.new_entries for one in own)
+        alerts = old.alerts[rule], new.alerts[rule]
+        yield RuleTotal(
+            rule=rule, clause=found.clause if found else "", title=found.title if found else NO_WORDS,
+            old_entries=counts[0], new_entries=counts[1], old_alerts=alerts[0], new_alerts=alerts[1],
+            points=_points(*sums),
+            subjects=len({(one.level, one.subject) for one in own if one.points.old != one.points.new}),
+            differs=alerts[0] != alerts[1] or any(one.differs for one in own),
+        )  # fmt: skip
+
+
+def _fraction(text: str) -> Fraction:
+    return Fraction(text.partition(" ")[0])
+
+
+def _summary(subjects: Sequence[SubjectLine], old: _Side, new: _Side) -> Summary:
+    sums = [sum(side.points.values(), Fraction(0)) for side in (old, new)]
+    changes = [_fraction(one.points.change) for one in subjects]
+    moves = Counter(
+        f"{one.old_grade or '(none)'} -> {one.new_grade or '(none)'}"
+        for one in subjects
+        if one.old_grade != one.new_grade
+    )
+    return Summary(
+        subjects=len(subjects),
+        differing=sum(one.differs for one in subjects),
+        gain=sum(change > 0 for change in changes),
+        lose=sum(change < 0 for change in changes),
+        points=_points(*sums),
+        grade_changes=dict(sorted(moves.items())),
+        old_grades=_spread(one.old_grade for one in subjects),
+        new_grades=_spread(one.new_grade for one in subjects),
+        money=_money(
+            [SubjectKey(one.level, one.subject, one.window, one.period) for one in subjects], old, new
+        ),
+    )
+
+
+def _spread(grades: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(grade for grade in grades if grade).items()))
