@@ -8,6 +8,9 @@ A decision has an ``id`` derived from rule, subject, period and incident, so tha
 id. A decision about a running period is *provisional* and moves in numbered revisions of the same id; the close of the
 period makes it final. The ledger keeps every revision; the newest one of an id is what counts. Nothing is erased: an
 entry that takes something back is a decision of its own that names the other one in ``reverses``.
+
+Nothing here can be part of a cycle of references, so the garbage collector need not look at it (``gc=False``): it would
+walk through thousands of short-lived messages in vain.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ Level = Literal["agent", "team", "queue", "site"]
 Severity = Literal["info", "medium", "high", "critical"]
 
 
-class Words(msgspec.Struct, frozen=True):
+class Words(msgspec.Struct, frozen=True, gc=False):
     """The same sentence in English and Chinese."""
 
     en: str
     zh: str
 
 
-class UsedParameter(msgspec.Struct, frozen=True):
+class UsedParameter(msgspec.Struct, frozen=True, gc=False):
     """A parameter's value as it was in force, since when, and the clause that sets it."""
 
     value: str
@@ -40,7 +43,7 @@ class UsedParameter(msgspec.Struct, frozen=True):
     clause: str
 
 
-class UsedFact(msgspec.Struct, frozen=True):
+class UsedFact(msgspec.Struct, frozen=True, gc=False):
     """A fact that the rule looked at: its exact value as text, and for a metric what it was made of."""
 
     value: str | None
@@ -50,7 +53,7 @@ class UsedFact(msgspec.Struct, frozen=True):
     formula: str = ""
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One line of the arithmetic: ``what`` = ``calculation`` = ``result``."""
 
     what: str
@@ -58,7 +61,7 @@ class Step(msgspec.Struct, frozen=True):
     result: str
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One revision of one entry of the ledger.
 
     ``points`` is what the entry is worth now (deductions negative); a provisional entry whose cause has gone has a
@@ -96,7 +99,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     adjusts_period: str = ""
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
+class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An alert begins (``firing``) or ends (``resolved``). ``since`` is when the condition first held."""
 
     id: str
@@ -120,7 +123,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     evidence: list[str]
 
 
-class Grade(msgspec.Struct, frozen=True, kw_only=True):
+class Grade(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A subject's score and grade under one pack for one period, each time one of them changes."""
 
     id: str
@@ -141,7 +144,7 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
     explanation: Words
 
 
-class MetricValue(msgspec.Struct, frozen=True, kw_only=True):
+class MetricValue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A metric of one subject over one calendar period. ``value`` is None where there is no data."""
 
     metric: str
@@ -156,7 +159,7 @@ class MetricValue(msgspec.Struct, frozen=True, kw_only=True):
     formula: str
 
 
-class Reject(msgspec.Struct, frozen=True, kw_only=True):
+class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record that could not be used: why, where it stood, and its bytes (base64) with customers' numbers masked.
 
     For a recorded file ``topic`` is the file's name, ``partition`` 0 and ``offset`` the line number.
@@ -187,12 +190,10 @@ def grade_id(*parts: str) -> str:
 
 
 def _derived(prefix: str, parts: tuple[str, ...]) -> str:
-    digest = blake2b(digest_size=12)
-    for part in parts:
-        raw = part.encode()
-        digest.update(len(raw).to_bytes(4, "big"))
-        digest.update(raw)
-    return prefix + digest.hexdigest()
+    """The hash of the parts, each with its length before it."""
+    raw = [part.encode() for part in parts]
+    whole = b"".join([piece for part in raw for piece in (len(part).to_bytes(4, "big"), part)])
+    return prefix + blake2b(whole, digest_size=12).hexdigest()
 
 
 ENCODER = msgspec.json.Encoder(order="deterministic")

@@ -34,7 +34,7 @@ _MONTH = _POSITIONS["month"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Period(msgspec.Struct, frozen=True, order=True):
+class Period(msgspec.Struct, frozen=True, order=True, gc=False):
     """A calendar period: from ``start_ms`` (inside) to ``end_ms`` (outside)."""
 
     window: str

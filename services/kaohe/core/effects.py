@@ -43,7 +43,7 @@ def _no_steps() -> tuple[Step, ...]:
     return ()
 
 
-class Worked(msgspec.Struct, frozen=True):
+class Worked(msgspec.Struct, frozen=True, gc=False):
     """An amount that was worked out: points (already signed), and a function that tells how.
 
     Most judgements change nothing, so the lines of the arithmetic are written only when they are asked for, which must
@@ -119,16 +119,20 @@ class _Scale:
     numbers, which are kept here.
     """
 
-    __slots__ = ("_points", "bottom_factor", "cap", "each", "limit", "per", "steps_factor", "top_factor")
+    __slots__ = (
+        "_points", "bottom_factor", "cap", "cap_text", "each", "each_text", "limit_text", "per_text",
+        "steps_factor", "top_factor",
+    )  # fmt: skip
 
     def __init__(self, each: Fraction, per: Fraction, limit: Fraction, cap: Fraction | None) -> None:
         self.each = _ending(each)
-        self.per = per
-        self.limit = limit
         self.cap = cap
         self.top_factor = limit.denominator * per.denominator
         self.bottom_factor = limit.numerator * per.denominator
         self.steps_factor = limit.denominator * per.numerator
+        self.each_text, self.per_text = number_text(self.each), number_text(per)
+        self.limit_text = number_text(limit)
+        self.cap_text = "" if cap is None else number_text(_ending(cap))
         self._points: dict[int, Fraction] = {}
 
     def points(self, count: int) -> Fraction:
@@ -178,18 +182,18 @@ class _Stepped:
         return (over if self._over else -over) // (bottom * scale.steps_factor)
 
     def _steps(self, scale: _Scale, of: tuple[int, int]) -> tuple[Step, ...]:
-        value, limit, each = quotient_text(*of), number_text(scale.limit), number_text(scale.each)
+        value, limit = quotient_text(*of), scale.limit_text
         first, second = (value, limit) if self._over else (limit, value)
         count = self._count(scale, of)
         charged = max(0, count)
         total = charged * scale.each
+        total_text = number_text(total)
         lines = [
-            Step("steps", f"floor(({first} - {second}) / {number_text(scale.per)})", str(count)),
-            Step("points", f"{charged} * {each}", number_text(total)),
+            Step("steps", f"floor(({first} - {second}) / {scale.per_text})", str(count)),
+            Step("points", f"{charged} * {scale.each_text}", total_text),
         ]
         if scale.cap is not None and total > scale.cap:
-            cap = number_text(_ending(scale.cap))
-            lines.append(Step("at most", f"min({number_text(total)}, {cap})", cap))
+            lines.append(Step("at most", f"min({total_text}, {scale.cap_text})", scale.cap_text))
         return tuple(lines)
 
 

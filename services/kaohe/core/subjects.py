@@ -6,6 +6,9 @@ entries and evidence by ``MAX_*`` below and by the retention of their periods, r
 
 Stored form: one key for the subject itself, one for its open cells, one for the rolling cells of each hour, one for the
 counts and one for the ledger entries of each period, so that a checkpoint rewrites only what changed.
+
+What is remembered in structs cannot be part of a cycle of references: the garbage collector is told not to look at it
+(``gc=False``), for there is much of it and it lives long.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ MAX_WAIVERS = 200
 """Exemptions remembered per subject for what has not happened yet; beyond it the oldest is forgotten."""
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """What the core must remember about a ledger entry to revise, waive, adjust or score it."""
 
     id: str
@@ -62,7 +65,7 @@ def _worth(points: str) -> Fraction:
     return Fraction(points)
 
 
-class AlertState(msgspec.Struct):
+class AlertState(msgspec.Struct, gc=False):
     """A live alert that holds (``firing``) or begins to (waiting out its hold time) since ``since_ms``."""
 
     id: str
@@ -70,7 +73,7 @@ class AlertState(msgspec.Struct):
     firing: bool
 
 
-class GradeState(msgspec.Struct):
+class GradeState(msgspec.Struct, gc=False):
     """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows."""
 
     score: str = ""
@@ -80,7 +83,7 @@ class GradeState(msgspec.Struct):
     caps: dict[str, str] = {}
 
 
-class RosterLine(msgspec.Struct):
+class RosterLine(msgspec.Struct, gc=False):
     """Where an agent belongs from ``from_ms`` on."""
 
     from_ms: int
@@ -90,7 +93,7 @@ class RosterLine(msgspec.Struct):
     packs: list[str]
 
 
-class StateLine(msgspec.Struct, array_like=True, order=True):
+class StateLine(msgspec.Struct, array_like=True, order=True, gc=False):
     """In which state of work an agent was from ``from_ms`` on; ``rank`` orders what is reported for one moment."""
 
     from_ms: int
@@ -98,7 +101,7 @@ class StateLine(msgspec.Struct, array_like=True, order=True):
     state: str
 
 
-class Waiver(msgspec.Struct):
+class Waiver(msgspec.Struct, gc=False):
     """An exemption that was granted: which rule of which pack excuses ``incident``, and the event that did it."""
 
     pack: str
@@ -111,7 +114,7 @@ class Waiver(msgspec.Struct):
     data: bytes
 
 
-class Evidence(msgspec.Struct):
+class Evidence(msgspec.Struct, gc=False):
     """The first ids of a kind of event in a month, and how many there were."""
 
     ids: list[str] = []
