@@ -1,4 +1,4 @@
-"""What goes out: decisions (ledger entries), alerts, grades, metric values, rejects.
+"""What goes out: decisions (ledger entries), alerts, grades, settlements, metric values, rejects.
 
 Every struct here is written as canonical JSON: fields in the order of declaration, keys of free-form maps sorted,
 numbers exact. Points are decimal text (``"-4"``, ``"0.5"``), money is whole minor units with a currency; a float never
@@ -159,6 +159,115 @@ class MetricValue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     formula: str
 
 
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+PayComponent = Literal["performance", "bonus", "award", "penalty", "guard"]
+"""What an amount of pay is: performance pay by grade, the bonus of the best grade, money for an award, money taken for
+a penalty (and given back by its waiver), and what the pay guard gives back."""
+SettlementState = Literal["draft", "superseded", "rejected", "approved", "exported", "acknowledged"]
+
+
+class PayLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a settlement statement, and with an amount other than 0 one entry of the feed.
+
+    ``key`` is the entry's idempotency key: the same entry has the same key however often it is sent (empty for a line
+    without money, such as a fine that is not charged). ``source`` is the id of the decision or grade it comes from,
+    ``of_period`` the settlement period it belongs to: an earlier one than the statement's for an adjustment or a
+    correction. ``effective_period`` is the period it is about. ``reverses`` is the key of the entry it takes back.
+    """
+
+    key: str = ""
+    component: PayComponent
+    source: str
+    of_period: str
+    effective_period: str
+    amount_minor: int
+    currency: str
+    event_time: str
+    pack: str
+    rule: str
+    clause: str
+    parameters: dict[str, UsedParameter]
+    arithmetic: list[Step]
+    explanation: Words
+    reverses: str = ""
+
+
+class PayGuard(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pay guard looked at and held back, in minor units.
+
+    ``deductions_minor`` is what was to be deducted, ``limit_minor`` the most that may be, ``floor_minor`` what pay must
+    reach (never more than the gross pay itself). ``held_minor`` is given back: what is over the limit, and what is
+    then still missing to the floor.
+    """
+
+    deductions_minor: int
+    limit_minor: int
+    held_by_limit_minor: int
+    floor_minor: int
+    held_by_floor_minor: int
+
+    @property
+    def held_minor(self) -> int:
+        """All that was held back."""
+        return self.held_by_limit_minor + self.held_by_floor_minor
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """The settlement statement of one person in one batch, with every line explained.
+
+    ``gross_minor`` is the month's gross pay (None when nobody stated it), ``base_minor`` the performance pay base,
+    ``fixed_minor`` what is paid whatever the appraisal says, ``total_minor`` the sum of the lines, ``pay_minor`` the
+    month's pay with all lines. ``kind`` is ``correction`` when a period that was settled is settled anew; then the
+    lines are what is taken back and what takes its place. ``missing`` says what could not be settled yet, and why.
+    """
+
+    id: str
+    batch: str
+    kind: Literal["regular", "correction"]
+    pack: str
+    pack_version: str
+    agent: str
+    period: str
+    currency: str
+    gross_minor: int | None
+    base_minor: int
+    fixed_minor: int
+    grade: str
+    lines: list[PayLine]
+    total_minor: int
+    pay_minor: int
+    guard: PayGuard
+    rounding: Words
+    missing: list[Words]
+
+
+class SettlementBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch of statements entered a state. ``entries`` and ``total_minor`` are its control totals.
+
+    ``by`` brought it into the state at the log time ``at``; ``requested_by`` had asked for it. A consumer pays what is
+    approved, once for each entry's key.
+    """
+
+    id: str
+    state: SettlementState
+    kind: Literal["regular", "correction"]
+    pack: str
+    pack_version: str
+    period: str
+    number: int
+    statements: int
+    entries: int
+    total_minor: int
+    currency: str
+    requested_by: str
+    posted_at: str
+    by: str
+    at: str
+    reason: str = ""
+    replaces: str = ""
+
+
 class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record that could not be used: why, where it stood, and its bytes (base64) with customers' numbers masked.
 
@@ -189,6 +298,11 @@ def grade_id(*parts: str) -> str:
     return _derived("g-", parts)
 
 
+def pay_id(prefix: Literal["b-", "s-", "p-"], *parts: str) -> str:
+    """A stable id of a batch (``b-``), a statement (``s-``) or an entry of pay (``p-``), and 24 hexadecimal digits."""
+    return _derived(prefix, parts)
+
+
 def _derived(prefix: str, parts: tuple[str, ...]) -> str:
     """The hash of the parts, each with its length before it."""
     raw = [part.encode() for part in parts]
@@ -201,4 +315,5 @@ ENCODER = msgspec.json.Encoder(order="deterministic")
 DECISION_DECODER = msgspec.json.Decoder(Decision)
 ALERT_DECODER = msgspec.json.Decoder(Alert)
 GRADE_DECODER = msgspec.json.Decoder(Grade)
+SETTLEMENT_DECODER = msgspec.json.Decoder(Settlement)
 REJECT_DECODER = msgspec.json.Decoder(Reject)

@@ -637,6 +637,127 @@ class BudgetBooked(_Booking, kw_only=True):
     """A budget was granted to a team or site."""
 
 
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+"""A calendar month, ``2026-08``."""
+Offsets = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=1024)]
+"""The next offset of each partition of a topic, in their order."""
+
+
+@event("pay.stated")
+class PayStated(Payload, kw_only=True):
+    """What the agent earns: exactly one of the month's gross pay, and the annual salary in force from that month on.
+
+    It overrides the roster's pay for the month. A later statement for the same month replaces an earlier one.
+    """
+
+    period: Month
+    gross_minor: Annotated[int, Meta(ge=0, le=10**15)] | None = None
+    annual_salary_minor: Annotated[int, Meta(ge=0, le=10**15)] | None = None
+    currency: Currency = "CNY"
+    by: Label = ""
+
+
+class TermParameter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A parameter in force, with the clause that sets it: a number or word as text, or a table of numbers."""
+
+    name: str
+    clause: str
+    unit: str
+    since: str
+    value: str = ""
+    table: dict[str, str] = {}
+
+
+class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The pay terms of a pack as they were in force on the first day of a period: all that a settlement needs to know.
+
+    ``parameters`` are by their part in the terms: ``share``, ``annual_share``, ``coefficients``, ``bonuses``,
+    ``point_value``, ``fines``, ``limit``, ``floor``, ``rounding``. ``clauses`` are by the part they rule: ``base``,
+    ``performance``, ``money``.
+    """
+
+    pack: Name
+    pack_version: Name
+    grades_pack: Name
+    packs: Annotated[list[Name], Meta(max_length=64)]
+    zone: Name
+    currency: Currency
+    inside_gross: bool
+    clauses: dict[str, str]
+    parameters: dict[str, TermParameter]
+
+
+class ReadUpTo(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log had come: the next offsets of each topic, and the ids of their logs where the broker has any.
+
+    What stands at or after them is left to the next settlement, so that a settlement is the same whenever and however
+    often it is worked out.
+    """
+
+    events: Offsets
+    decisions: Offsets
+    grades: Offsets
+    logs: dict[str, str] = {}
+
+
+class _Settlement(Payload, kw_only=True):
+    by: Name
+    reason: Text = ""
+
+
+@event("settlement.requested")
+class SettlementRequested(_Settlement, kw_only=True):
+    """``by`` asks for the settlement of a month. ``reopen``: correct a settled month now instead of with the next."""
+
+    period: Month
+    terms: PayTermsInForce
+    read: ReadUpTo
+    reopen: bool = False
+
+
+class _BatchStep(_Settlement, kw_only=True):
+    batch: Name
+
+
+class _CountedStep(_BatchStep, kw_only=True):
+    entries: Count
+    total_minor: Minor
+
+
+@event("settlement.approved")
+class SettlementApproved(_BatchStep, kw_only=True):
+    """``by``, who neither asked for the batch nor is paid by it, approves it."""
+
+
+@event("settlement.rejected")
+class SettlementRejected(_BatchStep, kw_only=True):
+    """``by`` rejects a draft, which will never be paid."""
+
+
+@event("settlement.exported")
+class SettlementExported(_CountedStep, kw_only=True):
+    """The batch was handed to payroll as files; ``files`` are their SHA-256 sums by name."""
+
+    files: dict[str, str] = {}
+
+
+@event("settlement.acknowledged")
+class SettlementAcknowledged(_CountedStep, kw_only=True):
+    """Payroll has taken the batch over; ``entries`` and ``total_minor`` are what it counted itself."""
+
+    reference: Label = ""
+
+
+PAY_EVENTS = (
+    "pay.stated", "settlement.requested", "settlement.approved", "settlement.rejected", "settlement.exported",
+    "settlement.acknowledged",
+)  # fmt: skip
+"""The events of pay. Settlements carry the subject ``payroll``, so that they are in one order."""
+PAYROLL_SUBJECT = "payroll"
+
+
 # --- the frame: roster, packs, clock ----------------------------------------------------------------------------------
 
 
@@ -644,7 +765,8 @@ class BudgetBooked(_Booking, kw_only=True):
 class RosterChanged(Payload, kw_only=True):
     """Who the agent is from the event's time on: team, site, position, superior, hire date, pay base, packs in force.
 
-    An empty ``packs`` means every pack that is loaded.
+    An empty ``packs`` means every pack that is loaded. ``pay_base_minor`` is the agreed gross pay of a month, which
+    counts where no ``pay.stated`` says more; 0 says nothing.
     """
 
     position: Label = ""

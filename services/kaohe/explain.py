@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
+from kaohe.core.money import money_text
 from kaohe.decisions import (
     ALERT_DECODER,
     DECISION_DECODER,
@@ -78,12 +79,6 @@ _LABELS: dict[str, Words] = {
     "before": Words("before", "此前"),
     "alert": Words("Alert", "告警"),
     "owner": Words("owner", "负责人"),
-}
-# ISO 4217: how many decimals the currencies have that do not have two.
-_DECIMALS = {
-    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0),
-    **dict.fromkeys(("VUV", "XAF", "XOF", "XPF"), 0),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
 }
 
 
@@ -343,20 +338,12 @@ def _worth(entry: Decision, language: Language) -> str:
     if not _is_zero(entry.points) or not entry.amount_minor:
         parts.append(f"{_minus(entry.points)} {_label('points', language)}")
     if entry.amount_minor:
-        parts.append(_money(entry.amount_minor, entry.currency))
+        parts.append(money_text(entry.amount_minor, entry.currency))
     return ", ".join(parts)
 
 
 def _is_zero(points: str) -> bool:
     return not points.strip("-0.")
-
-
-def _money(amount_minor: int, currency: str) -> str:
-    """``-1234`` CNY is ``−12.34 CNY``: shown only, never calculated with."""
-    decimals = _DECIMALS.get(currency, 2)
-    digits = str(abs(amount_minor)).rjust(decimals + 1, "0")
-    whole, part = (digits[:-decimals], "." + digits[-decimals:]) if decimals else (digits, "")
-    return f"{'−' if amount_minor < 0 else ''}{whole}{part} {currency}"
 
 
 def _minus(number: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from kaohe.decisions import Alert, Decision, Grade, MetricValue, Reject
+from kaohe.decisions import Alert, Decision, Grade, MetricValue, Reject, Settlement, SettlementBatch
 from kaohe.events import ENVELOPES, PAYLOADS
 
 FOLDER = Path(__file__).resolve().parents[2] / "schemas"
@@ -29,6 +29,8 @@ OUTPUTS: dict[str, type[msgspec.Struct]] = {
     "decision": Decision,
     "alert": Alert,
     "grade": Grade,
+    "settlement": Settlement,
+    "settlement_batch": SettlementBatch,
     "metric": MetricValue,
     "reject": Reject,
 }
@@ -42,6 +44,10 @@ CHANNELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kaohe.decisions": ("The ledger's entries: every revision of every decision.", ("decision",)),
     "kaohe.alerts": ("Alerts, firing and resolved.", ("alert",)),
     "kaohe.grades": ("Scores and grades, each time one of them changes.", ("grade",)),
+    "kaohe.settlements": (
+        "Approved settlement statements by agent, and every state of their batches.",
+        ("settlement", "settlement_batch"),
+    ),
     "kaohe.partials": ("Absolute partial aggregates of groups, from worker to worker.", ("partial",)),
     "kaohe.rejects": ("Records that could not be used, with the reason.", ("reject",)),
 }

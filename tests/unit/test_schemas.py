@@ -57,7 +57,7 @@ def test_there_is_a_schema_for_every_event_type() -> None:
         assert schema["properties"]["type"] == {"enum": [tag]}
         assert "data" in schema["required"]
         assert schema["description"]
-        assert set(schema["$defs"]) == {PAYLOADS[tag].__name__}
+        assert PAYLOADS[tag].__name__ in schema["$defs"]
 
 
 def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
@@ -66,6 +66,7 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
     assert document["asyncapi"] == "3.0.0"
     assert {channel["address"] for channel in document["channels"].values()} == {
         "kaohe.events", "kaohe.decisions", "kaohe.alerts", "kaohe.grades", "kaohe.partials", "kaohe.rejects",
+        "kaohe.settlements",
     }  # fmt: skip
     references = list(_references(document))
     assert len(references) > 100

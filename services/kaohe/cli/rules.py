@@ -363,6 +363,8 @@ def _trace_lines(one: Trace, language: Language) -> Iterator[str]:
                 yield f"    {what:<9}{name}"
         if row.scorecard:
             yield "    scorecard"
+        if row.pay:
+            yield "    pay terms"
         for line in row.stories:
             mark = "not run" if line.passed is None else "passed" if line.passed else "FAILED"
             colour = {"passed": "green", "FAILED": "red"}.get(mark)

@@ -219,6 +219,34 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
 
 
+class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a month's grades and entries become pay. All figures are names of parameters.
+
+    The pay base is ``share`` of the month's gross pay, for annual salaries ``share`` of ``annual_share`` of a twelfth;
+    ``inside_gross`` says that it is a part of the gross pay, otherwise it comes on top. ``coefficients`` and
+    ``bonuses`` are tables from a grade of ``grades_pack`` to a share of the base. Entries of ``packs`` are money:
+    ``point_value`` minor units a point (``money_clause`` is empty where no entry is money); those that take something
+    away only where ``fines`` is ``on``. The guard keeps deductions to ``limit`` of the gross pay, and pay at ``floor``.
+    """
+
+    base_clause: str
+    share: str
+    annual_share: str
+    inside_gross: bool
+    performance_clause: str
+    grades_pack: str
+    coefficients: str
+    bonuses: str
+    money_clause: str
+    packs: tuple[str, ...]
+    point_value: str
+    fines: str
+    limit: str
+    floor: str
+    rounding: str
+    place: Place
+
+
 class Pack(msgspec.Struct, frozen=True, kw_only=True):
     """One version of one policy, complete and checked.
 
@@ -241,6 +269,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...]
     scorecard: Scorecard | None
     scopes: dict[str, dict[str, ExprType]]
+    pay: PayTerms | None = None
     folder: str = ""
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 from kaohe.core.expressions import (
@@ -55,6 +56,7 @@ _LABELS = {
     "deadlines": Words("deadlines", "时限"),
     "rules": Words("rules", "规则"),
     "scorecard": Words("scorecard", "评分"),
+    "pay": Words("pay terms", "薪酬条款"),
     "zone": Words("zone", "时区"),
     "from": Words("in force from", "生效日期"),
     "grace": Words("grace", "宽限"),
@@ -195,6 +197,7 @@ def pack_data(loaded: Loaded) -> dict[str, Any]:
         ],
         "rules": [rule_data(pack, rule) for rule in pack.rules],
         "scorecard": pack.scorecard is not None,
+        "pay": pack.pay is not None,
     }  # fmt: skip
 
 
@@ -338,6 +341,8 @@ def _cover_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[st
                 yield f"    {rule.id}: {pick(rule.title, language)} ({trigger_text(rule, language)})"
     if cover.scorecard and pack.scorecard is not None:
         yield f"  {label('scorecard', language)}: {pick(pack.scorecard.formula, language)}"
+    if cover.pay and pack.pay is not None:
+        yield f"  {label('pay', language)}: {Path(pack.pay.place.file).name}"
     parameters = [one for one in pack.parameters.values() if one.clause == cover.clause]
     if parameters:
         yield f"  {label('parameters', language)}:"

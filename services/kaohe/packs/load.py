@@ -27,6 +27,7 @@ from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
+from kaohe.packs.pay import read_pay
 from kaohe.packs.rules import RuleReader, shown
 from kaohe.packs.source import (
     NO_TEXTS,
@@ -49,8 +50,10 @@ from kaohe.packs.source import (
     words,
 )
 
-FILES = ("pack.yaml", "clauses.yaml", "parameters.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml")
-OPTIONAL_FILES = ("scorecard.yaml",)
+FILES = (
+    "pack.yaml", "clauses.yaml", "parameters.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml", "pay.yaml",
+)  # fmt: skip
+OPTIONAL_FILES = ("scorecard.yaml", "pay.yaml")
 _PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": "rules.yaml"}
 UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
@@ -70,13 +73,14 @@ _CLAUSE_ID = re.compile(r"[A-Z]{2,6}-[0-9]{2,3}")
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """How a clause is covered: by which metrics, rules and deadlines, by the scorecard, in which cases."""
+    """How a clause is covered: by metrics, rules and deadlines, by the scorecard or the pay terms, in which cases."""
 
     clause: str
     metrics: tuple[str, ...]
     rules: tuple[str, ...]
     deadlines: tuple[str, ...]
     scorecard: bool
+    pay: bool
     cases: tuple[str, ...]
 
 
@@ -180,6 +184,13 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
                     found.append(
                         PackError(place, key, wrong, f"give both the same {key}, or load them apart")
                     )
+            if pack.pay is not None and other.pay is not None:
+                wrong = f"{pack.name} and {other.name}, loaded together, both have pay terms"
+                found.append(
+                    PackError(
+                        pack.pay.place, "", wrong, "let one of them settle pay: a person has one pay guard"
+                    )
+                )
             found += _shared_names(pack, other)
         known.append(pack)
     return found
@@ -226,6 +237,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     reader.read_grades(roots["scorecard.yaml"])
     scorecard = reader.scorecard(roots["scorecard.yaml"])
     rules = reader.rules(roots["rules.yaml"])
+    pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard)
     coverage = _coverage(roots, reader)
     if problems.errors:
         return None
@@ -233,7 +245,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
         name=head.name, version=head.version, title=head.title, zone=head.zone, currency=head.currency,
         in_force_from=head.in_force_from, grace_ms=head.grace_ms, evaluate_ms=head.evaluate_ms, clauses=clauses,
         parameters=parameters, metrics=metrics, deadlines=base.deadlines, rules=rules, scorecard=scorecard,
-        scopes=reader.scopes, folder=str(folder),
+        scopes=reader.scopes, pay=pay, folder=str(folder),
     )  # fmt: skip
     return Loaded(pack=pack, coverage=coverage, warnings=tuple(problems.warnings))
 
@@ -541,7 +553,9 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
                     )
                 )
             continue
-        fields = Fields(body, problems, ("metrics", "rules", "deadlines", "scorecard"), "a clause's cover")
+        fields = Fields(
+            body, problems, ("metrics", "rules", "deadlines", "scorecard", "pay"), "a clause's cover"
+        )
         parts = {
             part: fields.take(
                 part, several(scalar if part in unread else choice(sorted(known), what)), NO_TEXTS
@@ -551,7 +565,10 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         scorecard = fields.take("scorecard", boolean, False)
         if scorecard and not has_scorecard:
             fields.wrong("scorecard", "the pack has no scorecard", "add scorecard.yaml, or leave it out")
-        if fields.ok() and not scorecard and not any(parts.values()):
+        pay = fields.take("pay", boolean, False)
+        if pay and roots["pay.yaml"] is None:
+            fields.wrong("pay", "the pack has no pay terms", "add pay.yaml, or leave it out")
+        if fields.ok() and not scorecard and not pay and not any(parts.values()):
             problems.add(
                 PackError(
                     body.place, body.path, "nothing covers the clause", "name a metric, rule or deadline"
@@ -559,7 +576,7 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
             )
         cases = node.get("cases")
         found[key.text] = Coverage(
-            clause=key.text, scorecard=scorecard, metrics=parts["metrics"], rules=parts["rules"],
+            clause=key.text, scorecard=scorecard, pay=pay, metrics=parts["metrics"], rules=parts["rules"],
             deadlines=parts["deadlines"],
             cases=(cases and problems.attempt(several(choice(CASES, "case")), cases)) or NO_TEXTS,
         )  # fmt: skip

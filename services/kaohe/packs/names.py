@@ -34,9 +34,9 @@ from kaohe.events import PAYLOADS, Score
 from kaohe.packs.source import MILLIS, Node, scalar
 
 FRAME_EVENTS = ("clock.tick", "pack.activated", "roster.changed")
-"""Event types that move the engine itself; a pack neither counts nor judges them."""
+"""Event types that move the engine itself; a pack neither counts nor judges them. Nor what a person earns."""
 
-EVENT_TYPES = tuple(name for name in PAYLOADS if name not in FRAME_EVENTS)
+EVENT_TYPES = tuple(name for name in PAYLOADS if name not in (*FRAME_EVENTS, "pay.stated"))
 TIME_UNITS = ("ms", "s", "min", "h", "d")
 ALWAYS: Expr = Junction("&&", (), 1)
 """The condition ``true``."""

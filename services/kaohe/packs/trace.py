@@ -42,6 +42,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     deadlines: tuple[str, ...]
     scorecard: bool
+    pay: bool
     cases: tuple[str, ...]
     stories: tuple[StoryLine, ...]
     gaps: tuple[str, ...]
@@ -90,6 +91,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
                 rules=cover.rules,
                 deadlines=cover.deadlines,
                 scorecard=cover.scorecard,
+                pay=cover.pay,
                 cases=cases,
                 stories=lines,
                 gaps=tuple(_gaps(cover, lines, cases, told)),

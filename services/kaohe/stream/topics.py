@@ -22,6 +22,7 @@ from kaohe.settings import KafkaSecurity, Settings
 
 EVENTS = "kaohe.events"
 PARTIALS = "kaohe.partials"
+SETTLEMENTS = "kaohe.settlements"
 OUTPUT_PREFIX = "kaohe."
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -92,6 +93,13 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
         TopicSpec("kaohe.decisions", "partitions", "delete", FOREVER_MS, "the ledger's entries"),
         TopicSpec("kaohe.alerts", "partitions", "delete", 90 * DAY_MS, "alerts firing and resolved"),
         TopicSpec("kaohe.grades", "partitions", "delete", FOREVER_MS, "scores and grades"),
+        TopicSpec(
+            SETTLEMENTS,
+            "partitions",
+            "delete",
+            FOREVER_MS,
+            "approved settlements and the states of their batches",
+        ),
         TopicSpec(
             "kaohe.rejects",
             "partitions",

@@ -1,0 +1,627 @@
+"""From a month's grade and entries to what a person is paid for them: exact, explained line by line, and guarded.
+
+Theory of operation. A statement is a function of what the ledger and the log held when it was asked for: the pay terms
+in force on the month's first day, the person's pay, the final grade, the final entries that are money, and adjustments
+for months that were settled before. Nothing else is looked at, so the same settlement comes to the same cent whenever
+it is worked out, and a settlement can be checked by working it out again.
+
+Lines, in this order:
+
+- *performance*: the pay base times the grade's coefficient; *bonus*: the pay base times the grade's bonus;
+- *award* and *penalty*: entries with points (times the value of a point) or with an amount of money. Where fines are
+  off, what an entry would take stays in points: its line shows 0, and so does the line of whatever waives it;
+- adjustments: what months settled before came to since, each line naming its month;
+- *guard*: what the pay guard gives back.
+
+Rounding: the pay base is rounded to whole minor units first, for it is a figure that the person sees; each line is then
+worked out from it exactly and rounded once. The guard's limit is rounded down, in the person's favour. Totals are sums
+of rounded lines and are never rounded themselves, so that lines, statement, batch and files agree to the last unit.
+
+The guard has two limits. Deductions (penalties less their waivers, and adjustments that take something back) are at
+most a share of the month's gross pay. And pay with all lines never falls below a floor, or below the gross pay itself
+where that is lower. What is held back is forgiven, not carried on. Who has no stated pay is not deducted anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from fractions import Fraction
+from typing import cast
+
+import msgspec
+
+from kaohe.core.calendars import bounds_of, label_of
+from kaohe.core.facts import number_text
+from kaohe.core.model import Pack
+from kaohe.core.money import Rounding, money_text, rounded
+from kaohe.decisions import (
+    Grade,
+    PayComponent,
+    PayGuard,
+    PayLine,
+    Settlement,
+    Step,
+    UsedParameter,
+    Words,
+    pay_id,
+)
+from kaohe.errors import UsageError
+from kaohe.events import PayTermsInForce, TermParameter
+
+COMPONENTS: tuple[PayComponent, ...] = ("performance", "bonus", "award", "penalty", "guard")
+_ROUNDING = {
+    "half_up": Words("half a unit away from nothing", "四舍五入"),
+    "half_even": Words("half a unit to the even neighbour", "四舍六入五成双"),
+    "down": Words("towards nothing", "舍去尾数"),
+}
+_MISSING_PAY = Words(
+    "No pay is stated for the month: nothing is worked out from the pay base, and nothing is deducted.",
+    "本月未登记工资：不计算以绩效基数为准的项目，也不作任何扣款。",
+)
+_MISSING_GRADE = Words(
+    "There is no final grade for the month yet: performance pay follows when there is one.",
+    "本月尚无最终等级：绩效工资待等级确定后补发。",
+)
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """A final entry of the ledger, as far as pay looks at it. ``period`` is the label that the ledger gives it."""
+
+    id: str
+    kind: str
+    pack: str
+    rule: str
+    clause: str
+    incident: str
+    points: str
+    amount_minor: int
+    currency: str
+    at: str
+    period: str
+    adjusts_period: str
+    reverses: str
+    explanation: Words
+
+
+class PayFact(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log says about a person's pay: a roster entry (``period`` empty) or a statement of pay.
+
+    ``at_ms`` is the event's time; the order of facts is that of the log.
+    """
+
+    agent: str
+    at_ms: int
+    period: str = ""
+    gross_minor: int | None = None
+    annual_minor: int | None = None
+    currency: str = "CNY"
+    packs: tuple[str, ...] = ()
+    left_on: str = ""
+    source: str = ""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person earns in a month: the gross pay, or the annual salary in force."""
+
+    amount_minor: int
+    annual: bool
+    currency: str
+    source: str
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one person's statement is worked out from.
+
+    ``earlier`` are the entries of other months that entries of this month reverse or adjust. ``graded`` says that the
+    person is under the pack whose grades count.
+    """
+
+    agent: str
+    profile: Profile | None
+    grade: Grade | None
+    charges: tuple[Charge, ...] = ()
+    earlier: tuple[Charge, ...] = ()
+    graded: bool = True
+
+
+# --- what a settlement is made of -------------------------------------------------------------------------------------
+
+
+def terms_in_force(pack: Pack, period: str) -> PayTermsInForce:
+    """The pay terms of a pack as of the first day of a month. UsageError when it has none or is not in force then."""
+    terms = pack.pay
+    if terms is None:
+        raise UsageError(f"the pack {pack.key} has no pay terms (pay.yaml), so it settles nothing")
+    day, _ = bounds_of("month", period)
+    if day < pack.in_force_from:
+        raise UsageError(f"the pack {pack.key} is in force from {pack.in_force_from}, not yet in {period}")
+    names = {
+        "share": terms.share, "annual_share": terms.annual_share, "coefficients": terms.coefficients,
+        "bonuses": terms.bonuses, "limit": terms.limit, "floor": terms.floor, "rounding": terms.rounding,
+    }  # fmt: skip
+    if terms.money_clause:
+        names |= {"point_value": terms.point_value, "fines": terms.fines}
+    return PayTermsInForce(
+        pack=pack.name,
+        pack_version=pack.version,
+        grades_pack=terms.grades_pack,
+        packs=list(terms.packs),
+        zone=pack.zone,
+        currency=pack.currency,
+        inside_gross=terms.inside_gross,
+        clauses={
+            "base": terms.base_clause, "performance": terms.performance_clause, "money": terms.money_clause,
+        },
+        parameters={part: _in_force(pack, name, day) for part, name in names.items()},
+    )  # fmt: skip
+
+
+def _in_force(pack: Pack, name: str, day: date) -> TermParameter:
+    parameter = pack.parameters[name]
+    since, value = parameter.entry_at(day)
+    table = {word: number_text(one) for word, one in value.items()} if isinstance(value, dict) else {}
+    text = "" if isinstance(value, dict) else value if isinstance(value, str) else number_text(value)
+    return TermParameter(
+        name=name,
+        clause=parameter.clause,
+        unit=parameter.unit,
+        since=since.isoformat(),
+        value=text,
+        table=table,
+    )
+
+
+def labels_of_month(period: str) -> tuple[str, ...]:
+    """The labels of every day, week, month, quarter and year that *ends* in a month: those are settled with it."""
+    first, after = bounds_of("month", period)
+    labels = [period]
+    day = first
+    while day < after:
+        labels.append(day.isoformat())
+        if day.isoweekday() == 7:
+            labels.append(label_of("week", day))
+        day += timedelta(days=1)
+    last = after - timedelta(days=1)
+    if last.month % 3 == 0:
+        labels.append(label_of("quarter", last))
+    if last.month == 12:
+        labels.append(label_of("year", last))
+    return tuple(labels)
+
+
+def profile_of(facts: Iterable[PayFact], period: str, end_ms: int) -> Profile | None:
+    """What the log says about a person's pay in a month that ends at ``end_ms``; None when it says nothing.
+
+    A statement for the month itself comes first, then the newest annual salary of an earlier month, then the roster as
+    it stood at the month's end. Of two statements for one month the later one in the log counts.
+    """
+    stated: PayFact | None = None
+    annual: PayFact | None = None
+    roster: PayFact | None = None
+    for fact in facts:
+        if fact.period == period:
+            stated = fact
+        elif fact.period and fact.period < period and fact.annual_minor is not None:
+            if annual is None or fact.period >= annual.period:
+                annual = fact
+        elif not fact.period and fact.at_ms < end_ms and (roster is None or fact.at_ms >= roster.at_ms):
+            roster = fact
+    chosen = stated or annual
+    if chosen is not None:
+        amount = chosen.annual_minor if chosen.annual_minor is not None else chosen.gross_minor
+        assert amount is not None, "a statement of pay says one of the two"
+        return Profile(
+            amount_minor=amount,
+            annual=chosen.annual_minor is not None,
+            currency=chosen.currency,
+            source=chosen.source,
+        )
+    if roster is not None and roster.gross_minor:
+        return Profile(
+            amount_minor=roster.gross_minor, annual=False, currency=roster.currency, source=roster.source
+        )
+    return None
+
+
+def is_graded(facts: Iterable[PayFact], pack: str, period: str, end_ms: int) -> bool:
+    """Whether the roster puts a person under ``pack`` in a month; who had left before it began is under none."""
+    roster: PayFact | None = None
+    for fact in facts:
+        if not fact.period and fact.at_ms < end_ms and (roster is None or fact.at_ms >= roster.at_ms):
+            roster = fact
+    if roster is None:
+        return False
+    first, _ = bounds_of("month", period)
+    left = bool(roster.left_on) and roster.left_on < first.isoformat()
+    return not left and (not roster.packs or pack in roster.packs)
+
+
+def final_grade(grades: Iterable[Grade]) -> Grade | None:
+    """The grade that counts among a person's grades for one month: of the final revisions the newest."""
+    final = [grade for grade in grades if grade.status == "final"]
+    return max(final, key=lambda one: (one.at, one.revision, one.id), default=None)
+
+
+# --- one statement ----------------------------------------------------------------------------------------------------
+
+
+class _Book:
+    """The lines of one statement while they are written."""
+
+    def __init__(self, terms: PayTermsInForce, person: Person, period: str) -> None:
+        self.terms = terms
+        self.person = person
+        self.period = period
+        self.how = cast(Rounding, terms.parameters["rounding"].value)
+        self.lines: list[PayLine] = []
+        self.missing: list[Words] = []
+        self.deductible: defaultdict[str, int] = defaultdict(int)
+
+    def number(self, part: str) -> Fraction:
+        return Fraction(self.terms.parameters[part].value)
+
+    def used(self, *parts: str, word: str = "") -> dict[str, UsedParameter]:
+        """The parameters of these parts as they were used; of a table the line of ``word``."""
+        found = {}
+        for part in parts:
+            one = self.terms.parameters[part]
+            value = one.table.get(word, one.table.get("*", "")) if one.table else one.value
+            found[one.name] = UsedParameter(value, one.unit, one.since, one.clause)
+        return found
+
+    def money(self, amount_minor: int) -> str:
+        return money_text(amount_minor, self.terms.currency)
+
+    def line(
+        self,
+        component: PayComponent,
+        amount_minor: int,
+        *,
+        source: str,
+        at: str,
+        clause: str,
+        explanation: Words,
+        arithmetic: list[Step],
+        parameters: dict[str, UsedParameter],
+        pack: str = "",
+        rule: str = "",
+        effective_period: str = "",
+    ) -> None:
+        self.lines.append(
+            PayLine(
+                component=component, source=source, of_period=self.period,
+                effective_period=effective_period or self.period, amount_minor=amount_minor,
+                currency=self.terms.currency, event_time=at, pack=pack or self.terms.pack, rule=rule, clause=clause,
+                parameters=parameters, arithmetic=arithmetic, explanation=explanation,
+            )
+        )  # fmt: skip
+
+
+class _Base(msgspec.Struct, frozen=True):
+    gross_minor: int | None
+    base_minor: int
+    fixed_minor: int
+    steps: list[Step]
+    parts: tuple[str, ...]
+
+
+def settle(
+    terms: PayTermsInForce, person: Person, period: str, adjustments: Sequence[PayLine] = ()
+) -> Settlement:
+    """The statement of one person for one month; ids and keys are empty until it is posted in a batch.
+
+    ``adjustments`` are lines of months that were settled before.
+    """
+    book = _Book(terms, person, period)
+    base = _pay_base(book)
+    _performance(book, base)
+    _charges(book)
+    for line in adjustments:
+        assert line.of_period < period, line.of_period
+        book.lines.append(line)
+        book.deductible[f"adjusts {line.of_period}"] += line.amount_minor
+    guard = _guard(book, base)
+    total = sum(line.amount_minor for line in book.lines)
+    how = _ROUNDING[book.how]
+    return Settlement(
+        id="", batch="", kind="regular", pack=terms.pack, pack_version=terms.pack_version, agent=person.agent,
+        period=period, currency=terms.currency, gross_minor=base.gross_minor, base_minor=base.base_minor,
+        fixed_minor=base.fixed_minor, grade=person.grade.grade if person.grade else "", lines=book.lines,
+        total_minor=total, pay_minor=base.fixed_minor + total, guard=guard,
+        rounding=Words(
+            f"The pay base and then each line are rounded once to the minor unit of {terms.currency}, {how.en}; the "
+            "guard's limit is rounded down; totals are sums of rounded lines.",
+            f"绩效基数与每一行各舍入一次，精确到{terms.currency}最小单位（{how.zh}）；扣款上限向下取整；合计为各行之和。",
+        ),
+        missing=book.missing,
+    )  # fmt: skip
+
+
+def _pay_base(book: _Book) -> _Base:
+    profile, terms = book.person.profile, book.terms
+    if profile is None or profile.currency != terms.currency:
+        if profile is None:
+            book.missing.append(_MISSING_PAY)
+        else:
+            book.missing.append(Words(
+                f"Pay is stated in {profile.currency}, the pay terms are in {terms.currency}; nothing is converted.",
+                f"工资以{profile.currency}登记，而薪酬条款为{terms.currency}；不作换算。",
+            ))  # fmt: skip
+        return _Base(None, 0, 0, [], ())
+    share, how = book.number("share"), book.how
+    if profile.annual:
+        annual_share = book.number("annual_share")
+        gross = Fraction(profile.amount_minor, 12) * annual_share
+        gross_minor = rounded(gross, how)
+        calculation = f"{book.money(profile.amount_minor)} ÷ 12 × {number_text(annual_share)}"
+        steps = [Step("gross pay of the month", calculation, book.money(gross_minor))]
+        calculation += f" × {number_text(share)}"
+        parts: tuple[str, ...] = ("share", "annual_share")
+    else:
+        gross = Fraction(profile.amount_minor)
+        gross_minor, steps, parts = profile.amount_minor, [], ("share",)
+        calculation = f"{book.money(gross_minor)} × {number_text(share)}"
+    base_minor = rounded(gross * share, how)
+    steps.append(Step("pay base", calculation, book.money(base_minor)))
+    fixed_minor = gross_minor - base_minor if terms.inside_gross else gross_minor
+    return _Base(gross_minor, base_minor, fixed_minor, steps, parts)
+
+
+def _performance(book: _Book, base: _Base) -> None:
+    grade, terms = book.person.grade, book.terms
+    if grade is None:
+        if book.person.graded:
+            book.missing.append(_MISSING_GRADE)
+        return
+    if base.gross_minor is None:
+        return
+    clause = terms.clauses["performance"]
+    kinds: tuple[tuple[PayComponent, str, str, str], ...] = (
+        ("performance", "coefficients", "Performance pay", "绩效工资"),
+        ("bonus", "bonuses", "Bonus", "奖金"),
+    )
+    for component, part, name, name_zh in kinds:
+        table = terms.parameters[part].table
+        text = table.get(grade.grade, table.get("*"))
+        if text is None:
+            book.missing.append(Words(
+                f"The grade {grade.grade} has no line in {terms.parameters[part].name} ({clause}).",
+                f"等级{grade.grade}在{terms.parameters[part].name}（{clause}）中没有对应比例。",
+            ))  # fmt: skip
+            continue
+        share = Fraction(text)
+        if component == "bonus" and not share:
+            continue
+        amount = rounded(base.base_minor * share, book.how)
+        percent = f"{number_text(share * 100)} %"
+        words = Words(
+            f"{name}: grade {grade.grade} gives {percent} of the pay base of {book.money(base.base_minor)}: "
+            f"{book.money(amount)}.",
+            f"{name_zh}：等级{grade.grade}，按绩效基数{book.money(base.base_minor)}的{percent}计，"
+            f"{book.money(amount)}。",
+        )
+        step = Step(name.lower(), f"{book.money(base.base_minor)} × {number_text(share)}", book.money(amount))
+        book.line(
+            component, amount, source=grade.id, at=grade.at, clause=clause, pack=grade.pack, explanation=words,
+            arithmetic=[*base.steps, step], parameters=book.used(*base.parts, part, word=grade.grade),
+        )  # fmt: skip
+
+
+def _charges(book: _Book) -> None:
+    """Entries with money, in the order in which they were decided.
+
+    Where fines are off, entries of one cause (a rule, an incident, a month) are followed as they came: what they have
+    paid out so far never falls below nothing, so that a fine costs nothing and its waiver pays nothing.
+    """
+    if not book.terms.clauses["money"]:
+        return
+    fines = book.terms.parameters["fines"].value == "on"
+    everything = {charge.id: charge for charge in (*book.person.earlier, *book.person.charges)}
+    running: defaultdict[str, int] = defaultdict(int)
+    own = {charge.id for charge in book.person.charges}
+    for charge in sorted(everything.values(), key=lambda one: (one.at, one.id)):
+        worth = _worth(book, charge)
+        cause = _cause(charge, everything)
+        before = running[cause]
+        running[cause] += worth
+        if charge.id in own and worth:
+            amount = worth if fines else max(0, before + worth) - max(0, before)
+            _charge_line(book, charge, worth, amount)
+            book.deductible[cause] += amount
+
+
+def _cause(charge: Charge, known: Mapping[str, Charge]) -> str:
+    while charge.reverses in known and known[charge.reverses].reverses != charge.id:
+        charge = known[charge.reverses]
+    month = charge.adjusts_period or charge.period
+    return f"{charge.pack} {charge.rule} {charge.incident} {month}"
+
+
+def _worth(book: _Book, charge: Charge) -> int:
+    """What an entry is worth in minor units, were fines on."""
+    if charge.pack not in book.terms.packs:
+        return 0
+    worth = rounded(Fraction(charge.points) * book.number("point_value"), book.how)
+    if charge.amount_minor and charge.currency != book.terms.currency:
+        words = Words(
+            f"The entry {charge.id} is in {charge.currency}; nothing is converted.",
+            f"条目{charge.id}以{charge.currency}计；不作换算。",
+        )
+        if words not in book.missing:
+            book.missing.append(words)
+        return worth
+    return worth + charge.amount_minor
+
+
+def _charge_line(book: _Book, charge: Charge, worth: int, amount: int) -> None:
+    # A waiver belongs to what it takes back.
+    component: PayComponent = "award" if (worth > 0) != (charge.kind == "waive") else "penalty"
+    points, value = Fraction(charge.points), book.number("point_value")
+    steps = []
+    if points:
+        calculation = f"{number_text(points)} × {book.money(int(value)) if value.denominator == 1 else value}"
+        steps.append(Step("points in money", calculation, book.money(rounded(points * value, book.how))))
+    if charge.amount_minor:
+        steps.append(Step("amount of the entry", charge.id, book.money(charge.amount_minor)))
+    en, zh = charge.explanation.en, charge.explanation.zh
+    if amount != worth:
+        steps.append(Step("fines are off", f"{book.money(worth)} is not money", book.money(amount)))
+        en, zh = f"{en} Fines are off: it stays in points.", f"{zh}未启用罚款：仅计分，不扣钱。"
+    closed = charge.adjusts_period
+    if closed:
+        en, zh = f"Adjusts {closed}, which is closed: {en}", f"调整已结周期{closed}：{zh}"
+    book.line(
+        component, amount, source=charge.id, at=charge.at, clause=charge.clause, pack=charge.pack, rule=charge.rule,
+        effective_period=closed, explanation=Words(en, zh), arithmetic=steps,
+        parameters=book.used("point_value", "fines"),
+    )  # fmt: skip
+
+
+def _guard(book: _Book, base: _Base) -> PayGuard:
+    deductions = sum(max(0, -net) for net in book.deductible.values())
+    gross = base.gross_minor or 0
+    share = book.number("limit")
+    limit = int(gross * share)
+    floor = min(int(book.number("floor")), gross)
+    by_limit = max(0, deductions - limit)
+    before = base.fixed_minor + sum(line.amount_minor for line in book.lines)
+    by_floor = max(0, floor - before - by_limit)
+    guard = PayGuard(
+        deductions_minor=deductions, limit_minor=limit, held_by_limit_minor=by_limit, floor_minor=floor,
+        held_by_floor_minor=by_floor,
+    )  # fmt: skip
+    if guard.held_minor:
+        held, money = book.money(guard.held_minor), book.money
+        steps = [
+            Step("most that may be deducted", f"{money(gross)} × {number_text(share)}, rounded down", money(limit)),
+            Step("over that limit", f"{money(deductions)} − {money(limit)}, not below 0", money(by_limit)),
+            Step("missing to the floor", f"{money(floor)} − {money(before + by_limit)}, not below 0", money(by_floor)),
+        ]  # fmt: skip
+        book.line(
+            "guard", guard.held_minor, source="", at=_newest(book.lines), clause=book.terms.parameters["limit"].clause,
+            explanation=Words(
+                f"The pay guard holds back {held}: deductions of {money(deductions)} meet a limit of {money(limit)} "
+                f"and a floor of {money(floor)}.",
+                f"薪酬保护退回{held}：应扣{money(deductions)}，扣款上限{money(limit)}，工资下限{money(floor)}。",
+            ),
+            arithmetic=steps, parameters=book.used("limit", "floor"),
+        )  # fmt: skip
+    return guard
+
+
+def _newest(lines: Sequence[PayLine]) -> str:
+    return max((line.event_time for line in lines), default="")
+
+
+# --- months that were settled before ----------------------------------------------------------------------------------
+
+_Identity = tuple[str, str]
+
+
+def _by_identity(lines: Iterable[PayLine]) -> dict[_Identity, list[PayLine]]:
+    found: defaultdict[_Identity, list[PayLine]] = defaultdict(list)
+    for line in lines:
+        found[line.component, line.source].append(line)
+    return found
+
+
+def _sum(lines: Iterable[PayLine]) -> int:
+    return sum(line.amount_minor for line in lines)
+
+
+def _changed(
+    now: Sequence[PayLine], booked: Sequence[PayLine]
+) -> list[tuple[_Identity, list[PayLine], list[PayLine]]]:
+    """What a settled month's lines are now, and what was booked for them, wherever the two differ."""
+    wanted, known = _by_identity(now), _by_identity(booked)
+    identities = sorted(
+        wanted.keys() | known.keys(), key=lambda one: (COMPONENTS.index(cast("PayComponent", one[0])), one[1])
+    )
+    return [
+        (one, wanted.get(one, []), known.get(one, []))
+        for one in identities
+        if _sum(wanted.get(one, [])) != _sum(known.get(one, []))
+    ]
+
+
+def adjustments(now: Sequence[PayLine], booked: Sequence[PayLine]) -> list[PayLine]:
+    """What a settled month's own lines came to since: one line for each that differs, for the next settlement.
+
+    ``now`` are the month's own lines worked out anew, ``booked`` all entries of that month so far.
+    """
+    lines = []
+    for (component, _), new, old in _changed(now, booked):
+        was, become = _sum(old), _sum(new)
+        model = (new or old)[-1]
+        closed, currency = model.of_period, model.currency
+        money = [money_text(one, currency) for one in (become, was, become - was)]
+        lines.append(
+            msgspec.structs.replace(
+                model, key="", amount_minor=become - was, reverses="",
+                arithmetic=[*model.arithmetic, Step(f"adjustment of {closed}", f"{money[0]} − {money[1]}", money[2])],
+                explanation=Words(
+                    f"Adjusts {closed}, which was settled: {component} was {money[1]} and is {money[0]} now. "
+                    f"{model.explanation.en}",
+                    f"调整已结算的{closed}：原{money[1]}，现{money[0]}。{model.explanation.zh}",
+                ),
+            )
+        )  # fmt: skip
+    return lines
+
+
+def corrections(now: Sequence[PayLine], booked: Sequence[PayLine]) -> list[PayLine]:
+    """The entries that bring a settled month to ``now``: every entry that no longer holds is taken back by an entry
+    that names it, and what holds now is entered anew. Nothing is erased.
+    """
+    gone = {line.reverses for line in booked if line.reverses}
+    lines = []
+    for _, new, old in _changed(now, booked):
+        for line in old:
+            if line.reverses or line.key in gone:
+                continue
+            amount = money_text(line.amount_minor, line.currency)
+            lines.append(
+                msgspec.structs.replace(
+                    line, key="", amount_minor=-line.amount_minor, reverses=line.key,
+                    arithmetic=[Step("taken back", f"−({amount})", money_text(-line.amount_minor, line.currency))],
+                    explanation=Words(
+                        f"Takes back the entry {line.key} of {amount}: {line.explanation.en}",
+                        f"冲销条目{line.key}（{amount}）：{line.explanation.zh}",
+                    ),
+                )
+            )  # fmt: skip
+        lines += [line for line in new if line.amount_minor]
+    return lines
+
+
+def correction(statement: Settlement, lines: list[PayLine]) -> Settlement:
+    """A statement that corrects a settled month: its own figures with the lines that lead there."""
+    return msgspec.structs.replace(statement, kind="correction", lines=lines, total_minor=_sum(lines))
+
+
+def posted(statement: Settlement, batch: str) -> Settlement:
+    """The statement as it stands in a batch: with its id, and with a key for each line that is money.
+
+    The same statement in the same batch has the same keys, whoever works it out.
+    """
+    lines = []
+    for line in statement.lines:
+        parts = (batch, statement.agent, line.component, line.source, line.of_period, line.reverses)
+        lines.append(msgspec.structs.replace(line, key=pay_id("p-", *parts)) if line.amount_minor else line)
+    keys = [line.key for line in lines if line.key]
+    assert len(set(keys)) == len(keys), "two entries of one statement have the same key"
+    return msgspec.structs.replace(
+        statement, id=pay_id("s-", batch, statement.agent), batch=batch, lines=lines
+    )
+
+
+def own_lines(statement: Settlement) -> list[PayLine]:
+    """The lines of the statement's own month that are money."""
+    return [line for line in statement.lines if line.of_period == statement.period and line.amount_minor]
+
+
+def entries_of(statement: Settlement) -> list[PayLine]:
+    """The entries of the feed: every line that is money."""
+    return [line for line in statement.lines if line.amount_minor]

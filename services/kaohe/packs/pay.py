@@ -1,0 +1,142 @@
+"""From ``pay.yaml`` to ``kaohe.core.model.PayTerms``: how a month's grades and entries become pay.
+
+::
+
+    base: {clause: CK-02, share: p.pay_base_share, annual_share: p.annual_salary_share, inside_gross: true}
+    performance: {clause: CK-06, coefficients: p.grade_coefficients, bonuses: p.grade_bonuses}
+    money: {clause: FA-13, packs: [full-attendance], point_value: p.point_value, fines: p.fines}
+    guard: {limit: p.deduction_limit, floor: p.pay_floor}
+    rounding: p.pay_rounding
+
+``performance.grades_of`` names another pack whose grades count; ``money`` may be left out (then no entry is money), and
+so may its ``packs`` (then they are the pack's own entries). Every figure is a parameter, so each has its clause, its
+bounds and the day from which it holds.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from kaohe.core.model import Parameter, PayTerms
+from kaohe.packs.metrics import MetricReader
+from kaohe.packs.rules import shown
+from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, kebab, nearest, several
+
+FINES = ("off", "on")
+ROUNDINGS = ("half_up", "half_even", "down")
+_KEYS = ("base", "performance", "money", "guard", "rounding")
+
+
+def read_pay(
+    node: Node | None, base: MetricReader, own_name: str, grades: tuple[str, ...], has_scorecard: bool
+) -> PayTerms | None:
+    """``pay.yaml``; None when there is none or it is wrong (the mistakes are noted).
+
+    ``grades`` are those of the pack's own scorecard.
+    """
+    if node is None:
+        return None
+    fields = Fields(node, base.problems, _KEYS, "pay.yaml")
+    base_part = _part(fields, "base", ("clause", "share", "annual_share", "inside_gross"), base)
+    performance = _part(fields, "performance", ("clause", "grades_of", "coefficients", "bonuses"), base)
+    money = _part(fields, "money", ("clause", "packs", "point_value", "fines"), base, must=False)
+    guard = _part(fields, "guard", ("limit", "floor"), base)
+    ratio, minor = _figure(base, "ratio", Fraction(0), Fraction(1)), _figure(base, "minor", Fraction(0), None)
+    rounding = fields.need("rounding", _word(base, ROUNDINGS), "")
+    parts = [one for one in (fields, base_part, performance, money, guard) if one is not None]
+    if base_part is None or performance is None or guard is None:
+        return None
+    table = base.parameter("ratio", kinds=("table",))
+    grades_of = performance.take("grades_of", kebab, own_name)
+    if grades_of == own_name and not has_scorecard:
+        performance.wrong(
+            "grades_of",
+            "the pack has no scorecard, so there are no grades",
+            "name the pack whose grades count",
+        )
+    terms = PayTerms(
+        base_clause=base_part.need("clause", base.clause, ""),
+        share=base_part.need("share", ratio, ""),
+        annual_share=base_part.need("annual_share", ratio, ""),
+        inside_gross=base_part.need("inside_gross", boolean, True),
+        performance_clause=performance.need("clause", base.clause, ""),
+        grades_pack=grades_of,
+        coefficients=performance.need("coefficients", table, ""),
+        bonuses=performance.need("bonuses", table, ""),
+        money_clause=money.need("clause", base.clause, "") if money else "",
+        packs=money.take("packs", several(kebab), (own_name,)) if money else NO_TEXTS,
+        point_value=money.need("point_value", minor, "") if money else "",
+        fines=money.need("fines", _word(base, FINES, exactly=True), "") if money else "",
+        limit=guard.need("limit", ratio, ""),
+        floor=guard.need("floor", minor, ""),
+        rounding=rounding,
+        place=node.place,
+    )
+    if not all(one.ok() for one in parts):
+        return None
+    if grades_of == own_name:
+        for key in ("coefficients", "bonuses"):
+            _check_grades(performance, key, base.parameters[getattr(terms, key)], grades)
+    return terms if performance.ok() else None
+
+
+def _part(
+    fields: Fields, key: str, known: tuple[str, ...], base: MetricReader, *, must: bool = True
+) -> Fields | None:
+    if must and key not in fields:
+        fields.need(key, boolean, False)  # notes that it lacks
+        return None
+    node = fields.node.get(key)
+    return Fields(node, base.problems, known, f"the part {key}") if node is not None else None
+
+
+def _figure(base: MetricReader, unit: str, low: Fraction, high: Fraction | None) -> Reader[str]:
+    """A number parameter of ``unit`` whose bounds lie between ``low`` and ``high``."""
+    find = base.parameter(unit)
+
+    def read(node: Node) -> str:
+        found = base.parameters[find(node)]
+        least, most = found.minimum, found.maximum
+        if least is not None and least < low:
+            node.fail(
+                f"{node.text} may be {shown(least)}", f"give the parameter a min of {shown(low)} or more"
+            )
+        if high is not None and most is not None and most > high:
+            node.fail(
+                f"{node.text} may be {shown(most)}", f"give the parameter a max of {shown(high)} or less"
+            )
+        return found.name
+
+    return read
+
+
+def _word(base: MetricReader, words: tuple[str, ...], *, exactly: bool = False) -> Reader[str]:
+    """A text parameter whose choices are among ``words`` (or all of them)."""
+    find = base.parameter("text", kinds=("text",))
+
+    def read(node: Node) -> str:
+        found = base.parameters[find(node)]
+        strange = [choice for choice in found.choices if choice not in words]
+        if strange or (exactly and set(found.choices) != set(words)):
+            named = ", ".join(found.choices)
+            node.fail(
+                f"{node.text} has the choices {named}",
+                f"give the parameter {'the choices' if exactly else 'choices among'} {', '.join(words)}",
+            )
+        return found.name
+
+    return read
+
+
+def _check_grades(fields: Fields, key: str, parameter: Parameter, grades: tuple[str, ...]) -> None:
+    """On every day the table has a line for each grade and for nothing else, and no share is below nothing."""
+    for day, table in parameter.values:
+        assert isinstance(table, dict)
+        for grade in grades:
+            if grade not in table and "*" not in table:
+                fields.wrong(key, f"from {day} the grade {grade} has no line", f'add `{grade}:` or `"*":`')
+        for word, share in table.items():
+            if word != "*" and word not in grades:
+                fields.wrong(key, f"from {day} there is a line for {word!r}", nearest(word, grades, "grade"))
+            if share < 0:
+                fields.wrong(key, f"from {day} the share of {word} is {shown(share)}", "write 0 or more")
