@@ -15,8 +15,9 @@ of the running period that names the closed one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -62,6 +63,19 @@ class Cause(msgspec.Struct, frozen=True):
     evidence: tuple[str, ...]
 
 
+class _Today(NamedTuple):
+    """What all subjects of a zone share at a boundary: its day, where this begins, and that of the moment before."""
+
+    day: date
+    start_ms: int
+    before_ms: int
+
+
+def _today(calendar: Calendar, now_ms: int) -> _Today:
+    before_ms = calendar.containing("day", now_ms - 1).start_ms
+    return _Today(calendar.day(now_ms), calendar.containing("day", now_ms).start_ms, before_ms)
+
+
 def _count(counters: dict[Any, int], key: Any) -> None:
     counters[key] = counters.get(key, 0) + 1
 
@@ -99,6 +113,7 @@ class Judge:
         self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
+        self._active_watch: dict[str, list[RuleSet]] = {}
         self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
         for pack in packs:
             for rule in pack.rules:
@@ -154,6 +169,7 @@ class Judge:
         assert after in self.packs, after
         self.active[name] = version
         self._activations += 1
+        self._active_watch.clear()
         self._judged.clear()
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
@@ -277,49 +293,61 @@ class Judge:
     # --- live alerts --------------------------------------------------------------------------------------------------
 
     def _watch(self, now_ms: int) -> None:
+        zones: dict[str, _Today] = {}
         for key in sorted(self.live):
             subject = self.subjects[key]
             if subject.level == "team" and now_ms % TEAM_WATCH_MS:
                 continue
-            subject.series.expire(now_ms)
-            calendar = subject.series.calendar
-            seen = (
-                subject.series.changes, calendar.containing("day", now_ms).start_ms,
-                calendar.containing("day", now_ms - 1).start_ms, subject.roster_at(now_ms),
-                subject.packs_at(now_ms), self._activations,
-            )  # fmt: skip
-            waits = any(not state.firing for state in subject.alerts.values())
+            series, alerts = subject.series, subject.alerts
+            series.expire(now_ms)
+            calendar = series.calendar
+            today = zones.get(calendar.name)
+            if today is None:
+                today = zones[calendar.name] = _today(calendar, now_ms)
+            packs = subject.packs_at(now_ms)
+            seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
+            waits = bool(alerts) and any(not state.firing for state in alerts.values())
             if waits or self._watched.get(key) != seen:
                 self._watched[key] = seen
-                day = calendar.day(now_ms)
-                moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
-                for rules in self.book.watch[subject.level]:
-                    if self.judges(rules.pack, subject, now_ms) and day >= rules.pack.in_force_from:
+                moment = Moment(series, seen[2], now_ms, day=today.day)
+                for rules in self._watch_sets(subject.level):
+                    if (not packs or rules.pack.name in packs) and today.day >= rules.pack.in_force_from:
                         self._watch_one(subject, rules, moment)
-                if subject.alerts:
+                if alerts:
                     self._end_orphans(subject, moment)
-            if subject.series.rolling_is_empty and not subject.alerts:
+            if series.rolling_is_empty and not alerts:
                 self.live.discard(key)
                 self._watched.pop(key, None)
                 self.touched.add(key)
 
+    def _watch_sets(self, level: str) -> list[RuleSet]:
+        """The watch rules of the versions that judge now."""
+        found = self._active_watch.get(level)
+        if found is None:
+            found = self._active_watch[level] = [
+                rules
+                for rules in self.book.watch[level]
+                if self.active[rules.pack.name] == rules.pack.version
+            ]
+        return found
+
     def _watch_one(self, subject: Subject, rules: RuleSet, moment: Moment) -> None:
         fired = {rule.id for rule in rules.fired(moment)}
-        if not fired and not subject.alerts:
-            return
         alerts = subject.alerts
+        if not fired and not alerts:
+            return
         for rule in rules.rules:
             state = alerts.get(rules.alert_keys[rule.id])
             holds = rule.id in fired
             if (state.firing and holds) if state is not None else not holds:
                 continue
             for effect in rule.effects:
-                self._move_alert(subject, rules.pack, rule, effect, moment, holds)
+                self._move_alert(subject, rules, rule, effect, moment, holds)
 
     def _move_alert(
-        self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, moment: Moment, holds: bool
+        self, subject: Subject, rules: RuleSet, rule: Rule, effect: Effect, moment: Moment, holds: bool
     ) -> None:
-        key = f"{pack.name}|{rule.id}"
+        pack, key = rules.pack, rules.alert_keys[rule.id]
         state = subject.alerts.get(key)
         if state is None:
             if not holds:

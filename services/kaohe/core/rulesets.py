@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 from fractions import Fraction
+from typing import NamedTuple
 
 from kaohe.core.counting import Layout
 from kaohe.core.effects import names_of
@@ -54,41 +55,41 @@ class RuleSet:
         self.slots = _slots(layout, pack, on, rules) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         self._layout = layout
-        self._matchers: dict[tuple[Fact, ...], tuple[Matcher, Screen | None]] = {}
-        self._by_day: dict[date, tuple[Matcher, Screen | None]] = {}
+        self._in_force: dict[tuple[Fact, ...], _InForce] = {}
+        self._by_day: dict[date, _InForce] = {}
 
     def fired(self, moment: Moment) -> tuple[Rule, ...]:
         """The rules whose condition holds, in the order of declaration."""
-        may_hold = (self._by_day.get(moment.day) or self._matcher(moment.day))[1]
+        may_hold = (self._by_day.get(moment.day) or self._of(moment.day)).may_hold
         if may_hold is not None and not may_hold(moment):
             return ()
         return self.matched(moment)
 
-    def screen_of(self, day: date) -> Screen | None:
-        """The screen with the parameters in force on a day, if these rules have one."""
-        return (self._by_day.get(day) or self._matcher(day))[1]
-
     def matched(self, moment: Moment) -> tuple[Rule, ...]:
         """The same, asking the matcher in any case."""
-        matcher = (self._by_day.get(moment.day) or self._matcher(moment.day))[0]
+        matcher = (self._by_day.get(moment.day) or self._of(moment.day)).matcher
         found = matcher.match(self._facts(moment))
         return tuple([self._by_id[rule] for rule in found]) if found else ()
 
-    def _matcher(self, day: date) -> tuple[Matcher, Screen | None]:
-        """The matcher for the parameters in force on a day, and the screen before it."""
+    def screen_of(self, day: date) -> Screen | None:
+        """The screen with the parameters in force on a day, if these rules have one."""
+        return (self._by_day.get(day) or self._of(day)).may_hold
+
+    def _of(self, day: date) -> _InForce:
+        """Matcher and screen for the parameters in force on a day."""
         values: dict[str, bool | str | int | Fraction] = {}
         for name in self._parameters:
             value = self.pack.parameters[name[2:]].value_at(day)
             assert not isinstance(value, dict), name
             values[name] = value
         key = tuple(values.values())
-        found = self._matchers.get(key)
+        found = self._in_force.get(key)
         if found is None:
-            if len(self._matchers) >= MATCHERS_KEPT:
-                self._matchers.pop(next(iter(self._matchers)))[0].close()
+            if len(self._in_force) >= MATCHERS_KEPT:
+                self._in_force.pop(next(iter(self._in_force))).matcher.close()
                 self._by_day.clear()
             bound = [(rule, bind(condition, values)) for rule, condition in self._conditions]
-            found = self._matchers[key] = (
+            found = self._in_force[key] = _InForce(
                 Matcher(self._title, bound, self._types),
                 screen(self._layout, self.pack, [condition for _, condition in bound]),
             )
@@ -96,6 +97,13 @@ class RuleSet:
             self._by_day.clear()
         self._by_day[day] = found
         return found
+
+
+class _InForce(NamedTuple):
+    """What judges while the parameters keep their values."""
+
+    matcher: Matcher
+    may_hold: Screen | None
 
 
 def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> tuple[int, ...] | None:
@@ -121,16 +129,17 @@ def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> 
 
 
 def rolling_slots(layout: Layout, packs: Iterable[Pack], level: str) -> dict[int, tuple[int, ...]]:
-    """The slots that conditions of this level read of each rolling window, by the window's span in milliseconds."""
+    """The slots that rules of this level read of each rolling window, by the window's span in milliseconds."""
     found: dict[int, set[int]] = {}
     for pack in packs:
-        for rule in pack.rules:
-            for name in names(rule.condition) if level in rule.levels else ():
-                if name.partition(".")[0] in pack.metrics:
-                    metric, window, _ = metric_of(pack, name)
-                    if window.startswith("rolling_") and metric.kind != "percentile":
-                        read = {slot for side in layout.reads[pack.key, metric.name] for slot, _ in side}
-                        found.setdefault(span_ms(window), set()).update(read)
+        rules = [rule for rule in pack.rules if level in rule.levels]
+        for name in {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}:
+            if name.partition(".")[0] not in pack.metrics:
+                continue
+            metric, window, _ = metric_of(pack, name)
+            if window.startswith("rolling_") and metric.kind != "percentile":
+                read = {slot for side in layout.reads[pack.key, metric.name] for slot, _ in side}
+                found.setdefault(span_ms(window), set()).update(read)
     return {span: tuple(sorted(slots)) for span, slots in found.items()}
 
 

@@ -57,12 +57,11 @@ class _Writer:
         for window, variable in self._windows.items():
             if window.startswith("rolling_"):
                 lines.append(f"    {variable} = moment.series.rolling[{span_ms(window)}]")
-            else:
-                lines.append(f"    {variable} = moment.counts({window!r})")
-            if window.startswith("previous_"):
-                lines.append(f"    {variable}_get = None if {variable} is None else {variable}.get")
-            else:
-                lines.append(f"    {variable}_get = {variable}.{'sums.' * window.startswith('rolling_')}get")
+                lines.append(f"    {variable}_sums = {variable}.sums")
+                continue
+            lines.append(f"    {variable} = moment.counts({window!r})")
+            nothing = f"None if {variable} is None else " if window.startswith("previous_") else ""
+            lines.append(f"    {variable}_get = {nothing}{variable}.get")
         return lines
 
     def test(self, condition: Condition) -> str:
@@ -93,17 +92,20 @@ class _Writer:
         left = list(dict.fromkeys(test for test in tests if test != _CANNOT))
         return f"({' or '.join(left)})" if left else _CANNOT
 
-    def _compared(self, field: str, op: str, limit: Fraction) -> str:
-        head = field.partition(".")[0]
-        if head in ("event", "deadline", "roster"):
-            return _MAY
+    def _metric(self, field: str) -> tuple[Metric, str, str] | None:
+        """Metric, window and aspect of a field that is made of sums or a maximum; None for any other."""
+        if field.partition(".")[0] not in self.pack.metrics:
+            return None
         metric, window, aspect = metric_of(self.pack, field)
-        if (
-            metric.kind in ("percentile", "distinct")
-            or window.startswith("baseline_")
-            or aspect == "vs_baseline"
-        ):
+        if metric.kind in ("percentile", "distinct") or "baseline" in window + aspect:
+            return None
+        return metric, window, aspect
+
+    def _compared(self, field: str, op: str, limit: Fraction) -> str:
+        found = self._metric(field)
+        if found is None:
             return _MAY
+        metric, window, aspect = found
         if aspect == "vs_previous":
             return self._change(metric, window, op, limit)
         if metric.kind == "max":
@@ -160,9 +162,11 @@ class _Writer:
 
     def _sides(self, metric: Metric, window: str) -> tuple[str, str]:
         """The sums above and below; nothing below for a metric that is no quotient."""
-        get = f"{self._window(window)}_get"
+        # The sums of a rolling window are there for every slot that rules read: a missing one must not pass for 0.
+        read = "{0}_sums[{1}]" if window.startswith("rolling_") else "{0}_get({1}, 0)"
+        variable = self._window(window)
         top, bottom = (
-            " + ".join([_times(f"{get}({slot}, 0)", weight) for slot, weight in side])
+            " + ".join([_times(read.format(variable, slot), weight) for slot, weight in side])
             for side in self.layout.reads[self.pack.key, metric.name]
         )
         return top or "0", bottom
