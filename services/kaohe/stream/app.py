@@ -20,7 +20,6 @@ skip events. Whoever supervises the process starts it again, and it goes on from
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
@@ -48,6 +47,8 @@ STAGE_GROUPS = "groups"
 # Batches (not records) that wait between the fetcher and an agent, over all partitions.
 BUFFERED_BATCHES_MAX = 16
 FETCH_BYTES_MAX = 4 * 1024 * 1024
+# How often in a row a partition is sought back to what its engine still lacks. Once is usual, twice is rare.
+SEEKS_MAX = 10
 # Of the session time-out, the part that a last checkpoint may take while the group waits for this worker.
 REVOCATION_SHARE = 0.6
 STOP_TIMEOUT_S = 20.0
@@ -109,9 +110,13 @@ class NoObserver:
 
 
 class Runner:
-    """One engine at work on one partition. ``next_offset`` is the first source offset it has not applied."""
+    """One engine at work on one partition.
 
-    __slots__ = ("checkpoints", "engine", "next_offset", "outputs", "partition", "seeking")
+    ``next_offset`` is the first source offset it has not applied. While something before it is missing, ``seeks`` is
+    how often the consumer was sent back in a row, and ``seek`` the number of the last time.
+    """
+
+    __slots__ = ("checkpoints", "engine", "next_offset", "outputs", "partition", "seek", "seeks")
 
     def __init__(self, partition: int, engine: Engine, checkpoints: PartitionCheckpoints) -> None:
         self.partition = partition
@@ -119,7 +124,8 @@ class Runner:
         self.checkpoints = checkpoints
         self.next_offset = checkpoints.committed
         self.outputs = 0
-        self.seeking = False
+        self.seek = 0
+        self.seeks = 0
 
 
 class Stage:
@@ -161,9 +167,9 @@ class Stage:
         if runner is None:
             return
         if batch.start > runner.next_offset:
-            await self._seek_back(runner)
+            await self._seek_back(runner, batch)
             return
-        runner.seeking = False
+        runner.seeks = 0
         records = batch.records
         if records[0].offset < runner.next_offset:
             records = [record for record in records if record.offset >= runner.next_offset]
@@ -178,15 +184,37 @@ class Stage:
         if self._since_checkpoint >= self._settings.checkpoint_records_max:
             await self.checkpoint()
 
-    async def _seek_back(self, runner: Runner) -> None:
-        """A batch before this one was dropped on the way. Those already fetched are dropped too, once."""
-        if not runner.seeking:
-            runner.seeking = True
-            logger.info(
-                "%s partition %s: reading again from %s", self.source, runner.partition, runner.next_offset
+    async def _seek_back(self, runner: Runner, batch: Batch) -> None:
+        """A batch before this one was dropped on the way: read again from where the engine stands.
+
+        This one is dropped as well, and so are those that were fetched before the seek. One that was fetched after it
+        and still begins too far ahead says that the seek had no effect, or that its first batch was dropped in turn:
+        then it is asked for again. Raises BrokerError after ``SEEKS_MAX`` times in a row.
+        """
+        if batch.seek < runner.seek:
+            return
+        place = f"{self.source} partition {runner.partition}"
+        if runner.seeks >= SEEKS_MAX:
+            raise BrokerError(
+                f"{place} cannot be read from offset {runner.next_offset}: after {runner.seeks} seeks the consumer "
+                f"still goes on from {batch.start}."
             )
-            with contextlib.suppress(IllegalStateError):  # the partition was taken back meanwhile
-                await self._app.reader.seek_to({TP(self.source, runner.partition): runner.next_offset})
+        try:
+            runner.seek = await self._app.reader.seek_to(
+                {TP(self.source, runner.partition): runner.next_offset}
+            )
+        except IllegalStateError:
+            return  # The partition was taken back meanwhile, and this engine goes with it.
+        runner.seeks += 1
+        logger.log(
+            logging.INFO if runner.seeks == 1 else logging.WARNING,
+            "%s: reading again from %s instead of %s (seek %s of at most %s in a row)",
+            place,
+            runner.next_offset,
+            batch.start,
+            runner.seeks,
+            SEEKS_MAX,
+        )
 
     def _lag(self, runner: Runner) -> int:
         end = self._app.consumer.highwater(TP(self.source, runner.partition))

@@ -10,17 +10,22 @@ Four things follow from that, and this module is where they are kept right:
   offset becomes committable only through ``BatchConsumer.acknowledge``, which the checkpoint calls when state and
   outputs are safe; that an agent has finished with a message says nothing.
 * Gaps. Faust drops messages that were fetched before a rebalance or while the flow was stopped. So each batch says
-  at which offset it starts; an engine that stands before that offset has missed something and seeks back.
-* Positions. After each recovery Faust seeks every source partition to its committed offset. The truth is the offset
-  in the checkpoint's marker, so ``perform_seek`` asks the application for it and seeks there.
+  at which offset it starts; an engine that stands before that offset has missed something and seeks back. What a
+  batch says is written down in the consumer's own thread, in the moment in which the records are taken, for only
+  there is it certain which seek came before which fetch: a batch that was on its way while a seek was made must not
+  pass for the first one after it.
+* Positions. After each recovery Faust would seek every source partition to its committed offset. The truth is the
+  offset in the checkpoint's marker, so ``perform_seek`` asks the application for it and seeks there. Nor does Faust
+  keep account of what was read before: what came again after a seek, it would take for a repetition and drop.
 * A commit that fails, for instance because the group is rebalancing, is no reason to end: the marker already holds
   the position. It is logged and tried again with the next checkpoint.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import faust
 from aiokafka.errors import KafkaError
@@ -37,16 +42,18 @@ logger = get_logger(__name__)
 class Batch:
     """What one fetch brought for one partition, in offset order. Never empty.
 
-    The value of every event that reaches an agent or a table. ``start`` is where the batch before it ended, or where
-    the partition was sought to: below the first record's offset where the log has holes, never above it.
+    The value of every event that reaches an agent or a table. ``start`` is where the consumer stood: where the batch
+    before it ended, or where the partition was sought to; below the first record's offset where the log has holes,
+    never above it. ``seek`` is how many seeks the consumer had made when it took the records.
     """
 
-    __slots__ = ("partition", "records", "start", "topic")
+    __slots__ = ("partition", "records", "seek", "start", "topic")
 
-    def __init__(self, topic: str, partition: int, start: int, fetched: Iterable[Any]) -> None:
+    def __init__(self, topic: str, partition: int, start: int, seek: int, fetched: Iterable[Any]) -> None:
         self.topic = topic
         self.partition = partition
         self.start = start
+        self.seek = seek
         self.records = [Record(r.offset, r.value, r.key, r.timestamp or 0) for r in fetched]
         assert self.records, "a batch is never empty"
 
@@ -68,8 +75,59 @@ class BatchSchema(faust.Schema[Any, Any]):
         return decode
 
 
+class Fetched(NamedTuple):
+    """What a fetch brought for one partition, with ``start`` and ``seek`` as in ``Batch``."""
+
+    start: int
+    seek: int
+    records: list[Any]
+
+
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """The consumer's thread; a failed commit does not end the worker."""
+    """The consumer's thread: it knows where each partition stands. A failed commit does not end the worker."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._seeks = 0
+        self._stands: dict[TP, int] = {}
+        super().__init__(*args, **kwargs)
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> int:
+        """Seek partitions, wait until they stand there, and return the number of this seek.
+
+        Raises IllegalStateError when one of them is not assigned.
+        """
+        sought: int = await self.call_thread(self._seek_wait, self._ensure_consumer(), positions)
+        return sought
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> int:  # type: ignore[override]
+        self._seeks += 1
+        sought = self._seeks
+        for tp, offset in partitions.items():
+            consumer.seek(tp, offset)
+            self._stands[ensure_TP(tp)] = offset
+        positions = asyncio.gather(*(consumer.position(tp) for tp in partitions))
+        await asyncio.wait_for(positions, self.app.conf.broker_request_timeout)
+        return sought
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
+        found = await super()._fetch_records(*args, **kwargs)
+        # No seek can come between the taking of the records and this: nothing is awaited.
+        return {
+            tp: self._fetched(tp, records)
+            for raw, records in found.items()
+            if records and (tp := ensure_TP(raw))
+        }
+
+    def _fetched(self, tp: TP, records: list[Any]) -> Fetched:
+        first = records[0].offset
+        start = min(self._stands.get(tp, first), first)
+        self._stands[tp] = records[-1].offset + 1
+        return Fetched(start, self._seeks, records)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """With each assignment every partition stands somewhere else."""
+        self._stands.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         try:
@@ -90,11 +148,12 @@ class BatchConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._safe: dict[TP, int] = {}
-        self._handed: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
+        self._read_offset = _NoAccount()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
-        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        self._batch_thread = BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        return self._batch_thread
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **_options: Any) -> None:
         """Creates nothing: every topic exists and was checked before the worker started."""
@@ -108,13 +167,12 @@ class BatchConsumer(driver.Consumer):
         if not self.flow_active:
             await self._seek_back()
             return
-        for raw_tp, fetched in fetched_of.items():
+        for tp, fetched in fetched_of.items():
             # Both may have changed while this generator was suspended.
             if not self.flow_active or self.app.consumer_generation_id != generation:  # type: ignore[redundant-expr]
                 break
-            tp = ensure_TP(raw_tp)
-            if fetched and (active is None or tp in active or tp in self._buffered_partitions):
-                yield tp, self._batch_message(tp, fetched)
+            if active is None or tp in active or tp in self._buffered_partitions:
+                yield tp, self._batch_message(tp, cast("Fetched", fetched))
 
     async def _seek_back(self) -> None:
         """What was fetched while the flow was stopped is thrown away, so read it again from the safe position."""
@@ -123,11 +181,9 @@ class BatchConsumer(driver.Consumer):
         except Exception as exc:  # noqa: BLE001 - the partitions may be gone meanwhile; the next assignment seeks again
             logger.warning("could not seek while the flow was stopped: %r", exc)
 
-    def _batch_message(self, tp: TP, fetched: list[Any]) -> Message:
-        last = fetched[-1]
-        start = min(self._handed.get(tp, fetched[0].offset), fetched[0].offset)
-        batch = Batch(tp.topic, tp.partition, start, fetched)
-        self._handed[tp] = batch.next_offset
+    def _batch_message(self, tp: TP, fetched: Fetched) -> Message:
+        last = fetched.records[-1]
+        batch = Batch(tp.topic, tp.partition, *fetched)
         return ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -163,23 +219,32 @@ class BatchConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._safe.pop(tp, None)
-            self._handed.pop(tp, None)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """A batch is not a gap."""
 
     async def perform_seek(self) -> None:
-        """Seek every source partition to the position of its checkpoint."""
-        await super().perform_seek()
+        """Seek every source partition to the position of its checkpoint; the group's offsets have no say."""
         positions: Mapping[TP, int] = cast("Any", self.app).checkpoint_positions()
         assigned = self.assignment()
-        await self.seek_to({tp: offset for tp, offset in positions.items() if tp in assigned})
-
-    async def seek_to(self, positions: Mapping[TP, int]) -> None:
-        """Seek partitions and wait until they stand there."""
+        positions = {tp: offset for tp, offset in positions.items() if tp in assigned}
         if positions:
-            await self.seek_wait(positions)
-            self._handed.update(positions)
+            await self.seek_to(positions)
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> int:
+        """Seek partitions, wait until they stand there, and return the number of this seek: a batch with a lower
+        ``seek`` was fetched before it. Raises IllegalStateError when one of them is not assigned."""
+        return await self._batch_thread.seek_to(positions)
+
+
+class _NoAccount(dict[TP, "int | None"]):
+    """In place of Faust's account of the last offset read from each partition: it knows of none."""
+
+    def __missing__(self, tp: TP) -> None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        """Nothing is noted."""
 
 
 class BatchProducer(driver.Producer):
