@@ -10,16 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from typer.testing import CliRunner, Result
 
-from kaohe.cli.rules import app
 from kaohe.core.model import Pack
 from kaohe.decisions import Words
 from kaohe.packs.diff import Change, PackDiff, diff, diff_lines
 from kaohe.packs.load import load_pack
 from tests.packs.patching import MINIMAL, patched
-
-RULES = Path(__file__).parents[2] / "rules"
+from tests.support.commands import RULES, Result, kaohe
 
 
 def _changed(patch: str, folder: Path) -> PackDiff:
@@ -269,7 +266,7 @@ def test_no_field_of_a_pack_can_change_unseen() -> None:
 
 
 def _kaohe(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["diff", *arguments], env={"KAOHE_RULES": str(RULES)})
+    return kaohe("rules", "diff", *arguments)
 
 
 def test_the_command_ends_with_0_for_the_same_and_1_for_another_policy(tmp_path: Path) -> None:
@@ -299,4 +296,4 @@ def test_the_command_ends_with_0_for_the_same_and_1_for_another_policy(tmp_path:
 def test_what_cannot_be_read_ends_with_2(arguments: tuple[str, ...]) -> None:
     result = _kaohe(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr
+    assert result.stderr.startswith("kaohe: ")

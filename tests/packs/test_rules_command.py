@@ -7,16 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from kaohe.cli.rules import app
 from tests.packs.patching import MINIMAL, patched
-
-RULES = str(Path(__file__).parents[2] / "rules")
+from tests.support.commands import Result, kaohe
 
 
 def _kaohe_rules(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"KAOHE_RULES": RULES})
+    return kaohe("rules", *arguments)
 
 
 def test_check_finds_nothing_wrong_with_the_packs_we_ship() -> None:
@@ -58,7 +55,7 @@ def test_a_wrong_request_is_one_sentence_and_2(arguments: tuple[str, ...], sente
     result = _kaohe_rules(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr.startswith(sentence)
+    assert result.stderr.startswith(f"kaohe: {sentence}")
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -67,7 +64,7 @@ def test_a_wrong_pack_is_one_sentence_and_2(tmp_path: Path) -> None:
     for command in ("show", "test"):
         result = _kaohe_rules(command, str(pack))
         assert result.exit_code == 2
-        assert result.stderr.splitlines()[0].startswith(f"{pack}/pack.yaml:4:7 (zone): ")
+        assert result.stderr.splitlines()[0].startswith(f"kaohe: {pack}/pack.yaml:4:7 (zone): ")
 
 
 def test_list_names_the_packs_in_both_languages() -> None:

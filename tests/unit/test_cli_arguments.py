@@ -105,6 +105,10 @@ def test_nothing_asked_for_shows_the_help(arguments: list[str], capsys: pytest.C
         ("broker --port 99999", "The port 99999 does not exist"),
         ("demo --days 40", "Invalid value for '--days'"),
         ("up --speed 0", "Invalid value for '--speed'"),
+        *(
+            (f"rules {command} --rules none", "there is no folder of packs 'none'")
+            for command in ("check", "test", "list", "show p", "explain r", "trace")
+        ),
     ],
 )
 def test_what_is_asked_for_wrongly_is_one_sentence(

@@ -3,12 +3,12 @@
 Every command exits with 0 when all is well, with 1 when what it looked at is not (a mistake, a failing story, a gap, a
 difference), and with 2 when it was asked for wrongly. ``--json`` prints one JSON document instead of text; colour is
 used on a terminal only. Packs are found by name in ``--rules`` (``KAOHE_RULES``, else ``rules`` here), or by path.
+Errors are raised, and told by ``kaohe.cli.run`` as those of every other command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from kaohe.core.model import Pack
-from kaohe.errors import KaoheError, PackError, UsageError
+from kaohe.errors import PackError, UsageError
 from kaohe.packs.describe import (
     Language,
     pack_data,
@@ -64,16 +64,6 @@ PacksArgument = Annotated[
 ]
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Tell an error of ours in one sentence and end with its exit code."""
-    try:
-        yield
-    except KaoheError as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(error.exit_code) from None
-
-
 def _language(lang: Lang) -> Language:
     return "zh" if lang is Lang.zh else "en"
 
@@ -100,22 +90,21 @@ def check(packs: PacksArgument = None, rules: RulesOption = None, as_json: JsonO
 
     Example: kaohe rules check logistics-service
     """
-    with _told():
-        folder = _folder(rules)
-        chosen = [find_pack(one, folder) for one in packs or pack_names(folder)]
-        if not chosen:
-            raise UsageError(f"the folder {str(folder)!r} holds no pack")
-        right: list[Pack] = []
-        found: list[PackError] = []
-        warnings: list[PackError] = []
-        for path in chosen:
-            loaded, problems = read_pack(path)
-            if loaded is not None:
-                right.append(loaded.pack)
-                load_stories(loaded.pack, problems)
-            found += problems.errors
-            warnings += problems.warnings
-        found += check_together(right)
+    folder = _folder(rules)
+    chosen = [find_pack(one, folder) for one in packs or pack_names(folder)]
+    if not chosen:
+        raise UsageError(f"the folder {str(folder)!r} holds no pack")
+    right: list[Pack] = []
+    found: list[PackError] = []
+    warnings: list[PackError] = []
+    for path in chosen:
+        loaded, problems = read_pack(path)
+        if loaded is not None:
+            right.append(loaded.pack)
+            load_stories(loaded.pack, problems)
+        found += problems.errors
+        warnings += problems.warnings
+    found += check_together(right)
     if as_json:
         _print_json(
             {"packs": [str(path) for path in chosen], "errors": _errors(found), "warnings": _errors(warnings)}
@@ -155,17 +144,16 @@ def run_stories(
 
     Example: kaohe rules test logistics-service --clause LS-01
     """
-    with _told():
-        results: list[StoryResult] = []
-        for loaded in loaded_packs(packs or [], _folder(rules)):
-            stories = [
-                one
-                for one in load_stories(loaded.pack)
-                if (not clause or one.clause == clause) and story.lower() in one.name.lower()
-            ]
-            results += _run(loaded.pack, stories, None if as_json else _show_result)
-        if not results:
-            raise UsageError("no story fits; leave --clause and --story out to run all of them")
+    results: list[StoryResult] = []
+    for loaded in loaded_packs(packs or [], _folder(rules)):
+        stories = [
+            one
+            for one in load_stories(loaded.pack)
+            if (not clause or one.clause == clause) and story.lower() in one.name.lower()
+        ]
+        results += _run(loaded.pack, stories, None if as_json else _show_result)
+    if not results:
+        raise UsageError("no story fits; leave --clause and --story out to run all of them")
     failed = [one for one in results if not one.passed]
     if as_json:
         _print_json([_result(one) for one in results])
@@ -211,8 +199,7 @@ def list_(rules: RulesOption = None, as_json: JsonOption = False, lang: LangOpti
 
     Example: kaohe rules list --lang zh
     """
-    with _told():
-        found = [one.pack for one in loaded_packs([], _folder(rules))]
+    found = [one.pack for one in loaded_packs([], _folder(rules))]
     if as_json:
         _print_json([
             {
@@ -238,8 +225,7 @@ def show(
 
     Example: kaohe rules show front-desk
     """
-    with _told():
-        loaded = load(find_pack(pack, _folder(rules)))
+    loaded = load(find_pack(pack, _folder(rules)))
     if as_json:
         _print_json(pack_data(loaded))
     else:
@@ -257,13 +243,12 @@ def explain(
 
     Example: kaohe rules explain ls-complaint-rate
     """
-    with _told():
-        found = [(one.pack, rule) for one in loaded_packs([], _folder(rules)) for rule in one.pack.rules]
-        chosen = [(pack, rule) for pack, rule in found if rule.id == rule_id]
-        if not chosen:
-            raise UsageError(
-                f"there is no rule {rule_id!r}; {nearest(rule_id, [rule.id for _, rule in found], 'rule')}"
-            )
+    found = [(one.pack, rule) for one in loaded_packs([], _folder(rules)) for rule in one.pack.rules]
+    chosen = [(pack, rule) for pack, rule in found if rule.id == rule_id]
+    if not chosen:
+        raise UsageError(
+            f"there is no rule {rule_id!r}; {nearest(rule_id, [rule.id for _, rule in found], 'rule')}"
+        )
     pack, rule = chosen[0]
     if as_json:
         _print_json(rule_data(pack, rule))
@@ -290,9 +275,8 @@ def diff_(
 
     Example: kaohe rules diff front-desk drafts/front-desk
     """
-    with _told():
-        folder = _folder(rules)
-        found = diff(load(find_pack(before, folder)).pack, load(find_pack(after, folder)).pack)
+    folder = _folder(rules)
+    found = diff(load(find_pack(before, folder)).pack, load(find_pack(after, folder)).pack)
     if as_json:
         _print_json(found)
     else:
@@ -328,8 +312,7 @@ def trace_(
 
     Example: kaohe rules trace --pack front-desk
     """
-    with _told():
-        traces = [_trace(one, run) for one in loaded_packs(packs or [], _folder(rules))]
+    traces = [_trace(one, run) for one in loaded_packs(packs or [], _folder(rules))]
     gaps = [gap for one in traces for gap in one.gaps]
     if as_json:
         _print_json([_trace_data(one) for one in traces])
