@@ -378,6 +378,37 @@ def test_the_waits_grow_and_a_stop_ends_them() -> None:
     assert len(tries) == 4
 
 
+@pytest.mark.parametrize("error", [LedgerAwayError("The database is away."), KafkaTimeoutError("silence")])
+def test_a_wait_is_told_in_one_line_however_many_tries_it_takes(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises((LedgerError, BrokerError), match="Gave up after 7 tries; start"):
+        Retry("b", never, sleep=lambda _wait: None)(work)
+    what = str(error).rstrip(".")
+    assert caplog.messages == [f"{what}; trying again up to 6 times, with waits of 15.75 s in all"]
+
+
+def test_the_end_of_a_wait_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    errors = [LedgerAwayError("The database is away.")] * 3
+
+    def work() -> str:
+        if errors:
+            raise errors.pop()
+        return "written"
+
+    assert Retry("b", never, sleep=lambda _wait: None)(work) == "written"
+    assert caplog.messages == [
+        "The database is away; trying again up to 6 times, with waits of 15.75 s in all",
+        "there again after 3 tries; going on",
+    ]
+    caplog.clear()
+    assert Retry("b", never, sleep=lambda _wait: None)(work) == "written"
+    assert caplog.messages == []
+
+
 def test_no_broker_at_all_is_one_sentence(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     with pytest.raises(BrokerError, match=r"No broker answers at 127\.0\.0\.1:1 "):

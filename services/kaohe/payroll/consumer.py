@@ -119,7 +119,10 @@ class _StoppedError(Exception):
 
 
 class Retry:
-    """Does something again while its other side is away: bounded, with growing waits, and never after a stop."""
+    """Does something again while its other side is away: bounded, with growing waits, and never after a stop.
+
+    It says once that it waits, for what and how long at most, and once when that is over.
+    """
 
     def __init__(
         self,
@@ -135,27 +138,43 @@ class Retry:
 
     def __call__(self, work: Callable[[], _T]) -> _T:
         """The result of ``work``. Raises LedgerError or BrokerError, in one sentence, after the last try."""
-        for wait_s in self._waits_s:
+        for tried, wait_s in enumerate(self._waits_s):
             try:
-                return work()
+                return self._over(work(), tried)
             except (LedgerAwayError, RetriableError, OSError) as error:
-                _log.warning("trying again in %.2f s: %s", wait_s, _one_line(error))
+                if tried == 0:
+                    self._say_waiting(error)
             except KafkaError as error:
                 raise self._broker_refused(error) from error
             self._wait(wait_s)
         try:
-            return work()
+            return self._over(work(), len(self._waits_s))
         except LedgerAwayError as error:
-            tries = len(self._waits_s) + 1
-            text = f"{error} Gave up after {tries} tries; start the database or correct KAOHE_DATABASE_URL."
+            text = f"{error} {self._gave_up()}; start the database or correct KAOHE_DATABASE_URL."
             raise LedgerError(text) from error
         except (RetriableError, OSError) as error:
             raise BrokerError(
-                f"No broker answers at {self._bootstrap} ({_one_line(error)}); "
+                f"No broker answers at {self._bootstrap} ({_one_line(error)}). {self._gave_up()}; "
                 "start one ('kaohe broker') or set KAOHE_BROKER."
             ) from error
         except KafkaError as error:
             raise self._broker_refused(error) from error
+
+    def _over(self, result: _T, tried: int) -> _T:
+        if tried:
+            _log.warning("there again after %d tries; going on", tried)
+        return result
+
+    def _say_waiting(self, error: Exception) -> None:
+        _log.warning(
+            "%s; trying again up to %d times, with waits of %g s in all",
+            _one_line(error),
+            len(self._waits_s),
+            sum(self._waits_s),
+        )
+
+    def _gave_up(self) -> str:
+        return f"Gave up after {len(self._waits_s) + 1} tries"
 
     def _broker_refused(self, error: KafkaError) -> BrokerError:
         return BrokerError(f"The broker at {self._bootstrap} refused: {_one_line(error)}.")
