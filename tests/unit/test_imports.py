@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "services" / "kaohe"
 
 # From the inside out. A module may import what stands in its own layer or further in.
 LAYERS = (
-    ("decisions", "errors", "events", "metric_names", "privacy", "schemas", "settings"),
+    ("collecting", "decisions", "errors", "events", "metric_names", "privacy", "schemas", "settings"),
     ("core",),
     ("packs",),
     ("adapters", "alerting", "gateway", "payroll", "stream", "wallboard"),

@@ -111,13 +111,16 @@ def unwritable(out: Path, error: OSError) -> UsageError:
 
 def feed(works: Sequence[Replay], timed: Iterable[Timed], batch_size: int, advance: Any) -> None:
     """Give every item of a log, and the ticks between them, to each of ``works``."""
+    from kaohe.collecting import collecting_rarely
+
     source = iter(timed)
     done = 0
-    while batch := list(islice(source, batch_size)):
-        for work in works:
-            _feed_batch(work, batch)
-        done += sum(kind == "item" for kind, _ in batch)
-        advance(done)
+    with collecting_rarely():
+        while batch := list(islice(source, batch_size)):
+            for work in works:
+                _feed_batch(work, batch)
+            done += sum(kind == "item" for kind, _ in batch)
+            advance(done)
 
 
 def _feed_batch(work: Replay, batch: list[Timed]) -> None:

@@ -31,6 +31,7 @@ from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from yarl import URL
 
+from kaohe.collecting import collecting_rarely
 from kaohe.core.records import Output, Record
 from kaohe.errors import BrokerError, KaoheError
 from kaohe.settings import KafkaSecurity, Settings
@@ -445,7 +446,8 @@ def run_worker(
         app = build_app(settings, counts, make_partition_engine, make_group_engine, observer or NoObserver())
         if ready is not None:
             ready()
-        await serve(app, stop)
+        with collecting_rarely():
+            await serve(app, stop)
 
     asyncio.run(main())
     return 0
