@@ -24,6 +24,7 @@ from kaohe.core.facts import (
     DAYS_KEPT,
     Fact,
     Moment,
+    Quotient,
     dated,
     facts_reader,
     number_text,
@@ -120,32 +121,40 @@ class _Scale:
     """
 
     __slots__ = (
-        "_points", "bottom_factor", "cap", "cap_text", "each", "each_text", "limit_text", "per_text",
-        "steps_factor", "top_factor",
+        "_worth", "bottom_factor", "cap", "each", "limit_text", "per_text", "sign", "steps_factor", "top_factor",
     )  # fmt: skip
 
-    def __init__(self, each: Fraction, per: Fraction, limit: Fraction, cap: Fraction | None) -> None:
+    def __init__(
+        self, sign: int, each: Fraction, per: Fraction, limit: Fraction, cap: Fraction | None
+    ) -> None:
+        self.sign = sign
         self.each = _ending(each)
         self.cap = cap
         self.top_factor = limit.denominator * per.denominator
         self.bottom_factor = limit.numerator * per.denominator
         self.steps_factor = limit.denominator * per.numerator
-        self.each_text, self.per_text = number_text(self.each), number_text(per)
-        self.limit_text = number_text(limit)
-        self.cap_text = "" if cap is None else number_text(_ending(cap))
-        self._points: dict[int, Fraction] = {}
+        self.limit_text, self.per_text = number_text(limit), number_text(per)
+        self._worth: dict[int, tuple[Fraction, tuple[Step, ...]]] = {}
 
-    def points(self, count: int) -> Fraction:
-        """What so many steps cost."""
-        found = self._points.get(count)
+    def worth(self, count: int) -> tuple[Fraction, tuple[Step, ...]]:
+        """What so many steps are worth, signed, and how. The same few numbers of steps come again and again."""
+        found = self._worth.get(count)
         if found is None:
-            found = max(0, count) * self.each
-            if self.cap is not None and found > self.cap:
-                found = _ending(self.cap)
-            if len(self._points) >= STEPS_KEPT:
-                self._points.clear()
-            self._points[count] = found
+            if len(self._worth) >= STEPS_KEPT:
+                self._worth.clear()
+            found = self._worth[count] = self._calculated(count)
         return found
+
+    def _calculated(self, count: int) -> tuple[Fraction, tuple[Step, ...]]:
+        charged = max(0, count)
+        total = charged * self.each
+        text = number_text(total)
+        lines = [Step("points", f"{charged} * {number_text(self.each)}", text)]
+        if self.cap is not None and total > self.cap:
+            total = _ending(self.cap)
+            cap = number_text(total)
+            lines.append(Step("at most", f"min({text}, {cap})", cap))
+        return self.sign * total, tuple(lines)
 
 
 class _Stepped:
@@ -156,12 +165,11 @@ class _Stepped:
         assert amount.per is not None
         assert amount.limit is not None
         assert amount.of is not None
-        self._sign = sign
         self._over = amount.direction == "over"
         wanted = [amount.points, amount.per, amount.limit]
         if amount.at_most is not None:
             wanted.append(amount.at_most)
-        self._scale = _Inputs(layout, pack, tuple(wanted), _scale)
+        self._scale = _Inputs(layout, pack, tuple(wanted), lambda found: _scale(sign, found))
         if isinstance(amount.of, Name):
             self._of = quotient_reader(layout, pack, amount.of.name)
         else:
@@ -172,39 +180,26 @@ class _Stepped:
         scale, of = self._scale(moment), self._of(moment)
         if scale is None or of is None:
             return NOTHING
-        points = self._sign * scale.points(self._count(scale, of))
-        return Worked(points, lambda: self._steps(scale, of))
-
-    def _count(self, scale: _Scale, of: tuple[int, int]) -> int:
-        """The full steps beyond the limit; below 0 within it."""
         top, bottom = of
         over = top * scale.top_factor - bottom * scale.bottom_factor
-        return (over if self._over else -over) // (bottom * scale.steps_factor)
+        count = (over if self._over else -over) // (bottom * scale.steps_factor)
+        points, lines = scale.worth(count)
+        return Worked(points, lambda: (self._step(scale, of, count), *lines))
 
-    def _steps(self, scale: _Scale, of: tuple[int, int]) -> tuple[Step, ...]:
+    def _step(self, scale: _Scale, of: Quotient, count: int) -> Step:
         value, limit = quotient_text(*of), scale.limit_text
         first, second = (value, limit) if self._over else (limit, value)
-        count = self._count(scale, of)
-        charged = max(0, count)
-        total = charged * scale.each
-        total_text = number_text(total)
-        lines = [
-            Step("steps", f"floor(({first} - {second}) / {scale.per_text})", str(count)),
-            Step("points", f"{charged} * {scale.each_text}", total_text),
-        ]
-        if scale.cap is not None and total > scale.cap:
-            lines.append(Step("at most", f"min({total_text}, {scale.cap_text})", scale.cap_text))
-        return tuple(lines)
+        return Step("steps", f"floor(({first} - {second}) / {scale.per_text})", str(count))
 
 
-def _scale(found: list[Fraction | None]) -> _Scale | None:
+def _scale(sign: int, found: list[Fraction | None]) -> _Scale | None:
     each, per, limit = found[:3]
     if each is None or per is None or limit is None or per <= 0:
         return None
-    return _Scale(each, per, limit, found[3] if len(found) > 3 else None)
+    return _Scale(sign, each, per, limit, found[3] if len(found) > 3 else None)
 
 
-def _quotient(value: Fraction | None) -> tuple[int, int] | None:
+def _quotient(value: Fraction | None) -> Quotient | None:
     return None if value is None else (value.numerator, value.denominator)
 
 

@@ -92,10 +92,13 @@ class Moment:
 
     def _counts(self, window: str) -> Counts | None:
         series = self.series
-        if window == "now":
-            return series.total_counts()
+        judged = self.period
+        if judged is not None and judged.window == window and not self.open_cells:
+            return series.period_counts(judged) or {}
         if window.startswith("rolling_"):
             return series.rolling[span_ms(window)]
+        if window == "now":
+            return series.total_counts()
         if window.startswith("previous_"):
             return series.period_counts(self.calendar.previous(self.current(window[len("previous_") :])))
         if window.startswith("baseline_"):
