@@ -123,12 +123,12 @@ class Judge:
         self.gone: set[str] = set()
         self.stored_cells: dict[tuple[str, str], bytes] = {}
         self.stored_frame = b""
-        self.unjudged: dict[str, dict[tuple[str, str], set[Period]]] = {key: {} for key in self.packs}
+        self.unjudged: dict[str, dict[tuple[str, str], frozenset[Period]]] = {key: {} for key in self.packs}
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
         self.out: list[Output] = []
         self._changed: Collection[Period] = ()
-        self._relevant: list[tuple[str, set[Period]]] = []
+        self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
         self._baselines = _baseline_labels(packs)
         self._retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
 
@@ -183,13 +183,14 @@ class Judge:
         pack, windows = self.packs[pack_key], self.book.windows[pack_key]
         for key in sorted(self.subjects):
             subject = self.subjects[key]
-            running = {
+            running = frozenset(
                 period
                 for period in subject.series.periods
                 if period.window in windows and not self._is_closed(pack, subject, period, self.grid_ms)
-            }
+            )
             if running:
-                self._wait(pack_key, key, running)
+                self.unjudged[pack_key][key] = self.unjudged[pack_key].get(key, running) | running
+                self.touched.add(key)
 
     def move(self, subject: Subject, calendar: Calendar, now_ms: int) -> None:
         """Let a subject keep another calendar. What its new zone has closed already is closed for it too."""
@@ -201,7 +202,9 @@ class Judge:
         for waiting in self.unjudged.values():
             periods = waiting.get(subject.key)
             if periods:
-                waiting[subject.key] = {calendar.period(period.window, period.label) for period in periods}
+                waiting[subject.key] = frozenset(
+                    calendar.period(period.window, period.label) for period in periods
+                )
         if self.grid_ms is None:
             return
         self.watch_closes(calendar)
@@ -269,26 +272,40 @@ class Judge:
     def counted(self, subject: Subject, changed: Collection[Period]) -> None:
         """Note that periods of a subject changed, so that they are judged at the next evaluation.
 
-        Most subjects bring the same tuple of periods one after the other, and what follows from it is kept.
+        Most subjects bring the same tuple of periods one after the other, and what follows from it is kept: the same
+        sets wait for all of them.
         """
-        key = subject.key
+        key, level = subject.key, subject.level
         self.touched.add(key)
-        if self.book.watch[subject.level] or not subject.series.rolling_is_empty:
+        if self.book.watch[level] or not subject.series.rolling_is_empty:
             self.live.add(key)
         if changed is not self._changed:
             self._changed = changed
-            self._relevant = [
-                (pack_key, relevant)
-                for pack_key in self.unjudged
-                if (relevant := {one for one in changed if one.window in self.book.windows[pack_key]})
-            ]
-        for pack_key, relevant in self._relevant:
-            self._wait(pack_key, key, relevant)
+            self._relevant.clear()
+        found = self._relevant.get(level)
+        if found is None:
+            found = self._relevant[level] = self._judged_of(level, changed)
+        for pack_key, periods in found:
+            waiting = self.unjudged[pack_key]
+            known = waiting.get(key)
+            if known is None:
+                waiting[key] = periods
+            elif known is not periods:
+                waiting[key] = known | periods
 
-    def _wait(self, pack_key: str, key: tuple[str, str], periods: set[Period]) -> None:
-        """Periods of a subject wait for the next evaluation."""
-        self.unjudged[pack_key].setdefault(key, set()).update(periods)
-        self.touched.add(key)
+    def _judged_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
+        """Which of some periods each pack judges for a level, if it judges any."""
+        found = []
+        for key, pack in self.packs.items():
+            windows = {
+                window for pack_key, own, window in self.book.period if (pack_key, own) == (key, level)
+            }
+            if pack.scorecard is not None and pack.scorecard.level == level:
+                windows.add(pack.scorecard.window)
+            periods = frozenset(period for period in changed if period.window in windows)
+            if periods:
+                found.append((key, periods))
+        return found
 
     # --- live alerts --------------------------------------------------------------------------------------------------
 
@@ -405,6 +422,7 @@ class Judge:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
         for key in sorted(waiting):
             subject = self.subjects[key]
+            subject.series.settle()
             self.touched.add(key)
             for period in sorted(waiting[key]):
                 if not self.judges(pack, subject, min(now_ms, period.end_ms) - 1):
@@ -420,13 +438,13 @@ class Judge:
         return Moment(subject.series, roster, now_ms, day=calendar.day(period.start_ms), period=period)
 
     def _judge_period(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
-        moment = self._period_moment(subject, period, now_ms)
-        if moment.day < pack.in_force_from:
+        if subject.series.calendar.day(period.start_ms) < pack.in_force_from:
             return
         rules = self.book.period.get((pack.key, subject.level, period.window))
+        if rules is not None and status == "provisional" and self._is_judged(subject, rules, period):
+            return
+        moment = self._period_moment(subject, period, now_ms)
         if rules is not None:
-            if status == "provisional" and self._is_judged(subject, rules, period):
-                return
             changed = self._apply_period_rules(subject, rules, moment, status)
             if not changed and status == "provisional":
                 return
@@ -469,6 +487,8 @@ class Judge:
         period = moment.period
         assert period is not None
         fired = {rule.id for rule in rules.fired(moment)}
+        if not fired and not subject.entries and not subject.grades:
+            return False
         known = {entry.rule for entry in subject.entries.values() if entry.label == period.label}
         state = subject.grades.get(f"{rules.pack.name}|{period.window}|{period.label}")
         if state is not None:
@@ -534,7 +554,7 @@ class Judge:
         self._judge_period(subject, pack, period, now_ms, "final")
         waiting = self.unjudged[pack.key].get(subject.key)
         if waiting:
-            waiting.discard(period)
+            self.unjudged[pack.key][subject.key] = waiting - {period}
             self.touched.add(subject.key)
 
     def _adjust(self, subject: Subject, pack: Pack, closed: Period, now_ms: int) -> None:

@@ -65,7 +65,7 @@ MAX_EQUALITIES: Final = 200
 MAX_CHOICES: Final = 12
 """``in`` tests in one alternative. durable-rules fails at 16."""
 MAX_KNOWN: Final = 1024
-"""Messages whose answer a matcher remembers: a quiet subject sends the same ones again and again."""
+"""Facts whose answer a matcher remembers: a quiet subject sends the same ones again and again."""
 MAX_RULESETS: Final = 64
 """Rulesets of one matcher."""
 MAX_DECIMALS: Final = 9
@@ -121,9 +121,9 @@ class Matcher:
         self._ids = tuple(rule_id for rule_id, _ in rules)
         self._order = tuple(first[rule_id] for rule_id in self._ids)
         self._definitions = tuple(json.dumps(_definition(part, plan.decimals)) for part in plan.rulesets)
-        self._encode = _encoder(plan, fields)
+        self._encode, self._write = _encoder(plan, fields)
         self._handles: tuple[int, ...] = ()
-        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._known: dict[tuple[int | str, ...], tuple[str, ...]] = {}
         self._closed = False
         self._open()
 
@@ -134,17 +134,17 @@ class Matcher:
         unknown optional one. Raises ``MatcherError`` when a field is missing or of another type.
         """
         try:
-            messages = self._encode(fact)
+            values = self._encode(fact)
         except KeyError as error:
             raise MatcherError(f"{self.name}: the fact has no field {error.args[0]}") from None
         if self._closed:
             raise MatcherError(f"{self.name}: the matcher is closed")
-        known = self._known.get(messages)
+        known = self._known.get(values)
         if known is not None:
             return known
         fired: set[int] | None = None
         try:
-            for handle, message in zip(self._handles, messages, strict=True):
+            for handle, message in zip(self._handles, self._write(*values), strict=True):
                 code, state = _assert_fact(handle, message)
                 if code != _NOT_HANDLED:
                     fired = fired or set()
@@ -159,7 +159,7 @@ class Matcher:
             found = tuple(self._ids[index] for index in sorted({self._order[index] for index in fired}))
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[messages] = found
+        self._known[values] = found
         return found
 
     def match_many(self, facts: Iterable[Fact]) -> list[tuple[str, ...]]:
@@ -558,11 +558,13 @@ def _quotient(value: tuple[int, int], scale: int) -> int:
     return _CLAMP + 1 if encoded > 0 else -_CLAMP - 1
 
 
-def _encoder(plan: _Plan, fields: Fields) -> Callable[[Fact], tuple[str, ...]]:
-    """Generate the function that turns a fact into one message for each ruleset.
+def _encoder(
+    plan: _Plan, fields: Fields
+) -> tuple[Callable[[Fact], tuple[int | str, ...]], Callable[..., tuple[str, ...]]]:
+    """Generate the function that encodes a fact's values, and the one that writes them as a message per ruleset.
 
-    It runs for every fact, so it is straight code without loops. Field names enter the source as literals
-    made by ``repr`` only.
+    The first runs for every fact, the second only for values that were not asked about lately. Both are straight code
+    without loops. Field names enter the source as literals made by ``repr`` only.
     """
     used = list(dict.fromkeys(found for ruleset in plan.rulesets for found in ruleset.properties))
     mentioned = dict.fromkeys(field for found in used for field in found[1:])
@@ -581,6 +583,8 @@ def _encoder(plan: _Plan, fields: Fields) -> Callable[[Fact], tuple[str, ...]]:
             f"        r{number} = beside(v{left}, v{right}, r{number})",
         ]
         variables[found] = f"r{number}"
+    values = "".join(f"{variables[found]}, " for found in used if found != ("one",))
+    lines += [f"    return ({values})", "", f"def write({values}):"]
     for number, ruleset in enumerate(plan.rulesets):
         body = "".join(
             f',"{name}":{{{variables[found]}}}' for found, name in _property_names(ruleset).items()
@@ -598,9 +602,10 @@ def _encoder(plan: _Plan, fields: Fields) -> Callable[[Fact], tuple[str, ...]]:
         "truth": _truth,
     }
     exec(compile("\n".join(lines), "<fact encoder>", "exec"), namespace)  # noqa: S102 - written just above
-    encode = namespace["encode"]
+    encode, write = namespace["encode"], namespace["write"]
     assert callable(encode)
-    return encode
+    assert callable(write)
+    return encode, write
 
 
 def _field_source(position: int, field: str, found: ExprType, decimals: int) -> list[str]:

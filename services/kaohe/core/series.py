@@ -199,13 +199,13 @@ class Series:
     @property
     def periods(self) -> dict[Period, Cell]:
         """The counts of every calendar period that is kept."""
-        self._settle()
+        self.settle()
         return self._periods
 
     @property
     def total(self) -> Cell:
         """Everything ever counted."""
-        self._settle()
+        self.settle()
         return self._total
 
     @total.setter
@@ -215,11 +215,14 @@ class Series:
     @property
     def touched_periods(self) -> set[Period]:
         """The periods that changed since the owner last cleared this set."""
-        self._settle()
+        self.settle()
         return self._touched
 
-    def _settle(self) -> None:
-        """Move what was folded lately into its periods. Most cells are never looked at one by one."""
+    def settle(self) -> None:
+        """Move what was folded lately into its periods. Most cells are never looked at one by one.
+
+        Worth it before a period is read many times: until then it is read as two cells joined.
+        """
         if not self._recent:
             return
         for period in self._recent_in:
@@ -233,7 +236,7 @@ class Series:
 
     def move(self, calendar: Calendar) -> None:
         """Keep another calendar from now on: a month that was begun in one zone goes on in the other."""
-        self._settle()
+        self.settle()
         self.calendar = calendar
         self._recent_in = ()
         self._periods = {
@@ -264,7 +267,7 @@ class Series:
         self.changes += 1
         periods = self.calendar.periods(start_ms)
         if periods != self._recent_in:
-            self._settle()
+            self.settle()
             self._recent_in = periods
         merge(self._recent, cell)
         for rolling in self.rolling.values():

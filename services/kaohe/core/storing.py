@@ -179,7 +179,7 @@ def _revive_subject(judge: Judge, key: Key, raw: bytes) -> None:
     for pack, window, label in stored.unjudged:
         if pack in judge.packs:
             period = subject.series.calendar.period(window, label)
-            judge.unjudged[pack].setdefault(key, set()).add(period)
+            judge.unjudged[pack][key] = judge.unjudged[pack].get(key, frozenset()) | {period}
 
 
 def _restore_frame(judge: Judge, state: StoredJudge) -> None:
