@@ -780,7 +780,10 @@ class RosterChanged(Payload, kw_only=True):
 
 @event("pack.activated")
 class PackActivated(Payload, kw_only=True):
-    """From the event's time on ``version`` of ``pack`` judges. It goes to every partition."""
+    """From the event's time on ``version`` of ``pack`` judges. It goes to every partition.
+
+    ``by`` is who approved it and ``reason`` why; without either it is refused, though logs of old may hold such events.
+    """
 
     pack: Name
     version: Name

@@ -261,6 +261,14 @@ def test_packs_loaded_together_have_names_of_their_own(tmp_path: Path, minimal: 
     assert "other and minimal, loaded together, both have the rule mi-wait" in wrongs
 
 
+def test_two_versions_of_a_pack_may_be_loaded_together(minimal: Pack) -> None:
+    newer = msgspec.structs.replace(minimal, version="1.1")
+    assert check_together([minimal, newer]) == []
+    assert [error.path for error in check_together([minimal, newer, newer])] == ["name"]
+    moved = msgspec.structs.replace(newer, zone="Europe/Berlin")
+    assert [error.path for error in check_together([minimal, moved])] == ["zone"]
+
+
 def test_packs_loaded_together_share_one_clock(tmp_path: Path) -> None:
     _sibling(tmp_path, "other", "Asia/Shanghai", "Europe/Berlin")
     shutil.copytree(MINIMAL, tmp_path / "minimal")

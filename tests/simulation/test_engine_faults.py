@@ -209,7 +209,12 @@ def random_life(rng: random.Random, steps: int = 500) -> list[Timed]:
             tag, agent, fields = (
                 "pack.activated",
                 "",
-                {"pack": "small", "version": rng.choice(["1.0", "2.0"])},
+                {
+                    "pack": "small",
+                    "version": rng.choice(["1.0", "2.0"]),
+                    "by": "hr-1",
+                    "reason": "A test.",
+                },
             )
             age_ms = 0
         else:

@@ -49,8 +49,8 @@ def test_every_command_that_was_promised_is_there() -> None:
     assert set(leaves(command())) >= {
         ("replay",), ("broker",), ("topics", "create"), ("worker",), ("produce",), ("clock",), ("payroll",),
         ("simulate",), ("explain",), ("demo",), ("up",),
-        *(("rules", name) for name in ("check", "test", "list", "trace", "explain", "show", "diff")),
-        ("backtest",),
+        *(("rules", name) for name in ("check", "test", "list", "trace", "explain", "show")),
+        *(("rules", name) for name in ("diff", "activate", "activations")), ("backtest",),
     }  # fmt: skip
 
 

@@ -110,6 +110,12 @@ def document(**changes: Any) -> dict[str, Any]:
     return found | {key: value for key, value in changes.items() if not key.startswith("data_")}
 
 
+def activation(**data: str) -> dict[str, Any]:
+    """An activation, approved and with a reason unless ``data`` says otherwise."""
+    whole = {"pack": "small", "version": "1.0", "by": "hr-1", "reason": "A new year."} | data
+    return document(type="pack.activated", subject="p", data=whole)
+
+
 def apply(engine: PartitionEngine, *raws: bytes | dict[str, Any]) -> list[Output]:
     values = [raw if isinstance(raw, bytes) else json.dumps(raw).encode() for raw in raws]
     return engine.apply([Record(offset, value, None, 0) for offset, value in enumerate(values)])
@@ -170,7 +176,11 @@ BAD: list[tuple[str, bytes | dict[str, Any]]] = [
     ("invalid", document(type="clock.tick", data={}, time="9999-12-31T23:59:59Z")),
     ("invalid", document(type="agent.ready", subject="q-1", data={"queue": "q-1"})),
     ("invalid", document(type="roster.changed", subject="q-1", data={"queue": "q-1"})),
-    ("unknown_pack", document(type="pack.activated", subject="p", data={"pack": "small", "version": "9"})),
+    ("unknown_pack", activation(version="9")),
+    ("unapproved", activation(by="")),
+    ("unapproved", activation(by=" \t")),
+    ("unapproved", activation(reason="")),
+    ("unapproved", activation(reason="\u3000")),
 ]
 
 

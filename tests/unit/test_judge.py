@@ -697,7 +697,7 @@ def activate(story: Story, when: str, version: str, name: str = "small") -> None
     story.count += 1
     event = make(
         "pack.activated", id=f"act-{story.count}", source="test", subject="packs", time=at(when),
-        data=PackActivated(pack=name, version=version),
+        data=PackActivated(pack=name, version=version, by="hr-1", reason="A test."),
     )  # fmt: skip
     story.replay.tick(at_ms(when))
     for engine in story.replay.engines:

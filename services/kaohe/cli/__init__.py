@@ -64,10 +64,11 @@ def _root(
 @functools.cache
 def command() -> Any:
     """The whole command line."""
-    from kaohe.cli import backtesting, explaining, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
+    from kaohe.cli import activating, backtesting, explaining, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
 
     for module in (showing, replaying, backtesting):
         module.register(app)
+    activating.register(rules.app)
     app.add_typer(rules.app, name="rules")
     explaining.register(app)
     app.add_typer(running.topics_app, name="topics")

@@ -210,7 +210,10 @@ def _summary(
     return {
         "adapter": adapter,
         "files": [file.name for file in files],
-        "packs": {pack.name: pack.version for pack in packs},
+        "packs": {
+            name: ", ".join(pack.version for pack in packs if pack.name == name)
+            for name in dict.fromkeys(pack.name for pack in packs)
+        },
         "zone": packs[0].zone,
         "clock": calendar(packs[0].zone).text(work.last_ms) if work.last_ms else None,
         "events": {

@@ -284,15 +284,15 @@ def diff_(
     raise typer.Exit(1 if found.changes else 0)
 
 
-def print_diff(found: PackDiff, language: Language) -> None:
+def print_diff(found: PackDiff, language: Language, *, err: bool = False) -> None:
     """What differs, coloured on a terminal; nothing when nothing does."""
     for line in diff_lines(found, language):
         kind = line.lstrip()[:2]
         colour = {"- ": "red", "+ ": "green"}.get(kind)
-        typer.secho(line, fg=colour, bold=bool(line) and not line.startswith(" "))
+        typer.secho(line, fg=colour, bold=bool(line) and not line.startswith(" "), err=err)
     if found.changes:
-        typer.echo()
-        typer.secho(count_text(found, language), bold=True)
+        typer.echo(err=err)
+        typer.secho(count_text(found, language), bold=True, err=err)
 
 
 # --- trace ------------------------------------------------------------------------------------------------------------

@@ -419,15 +419,23 @@ class PartitionEngine:
                 )
             if SEPARATOR in data.team or SEPARATOR in data.site:
                 raise EventError("invalid", "$.data names a team or site with a control character")
-        elif plan.tag == "pack.activated" and f"{data.pack}@{data.version}" not in self.judge.packs:
-            known = ", ".join(sorted(self.judge.packs))
-            raise EventError(
-                "unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}"
-            )
+        elif plan.tag == "pack.activated":
+            self._check_activation(data)
         for kind in plan.opens:
             kind.check(data)
         if plan.opens:
             self.deadlines.check_room()
+
+    def _check_activation(self, data: Any) -> None:
+        """Refuse a version that nobody approved, or that cannot judge here."""
+        for field, what in (("by", "who approved it"), ("reason", "why")):
+            if not getattr(data, field).strip():
+                raise EventError("unapproved", f"$.data.{field} is missing: an activation says {what}")
+        if f"{data.pack}@{data.version}" not in self.judge.packs:
+            known = ", ".join(sorted(self.judge.packs))
+            raise EventError(
+                "unknown_pack", f"{data.pack}@{data.version} is not loaded here; loaded: {known}"
+            )
 
     def new_agent(self, event: Envelope, name: str, time_ms: int) -> Subject:
         if name != event.subject:

@@ -34,7 +34,7 @@ from kaohe.decisions import (
     Reject,
 )
 from kaohe.errors import EventError
-from kaohe.events import Envelope, encode
+from kaohe.events import Envelope, PackActivated, encode
 from kaohe.privacy import mask
 
 
@@ -63,14 +63,17 @@ class Replay:
         self.group.judge.on_drop = self._drop(self.group.judge)
 
     def feed(self, event: Envelope, *, line: int = 0, raw: bytes = b"", topic: str = "") -> None:
-        """Apply one event; one that cannot be used becomes a reject with its line."""
-        engine = self.engines[crc32(event.subject.encode()) % len(self.engines)]
-        try:
-            engine.take(event)
-        except EventError as error:
-            counts = engine.stats.rejects
-            counts[error.code] = counts.get(error.code, 0) + 1
-            self.reject(error.code, str(error), line, raw or encode(event), topic)
+        """Apply one event; one that cannot be used becomes a reject with its line. An activation goes everywhere."""
+        own = crc32(event.subject.encode()) % len(self.engines)
+        everywhere = isinstance(event.data, PackActivated)
+        for engine in self.engines if everywhere else self.engines[own : own + 1]:
+            try:
+                engine.take(event)
+            except EventError as error:
+                counts = engine.stats.rejects
+                counts[error.code] = counts.get(error.code, 0) + 1
+                self.reject(error.code, str(error), line, raw or encode(event), topic)
+                break
 
     def reject(self, code: str, reason: str, line: int, raw: bytes, topic: str = "") -> None:
         """Note a record that cannot be used."""

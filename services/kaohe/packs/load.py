@@ -6,7 +6,8 @@ is collected with its file, line and column, and a pack with a mistake is not gi
 mistake; ``check_pack`` gives all of them.
 
 Packs that are loaded together judge the same people on the same clock: they must share zone and currency, and no two
-may use one metric's or rule's name, because these names are labels of live figures and decisions.
+may use one metric's or rule's name, because these names are labels of live figures and decisions. Two versions of one
+pack may be loaded together: an event in the log says which of them judges.
 """
 
 from __future__ import annotations
@@ -172,10 +173,10 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
     for pack in packs:
         place = Place(str(Path(pack.folder) / "pack.yaml"))
         for other in known:
-            if pack.name == other.name:
-                found.append(
-                    PackError(place, "name", f"the pack {pack.name} is loaded twice", "name it once")
-                )
+            if pack.key == other.key:
+                wrong = f"the pack {pack.name} is loaded twice"
+                right = "name it once, or give two versions of it two version numbers"
+                found.append(PackError(place, "name", wrong, right))
                 continue
             for key in ("zone", "currency"):
                 mine, theirs = getattr(pack, key), getattr(other, key)
@@ -184,6 +185,8 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
                     found.append(
                         PackError(place, key, wrong, f"give both the same {key}, or load them apart")
                     )
+            if pack.name == other.name:
+                continue  # of two versions only one judges, so they may share every name and settle the same pay
             if pack.pay is not None and other.pay is not None:
                 wrong = f"{pack.name} and {other.name}, loaded together, both have pay terms"
                 found.append(

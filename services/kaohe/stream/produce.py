@@ -37,14 +37,16 @@ SHORTEST_WAIT_S = 0.01
 class Entry(NamedTuple):
     """One thing to write. ``at`` is its time in the log, and paces the writing.
 
-    An event has its ``subject`` as key. A tick has an empty ``subject`` and goes to every partition. ``topic`` is
-    another one than ``kaohe.events`` for what an adapter rejected.
+    An event has its ``subject`` as key, and goes to the partition of that or, as an activation does, ``everywhere``. A
+    tick has an empty ``subject`` and goes to every partition. ``topic`` is another one than ``kaohe.events`` for what
+    an adapter rejected.
     """
 
     value: bytes
     subject: str
     at: datetime | None = None
     topic: str = EVENTS
+    everywhere: bool = False
 
 
 class Produced(NamedTuple):
@@ -150,7 +152,9 @@ class _Writing:
         partitions = self._counts[entry.topic]
         if entry.subject:
             key = entry.subject.encode("utf-8")
-            self._sender.add_record(entry.topic, partition_of(key, partitions), key, entry.value)
+            targets = range(partitions) if entry.everywhere else (partition_of(key, partitions),)
+            for partition in targets:
+                self._sender.add_record(entry.topic, partition, key, entry.value)
             self.events += 1
         else:
             for partition in range(partitions):
