@@ -152,7 +152,10 @@ def compile_counters(layout: Layout) -> dict[str, CountFunction]:
 
 
 def source_code(source: str, layout: Layout) -> str:
-    """The generated code for one source, for people who want to see it."""
+    """The generated code for one source, for people who want to see it.
+
+    What is added is worked out once (``v0``, ``v1`` …) and then added to each cell that has a level which asks for it.
+    """
     lines = ["def count(d, t, A, Q, T, S, w):"]
     grouped: dict[str, list[tuple[Term, Pack, int, set[str]]]] = {}
     for entry in layout.by_source[source]:
@@ -162,13 +165,15 @@ def source_code(source: str, layout: Layout) -> str:
         if condition:
             lines.append(f"{indent}if {condition}:")
             indent += "    "
+        values: dict[str, str] = {}
+        added = [
+            (levels, _add(term, slot, values.setdefault(value, f"v{len(values)}") if value else "w"))
+            for term, _, slot, levels in entries
+            for value in (_value(term, slot),)
+        ]
+        lines += [f"{indent}{name} = {value}" for value, name in values.items()]
         for cell, level in CELLS.items():
-            body = [
-                line
-                for term, _, slot, levels in entries
-                if level in levels
-                for line in _add(term, slot, cell)
-            ]
+            body = [line.format(cell=cell) for levels, add in added if level in levels for line in add]
             if body and level == "site":
                 lines += [f"{indent}{line}" for line in body]
             elif body:
@@ -192,19 +197,33 @@ def _compile(source: str, layout: Layout) -> CountFunction:
     return function
 
 
-def _add(term: Term, slot: int, cell: str) -> list[str]:
-    value = f"d.{term.field}" if term.field else "1"
+def _value(term: Term, slot: int) -> str:
+    """What a term adds, as source text; empty where it adds the weight alone."""
     if term.how == "sum":
-        return [f"{cell}[{slot}] += w" if not term.field else f"{cell}[{slot}] += w * {value}"]
+        return f"w * d.{term.field}" if term.field else ""
     if term.how == "histogram":
-        return [f"{cell}[{slot} + bisect(bounds, {value})] += w"]
+        return f"{slot} + bisect(bounds, d.{term.field})"
     if term.how == "max":
-        return [f"m = {cell}.get({slot})", f"if m is None or m < {value}: {cell}[{slot}] = {value}"]
+        return f"d.{term.field}"
+    return f"hash_of(d.{term.field}) if d.{term.field} else None"
+
+
+def _add(term: Term, slot: int, value: str) -> list[str]:
+    """The lines that add a value to one cell."""
+    if term.how == "sum":
+        return [f"{{cell}}[{slot}] += {value}"]
+    if term.how == "histogram":
+        return [f"{{cell}}[{value}] += w"]
+    if term.how == "max":
+        return [
+            f"m = {{cell}}.get({slot})",
+            f"if m is None or m < {value}: {{cell}}[{slot}] = {value}",
+        ]
     return [
-        f"s = {cell}.get({slot})",
-        f"if {value}:",
-        f"    if s is None: {cell}[{slot}] = {{hash_of({value})}}",
-        f"    else: s.add(hash_of({value}))",
+        f"if {value} is not None:",
+        f"    s = {{cell}}.get({slot})",
+        f"    if s is None: {{cell}}[{slot}] = {{{{{value}}}}}",
+        f"    else: s.add({value})",
     ]
 
 

@@ -493,19 +493,31 @@ class PartitionEngine:
         ``place`` is queue, team and site.
         """
         queue, team, site = place
-        cell = self.open_cell(agent, at_ms) if agent is not None else None
-        queue_cell = self._group_or_spare("queue", queue, at_ms) if queue else None
-        team_cell = self._group_or_spare("team", team, at_ms) if team else None
-        site_cell = self._group_or_spare("site", site, at_ms)
+        minute, five_minutes = at_ms // GROUP_BUCKET_MS, at_ms // AGENT_BUCKET_MS
+        cell = queue_cell = team_cell = None
+        if agent is not None:
+            cell = agent.series.cells.get(five_minutes)
+            if cell is None or at_ms < agent.first_seen_ms:
+                cell = self.open_cell(agent, at_ms)
+        if queue:
+            try:
+                queue_cell = self.queues[queue][minute]
+            except KeyError:
+                queue_cell = self._open_or_spare("queue", queue, at_ms)
+        if team:
+            try:
+                team_cell = self.teams[team][five_minutes]
+            except KeyError:
+                team_cell = self._open_or_spare("team", team, at_ms)
+        try:
+            site_cell = self.sites[site][minute]
+        except KeyError:
+            site_cell = self._open_or_spare("site", site, at_ms)
         for count in counts:
             count(data, at_ms, cell, queue_cell, team_cell, site_cell, weight)
 
-    def _group_or_spare(self, level: str, name: str, at_ms: int) -> Cell:
+    def _open_or_spare(self, level: str, name: str, at_ms: int) -> Cell:
         """The open cell of a group; one that nobody reads where there are too many groups already."""
-        cells = self.groups[level].get(name)
-        cell = cells.get(at_ms // BUCKETS_MS[level]) if cells is not None else None
-        if cell is not None:
-            return cell
         try:
             return self.open_group(level, name, at_ms)
         except EventError:
