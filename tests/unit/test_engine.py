@@ -20,7 +20,7 @@ from kaohe.core.engine import PartitionEngine, Report, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
-from kaohe.core.subjects import MAX_STATES
+from kaohe.core.subjects import MAX_STATES, evidence_key
 from kaohe.decisions import REJECT_DECODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import ClockTick, encode, is_pseudonym, make
@@ -701,7 +701,7 @@ def test_evidence_is_bounded_and_counted(pack: Pack) -> None:
     story.tick("2026-08-03T08:00")
     agent = story.replay.engines[0].judge.subject("agent", "a-1", 0)
     for number in range(100):
-        agent.see("call.answered", "2026-08", f"e-{number}")
+        agent.see(evidence_key("call.answered", "2026-08"), f"e-{number}")
     august = agent.series.calendar.period("month", "2026-08")
     ids, count = agent.evidence_of(("call.answered", "call.offered"), august)
     assert (ids, count) == ([f"e-{number}" for number in range(20)], 100)

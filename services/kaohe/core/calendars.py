@@ -30,7 +30,6 @@ MOMENT_MAX_MS = 7_258_118_400_000
 
 WINDOWS = ("day", "week", "month", "quarter", "year")
 _POSITIONS = {window: position for position, window in enumerate(WINDOWS)}
-_MONTH = _POSITIONS["month"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -41,6 +40,10 @@ class Period(msgspec.Struct, frozen=True, order=True, gc=False):
     label: str
     start_ms: int
     end_ms: int
+
+
+NO_PERIOD = Period("", "", 0, 0)
+"""A period that no moment belongs to."""
 
 
 class Calendar:
@@ -100,10 +103,6 @@ class Calendar:
                 self._days.clear()
             found = self._days[key] = datetime.fromtimestamp(moment_ms // 1000, self.zone).date()
         return found
-
-    def month(self, moment_ms: int) -> str:
-        """The label of a moment's calendar month."""
-        return self.periods(moment_ms)[_MONTH].label
 
     def text(self, moment_ms: int) -> str:
         """A moment as RFC 3339 with this zone's offset, to the millisecond where there are any."""

@@ -24,7 +24,7 @@ from zlib import crc32
 
 import msgspec
 
-from kaohe.core.calendars import DAY_MS, EPOCH, Calendar, calendar, check_moment, to_ms
+from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, calendar, check_moment, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER
 from kaohe.core.effects import rolling_spans
@@ -38,7 +38,7 @@ from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
 from kaohe.core.series import pack_cell, unpack_cell
 from kaohe.core.storing import is_own
-from kaohe.core.subjects import MAX_STATES, SEPARATOR, RosterLine, StateLine, Subject
+from kaohe.core.subjects import MAX_STATES, SEPARATOR, RosterLine, StateLine, Subject, evidence_key
 from kaohe.decisions import ENCODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import DECODER, ENVELOPES, PAYLOADS, Envelope, RosterChanged, decode
@@ -90,12 +90,15 @@ class Plan:
     """What an event type asks for: counting, evidence, rules, deadlines, something special."""
 
     __slots__ = (
+        "calendar",
         "cancels",
         "check",
         "count",
         "evidence",
+        "evidence_key",
         "has_customer",
         "meets",
+        "month",
         "more",
         "opens",
         "rules",
@@ -111,6 +114,10 @@ class Plan:
         self.taken = 0
         self.count: CountFunction | None = None
         self.evidence = False
+        # The month of the last event: nearly always that of the next one.
+        self.calendar: Calendar | None = None
+        self.month = NO_PERIOD
+        self.evidence_key = ""
         self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
         self.rules: list[RuleSet] = []
         self.opens: list[Kind] = []
@@ -534,7 +541,11 @@ class PartitionEngine:
         if plan.special is not None:
             plan.special(event, time_ms, agent)
         if plan.evidence and agent is not None:
-            agent.see(plan.tag, agent.series.calendar.month(time_ms), event.id)
+            calendar, month = agent.series.calendar, plan.month
+            if calendar is not plan.calendar or not month.start_ms <= time_ms < month.end_ms:
+                plan.calendar, plan.month = calendar, calendar.containing("month", time_ms)
+                plan.evidence_key = evidence_key(plan.tag, plan.month.label)
+            agent.see(plan.evidence_key, event.id)
             self.judge.touched.add(agent.key)
         queue = data.queue
         if plan.rules:

@@ -335,7 +335,10 @@ class Series:
 
 def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[str, Any]:
     """A cell with lasting names and sorted sets."""
-    return {slot_names[slot]: sorted(v) if isinstance(v, set) else v for slot, v in cell.items()}
+    packed = dict(zip(map(slot_names.__getitem__, cell), cell.values(), strict=True))
+    if cell and max(cell) >= DISTINCT_SLOT:
+        packed.update({slot_names[slot]: sorted(cell[slot]) for slot in cell if slot >= DISTINCT_SLOT})
+    return packed
 
 
 def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:

@@ -203,14 +203,13 @@ class Subject:
         self.touched_entries.add((entry.window, entry.label))
         self._charged.pop((entry.pack, entry.window, entry.label), None)
 
-    def see(self, kind: str, month: str, event_id: str) -> None:
-        """Remember an event as evidence of its month."""
-        key = f"{kind}|{month}"
+    def see(self, key: str, event_id: str) -> None:
+        """Remember an event as evidence; ``key`` is ``evidence_key`` of its type and month."""
         evidence = self.evidence.get(key)
         if evidence is None:
             evidence = self.evidence[key] = Evidence()
         evidence.count += 1
-        if len(evidence.ids) < MAX_EVIDENCE:
+        if evidence.count <= MAX_EVIDENCE:
             evidence.ids.append(event_id)
 
     def evidence_of(self, kinds: tuple[str, ...], period: Period) -> tuple[list[str], int]:
@@ -219,7 +218,7 @@ class Subject:
         count = 0
         for kind in kinds:
             for month in months_of(period, self.series.calendar):
-                evidence = self.evidence.get(f"{kind}|{month}")
+                evidence = self.evidence.get(evidence_key(kind, month))
                 if evidence is not None:
                     ids += evidence.ids
                     count += evidence.count
@@ -243,6 +242,11 @@ class Subject:
                 return None
             found = self._charged[key] = sum((entry.worth for entry in entries), Fraction(0))
         return found
+
+
+def evidence_key(kind: str, month: str) -> str:
+    """Under which name a subject's evidence of one type of event and one month is kept."""
+    return f"{kind}|{month}"
 
 
 def months_of(period: Period, calendar: Calendar) -> list[str]:
