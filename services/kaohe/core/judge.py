@@ -349,17 +349,31 @@ class Judge:
         return found
 
     def _watch_one(self, subject: Subject, rules: RuleSet, moment: Moment) -> None:
-        fired = {rule.id for rule in rules.fired(moment)}
-        alerts = subject.alerts
-        if not fired and not alerts:
+        """Begin, carry on and end the alerts of one rule set.
+
+        The matcher is asked when its answer changes something: an alert that fires goes on, whether or not its rule
+        still holds, until its clear condition is met.
+        """
+        alerts, may_hold = subject.alerts, rules.may_hold(moment)
+        if not may_hold and not alerts:
             return
-        for rule in rules.rules:
+        fired: frozenset[str] | None = None
+        for bit, rule in enumerate(rules.rules):
             state = alerts.get(rules.alert_keys[rule.id])
-            holds = rule.id in fired
-            if (state.firing and holds) if state is not None else not holds:
+            may = may_hold >> bit & 1
+            if not may if state is None else state.firing and not self._may_end(rules.pack, rule, moment):
+                continue
+            if may and fired is None:
+                fired = frozenset([one.id for one in rules.matched(moment)])
+            holds = bool(may) and fired is not None and rule.id in fired
+            if state is not None and state.firing and holds:
                 continue
             for effect in rule.effects:
                 self._move_alert(subject, rules, rule, effect, moment, holds)
+
+    def _may_end(self, pack: Pack, rule: Rule, moment: Moment) -> bool:
+        """Whether an alert of the rule would end if the rule did not hold."""
+        return any(clears(self.layout, pack, rule, effect, moment) for effect in rule.effects)
 
     def _move_alert(
         self, subject: Subject, rules: RuleSet, rule: Rule, effect: Effect, moment: Moment, holds: bool
@@ -422,7 +436,6 @@ class Judge:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
         for key in sorted(waiting):
             subject = self.subjects[key]
-            subject.series.settle()
             self.touched.add(key)
             for period in sorted(waiting[key]):
                 if not self.judges(pack, subject, min(now_ms, period.end_ms) - 1):

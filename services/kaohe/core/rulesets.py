@@ -60,20 +60,17 @@ class RuleSet:
 
     def fired(self, moment: Moment) -> tuple[Rule, ...]:
         """The rules whose condition holds, in the order of declaration."""
-        may_hold = (self._by_day.get(moment.day) or self._of(moment.day)).may_hold
-        if may_hold is not None and not may_hold(moment):
-            return ()
-        return self.matched(moment)
+        return self.matched(moment) if self.may_hold(moment) else ()
+
+    def may_hold(self, moment: Moment) -> int:
+        """Which rules may hold, a bit for each in the order of ``rules``; a rule whose bit is 0 does not."""
+        return (self._by_day.get(moment.day) or self._of(moment.day)).may_hold(moment)
 
     def matched(self, moment: Moment) -> tuple[Rule, ...]:
-        """The same, asking the matcher in any case."""
+        """As ``fired``, asking the matcher in any case."""
         matcher = (self._by_day.get(moment.day) or self._of(moment.day)).matcher
         found = matcher.match(self._facts(moment))
         return tuple([self._by_id[rule] for rule in found]) if found else ()
-
-    def screen_of(self, day: date) -> Screen | None:
-        """The screen with the parameters in force on a day, if these rules have one."""
-        return (self._by_day.get(day) or self._of(day)).may_hold
 
     def _of(self, day: date) -> _InForce:
         """Matcher and screen for the parameters in force on a day."""
@@ -103,7 +100,7 @@ class _InForce(NamedTuple):
     """What judges while the parameters keep their values."""
 
     matcher: Matcher
-    may_hold: Screen | None
+    may_hold: Screen
 
 
 def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> tuple[int, ...] | None:

@@ -1,8 +1,8 @@
-"""Screens: a cheap test of raw counts that is false only when no rule of a set can hold.
+"""Screens: a cheap test of raw counts that tells which rules of a set may hold.
 
 Theory of operation. Most judgements end with no rule firing: the queue answers in time, the agent's rate is within its
 limit. Building a fact, sending it and matching it costs far more than seeing this from the counts. So each rule set
-has a screen: its conditions, with the parameters in force bound in, turned into one expression over integers. A metric
+has a screen: its conditions, with the parameters in force bound in, turned into expressions over integers. A metric
 is a quotient of sums, ``top / bottom > p / q`` holds exactly when ``top * q > p * bottom`` (``bottom`` is above 0, or
 there is no data), and sums are read straight from the cells.
 
@@ -24,19 +24,18 @@ from kaohe.core.facts import Moment, metric_of
 from kaohe.core.model import Metric, Pack
 from kaohe.core.series import span_ms
 
-Screen = Callable[[Moment], bool]
+Screen = Callable[[Moment], int]
+"""The rules that may hold, one bit for each in their order: a rule whose bit is 0 does not hold."""
 
 _MAY = "True"
 _CANNOT = "False"
 
 
-def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen | None:
-    """A function that is false only when none of the bound conditions holds; None when there is no such test."""
+def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen:
+    """The screen of some rules, given by their bound conditions."""
     writer = _Writer(layout, pack)
-    test = writer.any_of([writer.test(condition) for condition in conditions])
-    if test == _MAY:
-        return None
-    code = "\n".join(["def may_hold(moment):", *writer.heads(), f"    return {test}"])
+    bits = [f"({1 << bit} if {writer.test(one)} else 0)" for bit, one in enumerate(conditions)]
+    code = "\n".join(["def may_hold(moment):", *writer.heads(), f"    return {' | '.join(bits)}"])
     namespace: dict[str, Any] = {}
     exec(compile(code, "<screen>", "exec"), namespace)  # noqa: S102 - written just above, of numbers only
     found: Screen = namespace["may_hold"]

@@ -138,10 +138,20 @@ class Joined:
         return merged.get(slot, default)
 
 
+def _joined(counts: Cell, recent: Cell) -> Counts:
+    """A period's counts with the recent ones. Sums are put together, for rules read many of them; sets are large."""
+    if max(recent) >= DISTINCT_SLOT:
+        return Joined(counts, recent)
+    together = counts.copy()
+    merge(together, recent)
+    return together
+
+
 class Series:
     """All counts of one subject."""
 
     __slots__ = (
+        "_joined",
         "_periods",
         "_recent",
         "_recent_in",
@@ -180,6 +190,7 @@ class Series:
         self._total: Cell = {}
         self._touched: set[Period] = set()
         self._recent: Cell = {}
+        self._joined: dict[Period, Counts] = {}
         self._recent_in: tuple[Period, ...] = ()
         self._stored_changes = -1
         self._stored_hours: set[int] = set()
@@ -190,7 +201,12 @@ class Series:
         counts = self._periods.get(period)
         if not self._recent or period not in self._recent_in:
             return counts
-        return self._recent if counts is None else Joined(counts, self._recent)
+        if counts is None:
+            return self._recent
+        joined = self._joined.get(period)
+        if joined is None:
+            joined = self._joined[period] = _joined(counts, self._recent)
+        return joined
 
     def total_counts(self) -> Counts:
         """Everything ever counted, to be read now."""
@@ -199,13 +215,13 @@ class Series:
     @property
     def periods(self) -> dict[Period, Cell]:
         """The counts of every calendar period that is kept."""
-        self.settle()
+        self._settle()
         return self._periods
 
     @property
     def total(self) -> Cell:
         """Everything ever counted."""
-        self.settle()
+        self._settle()
         return self._total
 
     @total.setter
@@ -215,14 +231,11 @@ class Series:
     @property
     def touched_periods(self) -> set[Period]:
         """The periods that changed since the owner last cleared this set."""
-        self.settle()
+        self._settle()
         return self._touched
 
-    def settle(self) -> None:
-        """Move what was folded lately into its periods. Most cells are never looked at one by one.
-
-        Worth it before a period is read many times: until then it is read as two cells joined.
-        """
+    def _settle(self) -> None:
+        """Move what was folded lately into its periods. Most cells are never looked at one by one."""
         if not self._recent:
             return
         for period in self._recent_in:
@@ -233,10 +246,11 @@ class Series:
             self._touched.add(period)
         merge(self._total, self._recent)
         self._recent = {}
+        self._joined.clear()
 
     def move(self, calendar: Calendar) -> None:
         """Keep another calendar from now on: a month that was begun in one zone goes on in the other."""
-        self.settle()
+        self._settle()
         self.calendar = calendar
         self._recent_in = ()
         self._periods = {
@@ -267,9 +281,10 @@ class Series:
         self.changes += 1
         periods = self.calendar.periods(start_ms)
         if periods != self._recent_in:
-            self.settle()
+            self._settle()
             self._recent_in = periods
         merge(self._recent, cell)
+        self._joined.clear()
         for rolling in self.rolling.values():
             if start_ms >= now_ms - rolling.span_ms:
                 rolling.add(start_ms, cell)
