@@ -216,11 +216,14 @@ class MetricReader:
             state = fields.need("state", choice(STATES, "state of an agent"), "")
             self._stop(fields)
             return Side([Term(source=f"state/{state}", field="ms")], "ms", f"time {state}")
-        return self.summed(node, ("field", "of"))
+        return self.summed(node, "a sum")
 
-    def summed(self, node: Node, keys: tuple[str, ...]) -> Side:
-        """``{field, of}``: the sum of a number field (or of several) over the events of a source."""
-        fields = Fields(node, self.problems, keys, "a sum")
+    def summed(self, node: Node, what: str, more: tuple[str, ...] = ()) -> Side:
+        """``{field, of}``: the sum of a number field (or of several) over the events of a source.
+
+        ``what`` is what the keys belong to, and ``more`` the keys that somebody else reads.
+        """
+        fields = Fields(node, self.problems, ("field", "of", *more), what)
         of = fields.need("of", self.source, Side([], "", ""))
         names = fields.need("field", several(name), NO_TEXTS)
         self._stop(fields)
@@ -324,7 +327,7 @@ class MetricReader:
         return Shape("sum", side, None, side.dimension, Fraction(1), f"sum({side.text})")
 
     def _mean(self, node: Node) -> Shape:
-        top = self.summed(node, ("field", "of"))
+        top = self.summed(node, "a mean")
         of = self.source(node.entries["of"][1])
         unit, scale = shown_unit(top.dimension)
         return Shape("mean", top, of, unit, scale, f"sum({top.text}) / count({of.text}){scale_text(scale)}")
@@ -400,7 +403,7 @@ class MetricReader:
         return condition(made, scope)
 
     def _percentile(self, node: Node) -> Shape:
-        top = self.summed(node, ("field", "of", "q"))
+        top = self.summed(node, "a percentile", ("q",))
         fields = Fields(node, self.problems, ("field", "of", "q"), "a percentile")
         quantile = fields.need("q", number, Fraction(1, 2))
         if not 0 < quantile < 1:
@@ -435,7 +438,7 @@ class MetricReader:
         return Shape("distinct", Side(terms, "count", text), None, "count", Fraction(1), text)
 
     def _max(self, node: Node) -> Shape:
-        top = self.summed(node, ("field", "of"))
+        top = self.summed(node, "a maximum")
         unit, scale = shown_unit(top.dimension)
         side = Side([msgspec.structs.replace(term, how="max") for term in top.terms], top.dimension, top.text)
         return Shape("max", side, None, unit, scale, f"max({top.text}){scale_text(scale)}")
