@@ -33,8 +33,11 @@ _POSITIONS = {window: position for position, window in enumerate(WINDOWS)}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Period(msgspec.Struct, frozen=True, order=True, gc=False):
-    """A calendar period: from ``start_ms`` (inside) to ``end_ms`` (outside)."""
+class Period(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
+    """A calendar period: from ``start_ms`` (inside) to ``end_ms`` (outside).
+
+    Counts, entries and what waits are found by their periods, so a period remembers its hash.
+    """
 
     window: str
     label: str

@@ -19,7 +19,7 @@ from functools import lru_cache
 from math import gcd
 from typing import Any
 
-from kaohe.core.calendars import Calendar, Period
+from kaohe.core.calendars import WINDOWS, Calendar, Period
 from kaohe.core.counting import Counts, Layout, base_reader, read, value_reader
 from kaohe.core.model import Metric, Pack, Parameter
 from kaohe.core.series import Rolling, Series, span_ms
@@ -84,30 +84,50 @@ class Moment:
 
     def counts(self, window: str) -> Counts | None:
         """The counts of a window; None for a past period of which nothing is known."""
-        if window in self.cells:
-            return self.cells[window]
-        found = self._counts(window)
-        self.cells[window] = found
+        found: Counts | None = self.cells.get(window, _NOT_READ)
+        if found is _NOT_READ:
+            found = self.cells[window] = _counts_of(window)(self)
         return found
 
-    def _counts(self, window: str) -> Counts | None:
-        series = self.series
-        judged = self.period
-        if judged is not None and judged.window == window and not self.open_cells:
-            return series.period_counts(judged) or {}
-        if window.startswith("rolling_"):
-            return series.rolling[span_ms(window)]
-        if window == "now":
-            return series.total_counts()
-        if window.startswith("previous_"):
-            return series.period_counts(self.calendar.previous(self.current(window[len("previous_") :])))
-        if window.startswith("baseline_"):
-            kind, label = window[len("baseline_") :].split(":", 1)
-            return series.period_counts(self.calendar.period(kind, label))
-        period = self.current(window)
-        if self.open_cells:
-            return series.period_with_open(period)
-        return series.period_counts(period) or {}
+
+_NOT_READ: Any = object()
+"""Stands for counts that nobody has asked for yet; None means that there are none."""
+
+
+@lru_cache(maxsize=1_024)
+def _counts_of(window: str) -> Callable[[Moment], Counts | None]:
+    """The function that finds the counts of a window for a moment. What a window's name means is found out once."""
+    if window in WINDOWS:
+        return _calendar_counts(window)
+    if window == "now":
+        return lambda moment: moment.series.total_counts()
+    if window.startswith("rolling_"):
+        span = span_ms(window)
+        return lambda moment: moment.series.rolling[span]
+    if window.startswith("previous_"):
+        kind = window[len("previous_") :]
+        return lambda moment: moment.series.period_counts(moment.calendar.previous(moment.current(kind)))
+    assert window.startswith("baseline_"), window
+    kind, label = window[len("baseline_") :].split(":", 1)
+    return lambda moment: moment.series.period_counts(moment.calendar.period(kind, label))
+
+
+def _calendar_counts(window: str) -> Callable[[Moment], Counts | None]:
+    position = WINDOWS.index(window)
+
+    def find(moment: Moment) -> Counts | None:
+        # As ``Moment.current``, written out: nearly every judgement comes by here.
+        period = moment.period
+        if period is None:
+            at_ms = moment.at_ms if moment.open_cells else moment.at_ms - 1
+            period = moment.calendar.periods(at_ms)[position]
+        elif period.window != window:
+            period = moment.calendar.periods(min(moment.at_ms, period.end_ms) - 1)[position]
+        if moment.open_cells:
+            return moment.series.period_with_open(period)
+        return moment.series.period_counts(period) or {}
+
+    return find
 
 
 Reader = Callable[[Moment], Fact]
