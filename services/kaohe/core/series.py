@@ -263,7 +263,7 @@ class Series:
         bucket = moment_ms // self.bucket_ms
         found = self.cells.get(bucket)
         if found is None:
-            found = self.cells[bucket] = defaultdict(int)
+            found = self.cells[bucket] = {}
         return found
 
     def fold(self, now_ms: int) -> Collection[Period]:
