@@ -26,6 +26,10 @@ def series(*spans_ms: int, zone: str = "Asia/Shanghai") -> Series:
     return Series(calendar(zone), BUCKET_MS, spans_ms, dict.fromkeys(spans_ms, WATCHED))
 
 
+def count(cell: Cell, slot: int, amount: int) -> None:
+    cell[slot] = cell.get(slot, 0) + amount
+
+
 EVENTS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 9)), max_size=60)
 """(minute after the start, amount)"""
 
@@ -42,10 +46,10 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
         now_ms += step * BUCKET_MS
         for minute, amount in left[:3]:
             time_ms = min(START + minute * MINUTE_MS, now_ms - 1)
-            own.cell(time_ms)[0] += amount
-            own.cell(time_ms)[1] += amount
+            count(own.cell(time_ms), 0, amount)
+            count(own.cell(time_ms), 1, amount)
             for slot in (MAX_SLOT, MAX_SLOT + 1):
-                own.cell(time_ms)[slot] = max(own.cell(time_ms)[slot], amount)
+                own.cell(time_ms)[slot] = max(own.cell(time_ms).get(slot, 0), amount)
             arrived.append((time_ms, amount))
         del left[:3]
         own.fold(now_ms)
@@ -73,8 +77,8 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
 
 def test_a_cell_that_is_not_over_stays_open() -> None:
     own = series(HOUR_MS)
-    own.cell(START)[0] += 1
-    own.cell(START + BUCKET_MS)[0] += 2
+    count(own.cell(START), 0, 1)
+    count(own.cell(START + BUCKET_MS), 0, 2)
     assert {period.label for period in own.fold(START + BUCKET_MS)} >= {"2026-07-31", "2026-07"}
     assert list(own.cells) == [(START + BUCKET_MS) // BUCKET_MS]
     assert own.total == {0: 1}
@@ -105,11 +109,11 @@ def test_a_late_cell_takes_its_place_and_leaves_on_time() -> None:
 
 def test_a_move_to_another_zone_goes_on_with_the_months_that_were_begun() -> None:
     own = series(HOUR_MS)
-    own.cell(START)[0] += 1
+    count(own.cell(START), 0, 1)
     own.fold(START + BUCKET_MS)
     own.touched_periods.clear()
     own.move(calendar("Europe/Berlin"))
-    own.cell(START + BUCKET_MS)[0] += 2
+    count(own.cell(START + BUCKET_MS), 0, 2)
     own.fold(START + 2 * BUCKET_MS)
     july = calendar("Europe/Berlin").period("month", "2026-07")
     assert own.periods[july] == {0: 3}
@@ -126,7 +130,7 @@ def test_only_hours_that_changed_are_stored_again_and_they_are_enough(chosen: in
     for step in range(60):
         now_ms += BUCKET_MS
         for _ in range(rng.randrange(3)):
-            own.cell(now_ms - rng.randrange(1, 2 * HOUR_MS))[rng.randrange(3)] += 1
+            count(own.cell(now_ms - rng.randrange(1, 2 * HOUR_MS)), rng.randrange(3), 1)
         own.fold(now_ms)
         own.expire(now_ms)
         if step % every == 0:
