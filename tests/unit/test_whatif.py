@@ -78,7 +78,9 @@ def test_the_same_outcome_differs_in_nothing(pack: Pack) -> None:
     one = Outcome(pack, [entry("-4")], [grade("B", "96")], [alert("firing")])
     found = compare(one, one)
     assert (found.summary.subjects, found.summary.differing, found.summary.grade_changes) == (1, 0, {})
-    assert not any(line.differs for line in (*found.subjects, *found.rules, *found.lines))
+    assert not any(line.differs for line in found.subjects)
+    assert not any(line.differs for line in found.rules)
+    assert not any(line.differs for line in found.lines)
     assert found.subjects[0].money is None
 
 
