@@ -216,14 +216,12 @@ def _value(term: Term, slot: int) -> str:
 def _add(term: Term, slot: int, value: str, cell: str) -> list[str]:
     """The lines that add a value to one cell.
 
-    An agent's cell sees few events before it is folded: most of what is added to it is the first of its slot, which a
-    plain dictionary takes twice as fast as a ``defaultdict``. In a group's cell most of it is not.
+    Most cells see few events before they are folded or reported: most of what is added is the first of its slot, which
+    a plain dictionary takes twice as fast as a ``defaultdict``.
     """
     if term.how in ("sum", "histogram"):
         key, more = (str(slot), value) if term.how == "sum" else (value, "w")
-        return [
-            f"{cell}[{key}] = {cell}.get({key}, 0) + {more}" if cell == "A" else f"{cell}[{key}] += {more}"
-        ]
+        return [f"{cell}[{key}] = {cell}.get({key}, 0) + {more}"]
     if term.how == "max":
         return [f"m = {cell}.get({slot})", f"if m is None or m < {value}: {cell}[{slot}] = {value}"]
     return [

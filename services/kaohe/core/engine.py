@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import re
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
@@ -97,6 +96,7 @@ class Plan:
         "evidence",
         "evidence_key",
         "has_customer",
+        "items",
         "meets",
         "month",
         "more",
@@ -124,15 +124,15 @@ class Plan:
         self.meets: list[Kind] = []
         self.cancels: list[Kind] = []
         self.special: Callable[[Envelope, int, Subject | None], None] | None = None
+        self.items = False
         self.more = False
         self.check = False
 
     def settle(self) -> None:
         """Note whether anything must be checked before the counting, or follows it."""
         self.check = bool(self.special or self.opens)
-        self.more = bool(
-            self.evidence or self.rules or self.opens or self.meets or self.cancels or self.special
-        )
+        self.items = bool(self.opens or self.meets or self.cancels)
+        self.more = bool(self.evidence or self.rules or self.items or self.special)
 
 
 class StoredFrame(msgspec.Struct, array_like=True):
@@ -483,8 +483,7 @@ class PartitionEngine:
             if len(groups) >= MAX_SUBJECTS:
                 raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} {level}s in one partition")
             cells = groups[name] = {}
-        cell: Cell = cells.setdefault(time_ms // BUCKETS_MS[level], defaultdict(int))
-        return cell
+        return cells.setdefault(time_ms // BUCKETS_MS[level], {})
 
     def count_apart(
         self,
@@ -528,13 +527,14 @@ class PartitionEngine:
         try:
             return self.open_group(level, name, at_ms)
         except EventError:
-            return defaultdict(int)
+            return {}
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 
     def follow(
         self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None, team: str, site: str
     ) -> None:
+        """Do what an event asks for beyond being counted."""
         data = event.data
         if agent is not None and time_ms < agent.first_seen_ms:
             self._see_early(agent, time_ms)
@@ -552,6 +552,8 @@ class PartitionEngine:
             names = {"agent": data.agent, "queue": queue, "team": team, "site": site}
             for rules in plan.rules:
                 self._judge_single(rules, event, time_ms, names)
+        if not plan.items:
+            return
         items, place = self.items, (queue, team, site)
         for kind in plan.opens:
             items.open(kind, event, time_ms, place)

@@ -15,7 +15,7 @@ retention.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -359,7 +359,7 @@ def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[st
 def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:
     """A stored cell; a term that no loaded pack has any more is forgotten."""
     try:
-        cell: Cell = defaultdict(int, {slots[name]: value for name, value in stored.items()})
+        cell: Cell = {slots[name]: value for name, value in stored.items()}
     except KeyError:
         return unpack_cell({name: value for name, value in stored.items() if name in slots}, slots)
     if cell and max(cell) >= DISTINCT_SLOT:
