@@ -1,4 +1,4 @@
-"""What a rule that fired is worth: points with their arithmetic.
+"""What a rule that fired is worth: points with their arithmetic; and whether an alert that no longer holds is over.
 
 Everything is exact: points are fractions that end within nine decimals, and each line of the arithmetic can be shown,
 so that anyone can follow an amount from the facts to the last digit.

@@ -216,8 +216,9 @@ class Subject:
         """The evidence of some kinds of events whose month meets a period: first ids, and how many in all."""
         ids: list[str] = []
         count = 0
+        months = months_of(period, self.series.calendar)
         for kind in kinds:
-            for month in months_of(period, self.series.calendar):
+            for month in months:
                 evidence = self.evidence.get(evidence_key(kind, month))
                 if evidence is not None:
                     ids += evidence.ids
