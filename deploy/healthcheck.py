@@ -22,7 +22,7 @@ from kafka.errors import KafkaError
 from kaohe.errors import BrokerError, KaoheError
 from kaohe.metric_names import SNAPSHOT_AGE
 from kaohe.payroll.ledger import Ledger
-from kaohe.payroll.records import TOPICS
+from kaohe.payroll.records import READ_TOPICS
 from kaohe.settings import Settings, load_settings
 from kaohe.stream.topics import EVENTS, admin_client, client_config
 
@@ -77,7 +77,7 @@ def check_payroll(settings: Settings) -> str:
     with Ledger(settings.database_url) as ledger:
         kept = {TopicPartition(*place): at.next_offset for place, at in ledger.offsets().items()}
     with _consumer(settings) as consumer:
-        partitions = _partitions(consumer, sorted(TOPICS))
+        partitions = _partitions(consumer, sorted(READ_TOPICS))
         ends = consumer.end_offsets(partitions)
         first = consumer.beginning_offsets(partitions)
         unread = {

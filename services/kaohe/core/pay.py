@@ -24,6 +24,7 @@ where that is lower. What is held back is forgiven, not carried on. Who has no s
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
@@ -56,6 +57,7 @@ _ROUNDING = {
     "half_even": Words("half a unit to the even neighbour", "四舍六入五成双"),
     "down": Words("towards nothing", "舍去尾数"),
 }
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _MISSING_PAY = Words(
     "No pay is stated for the month: nothing is worked out from the pay base, and nothing is deducted.",
     "本月未登记工资：不计算以绩效基数为准的项目，也不作任何扣款。",
@@ -171,6 +173,29 @@ def _in_force(pack: Pack, name: str, day: date) -> TermParameter:
         value=text,
         table=table,
     )
+
+
+_NUMBERS = ("share", "annual_share", "limit", "floor")
+_TABLES = ("coefficients", "bonuses")
+
+
+def wrong_terms(terms: PayTermsInForce) -> str:
+    """What is wrong with terms that came in an event; empty when a settlement can be worked out by them."""
+    wanted = {*_NUMBERS, *_TABLES, "rounding"} | (
+        {"point_value", "fines"} if terms.clauses.get("money") else set()
+    )
+    lacking = sorted(wanted - terms.parameters.keys())
+    lacking += sorted({"base", "performance", "money"} - terms.clauses.keys())
+    if lacking:
+        return f"the terms lack {', '.join(lacking)}"
+    numbers = [(part, terms.parameters[part].value) for part in wanted & {*_NUMBERS, "point_value"}]
+    numbers += [(part, text) for part in _TABLES for text in terms.parameters[part].table.values()]
+    for part, text in numbers:
+        if not _DECIMAL.fullmatch(text):
+            return f"the term {part} is {text!r}, which is no decimal number of 0 or more"
+    if terms.parameters["rounding"].value not in _ROUNDING:
+        return f"the term rounding is {terms.parameters['rounding'].value!r}"
+    return ""
 
 
 def labels_of_month(period: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``kaohe payroll``: from the topics of decisions, alerts and grades into the SQL ledger.
+"""``kaohe payroll``: from decisions, alerts, grades and the events of pay into the SQL ledger, and settlements out.
 
 Theory of operation: one kafka-python consumer in a group of its own reads batches. A batch goes into the database in
 one transaction together with the offsets behind it; only then are the offsets committed to Kafka, for the eyes of
@@ -9,6 +9,11 @@ backup reads again what it lacks. Writing again what is there changes nothing ei
 Offsets count inside one log. The database therefore remembers the topic's id beside the offset: a topic that was
 deleted and made anew (an embedded broker that restarted) is read from its beginning. Records that the broker deleted
 before they were read are reported in the table ``rejected`` with the code ``gap``.
+
+Of ``kaohe.events`` only what is about pay is kept; where nothing else came, offsets are written for many records at
+once. Settlements are worked out by the ledger in the transaction that makes them possible. What they come to is sent to
+``kaohe.settlements`` afterwards, and noted once the broker has it: after a crash in between it is sent again, the same
+bytes under the same keys.
 
 When the broker or the database is away, the consumer tries again with growing waits, a bounded number of times, and
 then ends with one sentence. The batch in hand is kept meanwhile. A record that cannot be read is kept in ``rejected``
@@ -31,6 +36,7 @@ from kafka import (
     ConsumerRebalanceListener,
     KafkaAdminClient,
     KafkaConsumer,
+    KafkaProducer,
     OffsetAndMetadata,
     TopicPartition,
 )
@@ -45,16 +51,27 @@ from kafka.errors import (
 
 from kaohe.errors import BrokerError, LedgerError
 from kaohe.payroll.ledger import Ledger, LedgerAwayError, NextOffset, Written, shown, upgrade
-from kaohe.payroll.records import TOPICS, Delivery, Unreadable, read_record
+from kaohe.payroll.records import (
+    READ_TOPICS,
+    SETTLEMENTS_TOPIC,
+    Delivery,
+    PayDelivery,
+    Unreadable,
+    read_record,
+)
+from kaohe.payroll.settling import Message
 
 GROUP_ID = "kaohe-payroll"
 BATCH_RECORDS = 500
+SKIPPED_RECORDS_MAX = 20_000
+"""So many events that are not about pay are passed before their offsets are written, unless the log falls silent."""
 POLL_MS = 200
 RETRY_WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """The waits between tries when the broker or the database is away; after the last one the consumer gives up."""
 REQUEST_MS = 5_000
 PROBE_EVERY_S = 5.0
 """A silent broker and a broker that is away look the same to a consumer; after this long it is asked."""
+PUBLISH_S = 30.0
 JOIN_MAX_S = 60.0
 """How long ``until_idle_s`` waits for partitions before silence counts."""
 SESSION_MS = 6_000
@@ -84,6 +101,10 @@ class Consumer(Protocol):
         self, partitions: list[TopicPartition], timeout_ms: int
     ) -> Mapping[TopicPartition, int]: ...
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None: ...
+
+
+Publish = Callable[[Sequence[Message]], None]
+"""Sends records to ``kaohe.settlements`` and returns when the broker has acknowledged all of them."""
 
 
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -196,7 +217,8 @@ def _one_line(error: BaseException) -> str:
 class Payroll:
     """The consumer's loop, one ``step`` at a time. It neither opens nor closes what it is given.
 
-    ``log_ids`` tells the id of each topic's log (an empty text where the broker has none).
+    ``log_ids`` tells the id of each topic's log (an empty text where the broker has none). ``publish`` sends
+    settlements; without it they stay in the ledger.
     """
 
     def __init__(
@@ -207,6 +229,7 @@ class Payroll:
         log_ids: Callable[[], Mapping[str, str]],
         retry: Retry,
         batch_records: int = BATCH_RECORDS,
+        publish: Publish | None = None,
     ) -> None:
         assert batch_records > 0
         self._consumer = consumer
@@ -217,6 +240,9 @@ class Payroll:
         self._batch_records = batch_records
         self._logs: Mapping[str, str] = {}
         self._lost: set[TopicPartition] = set()
+        self._publish = publish
+        self._skipped: dict[TopicPartition, NextOffset] = {}
+        self._skipped_records = 0
         self.progress = Progress()
 
     def step(self, timeout_ms: int = POLL_MS) -> int:
@@ -228,13 +254,20 @@ class Payroll:
             polled = {partition: records for partition, records in polled.items() if partition not in fresh}
             self._retry(lambda: self._place(fresh & self._consumer.assignment()))
             self._assignments.placed(fresh)
+            for partition in fresh:
+                self._skipped.pop(partition, None)
             self._lost.clear()
             self.progress = msgspec.structs.replace(self.progress, placed=True)
-        return self._keep(polled) if polled else 0
+            self._send_settlements()
+        if polled:
+            return self._keep(polled)
+        if self._skipped:
+            self._write([], [], [])
+        return 0
 
     def probe(self) -> None:
         """Ask the broker something. Raises BrokerError when it is away for good."""
-        somewhere = TopicPartition(TOPICS[0], 0)
+        somewhere = TopicPartition(READ_TOPICS[0], 0)
         self._retry(lambda: self._consumer.beginning_offsets([somewhere], timeout_ms=REQUEST_MS))
 
     def _poll(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Any]]:
@@ -252,28 +285,56 @@ class Payroll:
 
     def _keep(self, polled: Mapping[TopicPartition, Sequence[Any]]) -> int:
         deliveries: list[Delivery] = []
+        pay: list[PayDelivery] = []
         rejected: list[Unreadable] = []
-        offsets: list[NextOffset] = []
+        records_count = 0
         for (topic, partition), records in polled.items():
             for record in records:
                 read = read_record(topic, partition, record.offset, record.value)
                 if isinstance(read, Delivery):
                     deliveries.append(read)
-                else:
+                elif isinstance(read, PayDelivery):
+                    pay.append(read)
+                elif read is not None:
                     rejected.append(read)
-            offsets.append(NextOffset(topic, partition, records[-1].offset + 1, self._logs.get(topic, "")))
-        written = self._retry(lambda: self._ledger.write(deliveries, rejected=rejected, offsets=offsets))
-        if written.conflicts:
-            _log.error("%d records contradict the ledger; see its table conflicts", written.conflicts)
-        self._commit(offsets)
-        records_count = len(deliveries) + len(rejected)
+            place = TopicPartition(topic, partition)
+            self._skipped[place] = NextOffset(
+                topic, partition, records[-1].offset + 1, self._logs.get(topic, "")
+            )
+            records_count += len(records)
+        self._skipped_records += records_count
+        if deliveries or pay or rejected or self._skipped_records >= SKIPPED_RECORDS_MAX:
+            self._write(deliveries, rejected, pay)
         self.progress = msgspec.structs.replace(
-            self.progress,
-            records=self.progress.records + records_count,
-            batches=self.progress.batches + 1,
-            written=self.progress.written + written,
+            self.progress, records=self.progress.records + records_count, batches=self.progress.batches + 1
         )
         return records_count
+
+    def _write(
+        self, deliveries: Sequence[Delivery], rejected: Sequence[Unreadable], pay: Sequence[PayDelivery]
+    ) -> None:
+        """Keep what came, and the offsets of everything that was read up to now."""
+        offsets = list(self._skipped.values())
+        written = self._retry(
+            lambda: self._ledger.write(deliveries, rejected=rejected, offsets=offsets, pay=pay)
+        )
+        self._skipped.clear()
+        self._skipped_records = 0
+        if written.conflicts:
+            _log.error("%d records contradict the ledger; see its table conflicts", written.conflicts)
+        self.progress = msgspec.structs.replace(self.progress, written=self.progress.written + written)
+        self._commit(offsets)
+        if written.settled:
+            self._send_settlements()
+
+    def _send_settlements(self) -> None:
+        """Send what settlements came to and the broker does not have yet."""
+        publish = self._publish
+        if publish is None:
+            return
+        for state, messages in self._retry(self._ledger.unpublished):
+            self._retry(lambda messages=messages: publish(messages))  # type: ignore[misc]
+            self._retry(lambda state=state: self._ledger.note_published([state]))  # type: ignore[misc]
 
     def _commit(self, offsets: Sequence[NextOffset]) -> None:
         positions = {
@@ -348,10 +409,14 @@ def run_payroll(
     progress = Progress()
     try:
         retry(lambda: upgrade(database_url))
-        with retry(lambda: Ledger(database_url)) as ledger, _reading(connection, group_id, retry) as reading:
+        with (
+            retry(lambda: Ledger(database_url)) as ledger,
+            _reading(connection, group_id, retry) as reading,
+            _publishing(connection) as publish,
+        ):
             consumer, assignments = reading
             payroll = Payroll(
-                consumer, assignments, ledger, lambda: read_log_ids(connection), retry, batch_records
+                consumer, assignments, ledger, lambda: read_log_ids(connection), retry, batch_records, publish
             )
             try:
                 _run(payroll, stop, on_progress, until_idle_s)
@@ -406,20 +471,44 @@ def _reading(
     assignments = Assignments()
     try:
         retry(lambda: _know_partitions(consumer))
-        consumer.subscribe(list(TOPICS), listener=assignments)
+        consumer.subscribe(list(READ_TOPICS), listener=assignments)
         yield consumer, assignments
     finally:
         with suppress(KafkaError):
             consumer.close(autocommit=False, timeout_ms=REQUEST_MS)
 
 
+@contextmanager
+def _publishing(connection: Mapping[str, Any]) -> Iterator[Publish]:
+    """Sends settlements. The producer is made when there is something to send: most of the time there is not."""
+    producers: list[KafkaProducer] = []
+
+    def publish(messages: Sequence[Message]) -> None:
+        if not producers:
+            producers.append(KafkaProducer(client_id=GROUP_ID, acks="all", **connection))
+        futures = [
+            producers[0].send(SETTLEMENTS_TOPIC, key=message.key.encode(), value=message.value)
+            for message in messages
+        ]
+        producers[0].flush(timeout=PUBLISH_S)
+        for future in futures:
+            future.get(timeout=PUBLISH_S)
+
+    try:
+        yield publish
+    finally:
+        for producer in producers:
+            with suppress(KafkaError):
+                producer.close(timeout=REQUEST_MS / 1000)
+
+
 def _know_partitions(consumer: Any) -> None:
     # A leader that shares out partitions before it knows of any gives nobody anything, and kafka-python may then wait
     # for the next change of the group before it shares out again.
     known = consumer.topics()
-    if not known.issuperset(TOPICS):
+    if not known.issuperset(READ_TOPICS):
         raise KafkaTimeoutError(
-            f"it does not tell the partitions of {', '.join(sorted(set(TOPICS) - known))}"
+            f"it does not tell the partitions of {', '.join(sorted(set(READ_TOPICS) - known))}"
         )
 
 
@@ -427,13 +516,19 @@ def read_log_ids(connection: Mapping[str, Any]) -> dict[str, str]:
     """The id of each topic's log. BrokerError when a topic is missing; kafka-python's errors when it cannot ask."""
     admin = KafkaAdminClient(client_id=GROUP_ID, request_timeout_ms=REQUEST_MS * 2, **connection)
     try:
-        described = {topic["name"]: topic for topic in admin.describe_topics(list(TOPICS))}
+        described = {
+            topic["name"]: topic for topic in admin.describe_topics([*READ_TOPICS, SETTLEMENTS_TOPIC])
+        }
     finally:
         admin.close()
-    missing = [name for name in TOPICS if described.get(name, {}).get("error_code", 1) != 0]
+    missing = [
+        name
+        for name in (*READ_TOPICS, SETTLEMENTS_TOPIC)
+        if described.get(name, {}).get("error_code", 1) != 0
+    ]
     if missing:
         raise BrokerError(f"The broker has no topic {' or '.join(missing)}; run 'kaohe topics create'.")
-    return {name: str(described[name].get("topic_id") or "") for name in TOPICS}
+    return {name: str(described[name].get("topic_id") or "") for name in READ_TOPICS}
 
 
 @contextmanager

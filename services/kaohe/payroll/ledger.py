@@ -52,8 +52,22 @@ from sqlalchemy.sql.expression import table as view_of
 
 from kaohe.decisions import ENCODER, Alert, Decision, Grade
 from kaohe.errors import LedgerError, SettingsError
-from kaohe.payroll.records import Delivery, Record, Unreadable, exact_sum
-from kaohe.payroll.tables import AlertRow, Base, ConflictRow, GradeRow, LedgerEntryRow, OffsetRow, RejectedRow
+from kaohe.events import encode, type_of
+from kaohe.payroll import chain, settling
+from kaohe.payroll.records import Delivery, PayDelivery, Record, Unreadable, exact_sum
+from kaohe.payroll.tables import (
+    CHAINED,
+    AlertRow,
+    Base,
+    ConflictRow,
+    GradeRow,
+    LedgerEntryRow,
+    OffsetRow,
+    PayFactRow,
+    PayPublishedRow,
+    RejectedRow,
+    SettlementEventRow,
+)
 
 LOOKUP_KEYS_MAX = 500
 RACES_MAX = 5
@@ -68,6 +82,8 @@ _POSTGRESQL = {
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6B616F6865
 """The advisory lock that keeps two processes from migrating one PostgreSQL database at once."""
+_CHAIN_LOCK = 0x6B616F6866
+"""The advisory lock of whoever adds links to the hash chain of a PostgreSQL database: it has one order."""
 _WRITES = "kaohe_writes"
 _NO_TRANSACTION = "kaohe_no_transaction"
 
@@ -76,7 +92,10 @@ class LedgerAwayError(LedgerError):
     """The database does not answer, or is locked by somebody else; trying again may help."""
 
 
-COUNTED = ("ledger_entries", "current_entries", "alerts", "grades", "conflicts", "rejected")
+COUNTED = (
+    "ledger_entries", "current_entries", "alerts", "grades", "conflicts", "rejected", "pay_facts", "pay_batches",
+    "pay_statements", "pay_entries", "ledger_chain",
+)  # fmt: skip
 
 
 class NextOffset(msgspec.Struct, frozen=True):
@@ -89,7 +108,10 @@ class NextOffset(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What a batch came to. ``repeated`` were there already with the same content."""
+    """What a batch came to. ``repeated`` were there already with the same content.
+
+    ``pay`` are events of pay, ``settled`` the settlement events that were carried out.
+    """
 
     entries: int = 0
     alerts: int = 0
@@ -97,6 +119,8 @@ class Written(msgspec.Struct, frozen=True):
     repeated: int = 0
     conflicts: int = 0
     rejected: int = 0
+    pay: int = 0
+    settled: int = 0
 
     def __add__(self, other: Written) -> Written:
         return Written(*(getattr(self, field) + getattr(other, field) for field in self.__struct_fields__))
@@ -360,16 +384,18 @@ class Ledger:
         *,
         rejected: Sequence[Unreadable] = (),
         offsets: Sequence[NextOffset] = (),
+        pay: Sequence[PayDelivery] = (),
     ) -> Written:
         """Keep a batch and the offsets behind it, in one transaction. What is there already changes nothing.
 
-        The order of ``deliveries`` is the order of the log. Raises LedgerAwayError when the database does not answer;
+        Settlements whose turn has come by it are carried out in the same transaction. The order of ``deliveries`` is
+        the order of the log. Raises LedgerAwayError when the database does not answer;
         then nothing of the batch is kept.
         """
         for _ in range(RACES_MAX):
             try:
                 with self._writing() as connection:
-                    return self._write(connection, deliveries, rejected, offsets)
+                    return self._write(connection, deliveries, rejected, offsets, pay)
             except _RacedError:
                 continue
         raise LedgerAwayError(
@@ -382,9 +408,12 @@ class Ledger:
         deliveries: Sequence[Delivery],
         rejected: Sequence[Unreadable],
         offsets: Sequence[NextOffset],
+        pay: Sequence[PayDelivery],
     ) -> Written:
         recorded_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         written = Written()
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_CHAIN_LOCK)))
         for entity in _ENTITIES:
             ours = [delivery for delivery in deliveries if type(delivery.record) is entity.record]
             if ours:
@@ -407,9 +436,40 @@ class Ledger:
                 connection, table, rows, (table.c.topic, table.c.partition, table.c.record_offset)
             )
             written += Written(rejected=len(kept), repeated=len(rows) - len(kept))
+        if pay:
+            written += self._write_pay(connection, pay, recorded_at)
         if offsets:
             self._write_offsets(connection, offsets)
-        return written
+
+        def insert(table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+            key = tuple(table.c[one.name] for one in table.primary_key.columns)
+            if rows and len(self._insert_new(connection, table, rows, key)) != len(rows):
+                raise _RacedError
+
+        return written + Written(settled=settling.advance(connection, insert, recorded_at))
+
+    def _write_pay(self, connection: Connection, pay: Sequence[PayDelivery], recorded_at: str) -> Written:
+        facts: dict[str, dict[str, Any]] = {}
+        events: dict[str, dict[str, Any]] = {}
+        for one in pay:
+            row = {
+                "event_key": one.key, "topic": one.topic, "partition": one.partition, "record_offset": one.offset,
+                "recorded_at": recorded_at,
+            }  # fmt: skip
+            if one.fact is not None:
+                document = ENCODER.encode(one.fact).decode()
+                facts.setdefault(one.key, row | {"agent": one.fact.agent, "document": document})
+            else:
+                event: Any = one.event
+                at = event.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                more = {"type": type_of(event), "at": at, "document": encode(event).decode()}
+                events.setdefault(one.key, row | more)
+        kept = 0
+        for source, rows in ((PayFactRow, facts), (SettlementEventRow, events)):
+            table = cast(Table, source.__table__)
+            if rows:
+                kept += len(self._insert_new(connection, table, list(rows.values()), (table.c.event_key,)))
+        return Written(pay=kept, repeated=len(pay) - kept)
 
     def _write_entity(
         self, connection: Connection, entity: _Entity, deliveries: Sequence[Delivery], recorded_at: str
@@ -444,8 +504,16 @@ class Ledger:
         rows: Sequence[Mapping[str, Any]],
         key: tuple[ColumnElement[Any], ...],
     ) -> Sequence[Any]:
+        """Insert the rows that are not there yet, with their links in the chain; the keys of those."""
         statement = self._insert(table).on_conflict_do_nothing(index_elements=list(key)).returning(*key)
-        return connection.execute(statement, list(rows)).all()
+        kept = connection.execute(statement, list(rows)).all()
+        if table in CHAINED:
+            new = {tuple(one) for one in kept}
+            names = [column.name for column in key]
+            chain.extend(
+                connection, table, [row for row in rows if tuple(row[name] for name in names) in new]
+            )
+        return kept
 
     def _write_conflicts(
         self, connection: Connection, entity: _Entity, found: Sequence[_Found], recorded_at: str
@@ -494,6 +562,26 @@ class Ledger:
     def _read(self, query: Callable[[Connection], _T]) -> _T:
         with _explained(self._url), self._engine.connect() as connection:
             return query(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that only asks, and that sees one state of the ledger."""
+        level = {"isolation_level": "REPEATABLE READ"} if self._engine.dialect.name == "postgresql" else {}
+        with _explained(self._url), self._engine.connect().execution_options(**level) as connection:
+            yield connection
+
+    def unpublished(self) -> list[tuple[tuple[str, str], list[settling.Message]]]:
+        """The states of batches that were not sent to ``kaohe.settlements`` yet, each with what is to be sent."""
+        with self.reading() as connection:
+            return [(one, settling.messages_of(connection, *one)) for one in settling.unpublished(connection)]
+
+    def note_published(self, sent: Sequence[tuple[str, str]]) -> None:
+        """Remember the states of batches that the broker has acknowledged."""
+        recorded_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        table = cast(Table, PayPublishedRow.__table__)
+        rows = [{"batch": batch, "state": state, "recorded_at": recorded_at} for batch, state in sent]
+        with self._writing() as connection:
+            self._insert_new(connection, table, rows, (table.c.batch, table.c.state))
 
     def decisions(self, entry_id: str) -> list[Decision]:
         """Every revision of one entry, oldest first; empty when the ledger does not know the id."""
@@ -754,7 +842,7 @@ def _conflict_row(entity: _Entity, found: _Found, recorded_at: str) -> dict[str,
     return {
         "digest": digest.hexdigest(),
         "reason": found.reason,
-        "entity": entity.table.name,
+        "entity": str.__str__(entity.table.name),
         "id": entry_id,
         "version": str(version),
         "stored": ENCODER.encode(found.stored).decode(),

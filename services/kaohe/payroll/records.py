@@ -1,9 +1,12 @@
-"""What the ledger takes in: the records of three topics, how they are read, and which revision of an entry counts.
+"""What the ledger takes in: the records of its topics, how they are read, and which revision of an entry counts.
 
 Theory of operation: a record's bytes are decoded into the struct of its topic and then checked for what no database
 could hold exactly (points that are not decimal text, integers beyond 64 bits, a NUL inside a text, keys too long for
 an index). A record that fails is refused with a short code and a reason, and never reaches the ledger's tables, so
 one bad record cannot stop the rest of its batch.
+
+Of ``kaohe.events`` pay looks at the roster, at statements of pay and at settlements alone. Most events are none of
+these; their bytes are searched for three words and not decoded at all.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Context, Decimal, Inexact, Rounded
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from kaohe.core.calendars import to_ms
+from kaohe.core.pay import PayFact
 from kaohe.decisions import ALERT_DECODER, DECISION_DECODER, GRADE_DECODER, Alert, Decision, Grade
 from kaohe.errors import EventError
+from kaohe.events import PAY_EVENTS, PAYROLL_SUBJECT, Envelope, PayStated, RosterChanged, decode
 from kaohe.privacy import mask, mask_text
 
 Record = Decision | Alert | Grade
@@ -25,7 +31,12 @@ Record = Decision | Alert | Grade
 DECISIONS_TOPIC = "kaohe.decisions"
 ALERTS_TOPIC = "kaohe.alerts"
 GRADES_TOPIC = "kaohe.grades"
+EVENTS_TOPIC = "kaohe.events"
+SETTLEMENTS_TOPIC = "kaohe.settlements"
 TOPICS = (DECISIONS_TOPIC, ALERTS_TOPIC, GRADES_TOPIC)
+"""What the engines decide."""
+READ_TOPICS = (*TOPICS, EVENTS_TOPIC)
+"""What the payroll consumer reads."""
 
 _DECODERS: dict[
     str, msgspec.json.Decoder[Decision] | msgspec.json.Decoder[Alert] | msgspec.json.Decoder[Grade]
@@ -38,6 +49,7 @@ _DECODERS: dict[
 INTEGER_MAX = 2**63 - 1
 KEY_CHARACTERS_MAX = 200
 RAW_BYTES_MAX = 8_192
+EVENT_BYTES_MAX = 262_144
 _KEYS = ("id", "rule", "subject", "period")
 _EXACT = re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,24})?", re.ASCII)
 
@@ -54,6 +66,20 @@ class Delivery(msgspec.Struct, frozen=True):
     record: Record
 
 
+class PayDelivery(msgspec.Struct, frozen=True):
+    """An event of pay and where in the log it stood. ``key`` is its source and id: one event counts once.
+
+    ``fact`` is what it says about a person's pay; None for a settlement event, which ``event`` holds.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    fact: PayFact | None
+    event: Envelope
+
+
 class Unreadable(msgspec.Struct, frozen=True):
     """A record that cannot be kept: a short code for counting, the reason, and its text with long numbers masked."""
 
@@ -65,12 +91,73 @@ class Unreadable(msgspec.Struct, frozen=True):
     raw: str
 
 
-def read_record(topic: str, partition: int, offset: int, raw: bytes | None) -> Delivery | Unreadable:
-    """Read one record of one of the ledger's topics; a bad one comes back as ``Unreadable``, nothing is raised."""
+def read_record(
+    topic: str, partition: int, offset: int, raw: bytes | None
+) -> Delivery | PayDelivery | Unreadable | None:
+    """Read one record of one of the topics; a bad one comes back as ``Unreadable``, nothing is raised.
+
+    None for an event that is not about pay.
+    """
     try:
+        if topic == EVENTS_TOPIC:
+            return _read_event(partition, offset, raw)
         return Delivery(topic, partition, offset, decode_record(topic, raw))
     except EventError as error:
         return Unreadable(topic, partition, offset, error.code, mask_text(error.reason), masked(raw or b""))
+
+
+_PAY_WORDS = (b"roster.changed", b"pay.stated", b"settlement.")
+
+
+class _Tagged(msgspec.Struct):
+    type: str = ""
+
+
+_TAGS = msgspec.json.Decoder(_Tagged)
+
+
+def _read_event(partition: int, offset: int, raw: bytes | None) -> PayDelivery | None:
+    if raw is None or not any(word in raw for word in _PAY_WORDS):
+        return None
+    try:
+        tag = _TAGS.decode(raw).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # not an event at all: the engines reject it
+    if tag != "roster.changed" and tag not in PAY_EVENTS:
+        return None
+    event = decode(raw)
+    key = msgspec.json.encode([event.source, event.id]).decode()
+    data: Any = event.data
+    if tag.startswith("settlement."):
+        if event.subject != PAYROLL_SUBJECT:
+            raise EventError("subject", f"$.subject of a settlement must be {PAYROLL_SUBJECT!r}")
+        fact = None
+    else:
+        if not data.agent or data.agent != event.subject:
+            raise EventError("agent_not_subject", "$.data.agent must equal $.subject")
+        fact = _pay_fact(event, key)
+    if b"\\u0000" in raw or len(raw) > EVENT_BYTES_MAX:
+        raise EventError("unfit", f"the event holds a NUL character or more than {EVENT_BYTES_MAX} bytes")
+    return PayDelivery(EVENTS_TOPIC, partition, offset, key, fact, event)
+
+
+def _pay_fact(event: Envelope, key: str) -> PayFact:
+    data: Any = event.data
+    at_ms = to_ms(event.time)
+    if isinstance(data, RosterChanged):
+        return PayFact(
+            agent=data.agent, at_ms=at_ms, gross_minor=data.pay_base_minor, currency=data.currency,
+            packs=tuple(data.packs), left_on=data.left_on or "", source=key,
+        )  # fmt: skip
+    assert isinstance(data, PayStated), type(data)
+    if (data.gross_minor is None) == (data.annual_salary_minor is None):
+        raise EventError(
+            "invalid", "a statement of pay says gross_minor or annual_salary_minor, and not both"
+        )
+    return PayFact(
+        agent=data.agent, at_ms=at_ms, period=data.period, gross_minor=data.gross_minor,
+        annual_minor=data.annual_salary_minor, currency=data.currency, source=key,
+    )  # fmt: skip
 
 
 def decode_record(topic: str, raw: bytes | None) -> Record:

@@ -6,7 +6,9 @@ is whole minor units: no database's floating point ever sees them.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Index, Text
+from typing import cast
+
+from sqlalchemy import BigInteger, Index, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -32,6 +34,7 @@ class LedgerEntryRow(Origin, Base):
     __table_args__ = (
         Index("ledger_entries_subject_period", "subject", "period"),
         Index("ledger_entries_rule_period", "rule", "period"),
+        Index("ledger_entries_period", "period", "status"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -93,7 +96,10 @@ class GradeRow(Origin, Base):
     """One revision of one subject's score and grade."""
 
     __tablename__ = "grades"
-    __table_args__ = (Index("grades_subject_period", "subject", "period"),)
+    __table_args__ = (
+        Index("grades_subject_period", "subject", "period"),
+        Index("grades_period", "period", "status"),
+    )
     id: Mapped[str] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     status: Mapped[str]
@@ -147,5 +153,137 @@ class OffsetRow(Base):
     log_id: Mapped[str]
     next_offset: Mapped[int]
 
+
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+
+class PayFactRow(Origin, Base):
+    """What an event said about a person's pay: a roster entry or a statement of pay (``document`` is a ``PayFact``)."""
+
+    __tablename__ = "pay_facts"
+    __table_args__ = (Index("pay_facts_agent", "agent"),)
+    event_key: Mapped[str] = mapped_column(primary_key=True)
+    agent: Mapped[str]
+    document: Mapped[str]
+
+
+class SettlementEventRow(Origin, Base):
+    """A settlement event as it came, to be carried out in the order of the log."""
+
+    __tablename__ = "settlement_events"
+    event_key: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    at: Mapped[str]
+    document: Mapped[str]
+
+
+class SettlementOutcomeRow(Base):
+    """What became of a settlement event: ``applied``, ``unchanged`` or ``refused``, and why."""
+
+    __tablename__ = "settlement_outcomes"
+    event_key: Mapped[str] = mapped_column(primary_key=True)
+    outcome: Mapped[str]
+    batch: Mapped[str]
+    reason: Mapped[str]
+    recorded_at: Mapped[str]
+
+
+class PayBatchRow(Base):
+    """A batch of statements with its control totals, the terms it was worked out by, and how far the log was read."""
+
+    __tablename__ = "pay_batches"
+    __table_args__ = (Index("pay_batches_period", "pack", "period"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    pack: Mapped[str]
+    pack_version: Mapped[str]
+    period: Mapped[str]
+    number: Mapped[int]
+    statements: Mapped[int]
+    entries: Mapped[int]
+    total_minor: Mapped[int]
+    currency: Mapped[str]
+    requested_by: Mapped[str]
+    posted_at: Mapped[str]
+    reason: Mapped[str]
+    replaces: Mapped[str]
+    digest: Mapped[str]
+    terms: Mapped[str]
+    read_up_to: Mapped[str]
+    event_key: Mapped[str]
+
+
+class PayStateRow(Base):
+    """A state that a batch entered; it is in the furthest one. ``details`` is JSON: totals, files, a reference."""
+
+    __tablename__ = "pay_states"
+    batch: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True)
+    by: Mapped[str]
+    at: Mapped[str]
+    reason: Mapped[str]
+    details: Mapped[str]
+    event_key: Mapped[str]
+
+
+class PayStatementRow(Base):
+    """The statement of one person in a batch (``document`` is a ``Settlement``)."""
+
+    __tablename__ = "pay_statements"
+    batch: Mapped[str] = mapped_column(primary_key=True)
+    agent: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str]
+    total_minor: Mapped[int]
+    document: Mapped[str]
+
+
+class PayEntryRow(Base):
+    """One entry of the feed; ``key`` is its idempotency key."""
+
+    __tablename__ = "pay_entries"
+    __table_args__ = (Index("pay_entries_batch", "batch"), Index("pay_entries_agent", "agent", "of_period"))
+    key: Mapped[str] = mapped_column(primary_key=True)
+    batch: Mapped[str]
+    agent: Mapped[str]
+    component: Mapped[str]
+    source: Mapped[str]
+    of_period: Mapped[str]
+    effective_period: Mapped[str]
+    event_time: Mapped[str]
+    posted_at: Mapped[str]
+    amount_minor: Mapped[int]
+    currency: Mapped[str]
+    clause: Mapped[str]
+    reverses: Mapped[str]
+
+
+class PayPublishedRow(Base):
+    """A state of a batch that was sent to ``kaohe.settlements``."""
+
+    __tablename__ = "pay_published"
+    batch: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True)
+    recorded_at: Mapped[str]
+
+
+class ChainRow(Base):
+    """One link of the hash chain: it seals one row of ``entity`` and every link before it."""
+
+    __tablename__ = "ledger_chain"
+    link: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    entity: Mapped[str]
+    row_key: Mapped[str]
+    digest: Mapped[str]
+    hash: Mapped[str]
+
+
+CHAINED: tuple[Table, ...] = tuple(
+    cast(Table, row.__table__)
+    for row in (
+        LedgerEntryRow, AlertRow, GradeRow, ConflictRow, PayFactRow, SettlementEventRow, SettlementOutcomeRow,
+        PayBatchRow, PayStateRow, PayStatementRow, PayEntryRow,
+    )
+)  # fmt: skip
+"""The tables whose every row has a link in the hash chain."""
 
 METADATA = Base.metadata
