@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kaohe.core.calendars import calendar
 from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell
-from kaohe.core.series import Rolling, Series, pack_cell, span_ms, unpack_cell
+from kaohe.core.series import Series, pack_cell, span_ms, unpack_cell
 from tests.support.packs import at_ms
 
 MINUTE_MS = 60_000
@@ -58,7 +58,6 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
             inside = [
                 amount for time_ms, amount in arrived if time_ms // BUCKET_MS * BUCKET_MS >= now_ms - span
             ]
-            assert rolling.sums == {0: sum(inside)}
             for slot in (0, 1):
                 assert rolling.get(slot) == rolling.counts().get(slot, 0) == sum(inside)
             for slot in (MAX_SLOT, MAX_SLOT + 1):
@@ -85,26 +84,44 @@ def test_a_cell_that_is_not_over_stays_open() -> None:
 
 
 def test_an_empty_window_is_empty_and_counts_nothing() -> None:
-    rolling = Rolling(HOUR_MS, (0, MAX_SLOT))
-    rolling.add(START, {0: 5, 1: 2, MAX_SLOT: 7})
-    rolling.add(START + MINUTE_MS, {0: -5, MAX_SLOT: 7})
-    assert (rolling.sums, rolling.get(1), rolling.get(MAX_SLOT)) == ({0: 0}, 2, 7)
+    own = series(HOUR_MS)
+    own.add(START, {0: 5, 1: 2, MAX_SLOT: 7}, START + MINUTE_MS)
+    own.add(START + MINUTE_MS, {0: -5, MAX_SLOT: 7}, START + 2 * MINUTE_MS)
+    rolling = own.rolling[HOUR_MS]
+    assert (rolling.get(0), rolling.get(1), rolling.get(MAX_SLOT)) == (0, 2, 7)
     assert not rolling.expire(START + HOUR_MS)
     assert rolling.expire(START + HOUR_MS + 1)
-    assert (rolling.sums, rolling.get(1), rolling.get(MAX_SLOT)) == ({0: -5}, 0, 7)
+    assert (rolling.get(0), rolling.get(1), rolling.get(MAX_SLOT)) == (-5, 0, 7)
     assert rolling.expire(START + MINUTE_MS + HOUR_MS + 1)
-    assert (list(rolling.cells), rolling.sums, rolling.maxima) == ([], {0: 0}, {})
+    assert (list(rolling.cells), rolling.maxima, own.rolling_is_empty) == ([], {}, True)
     assert (rolling.get(MAX_SLOT, None), rolling.get(1, None), rolling.get(0)) == (None, None, 0)
 
 
 def test_a_late_cell_takes_its_place_and_leaves_on_time() -> None:
-    rolling = Rolling(HOUR_MS)
+    own = series(15 * MINUTE_MS, HOUR_MS)
     for minute in (0, 30, 10):
-        rolling.add(START + minute * MINUTE_MS, {0: 1, DISTINCT_SLOT: {minute}})
-    assert [start - START for start, _ in rolling.cells] == [0, 10 * MINUTE_MS, 30 * MINUTE_MS]
+        own.add(START + minute * MINUTE_MS, {0: 1, DISTINCT_SLOT: {minute}}, START + 31 * MINUTE_MS)
+    short, rolling = own.rolling.values()
+    assert [added.start_ms - START for added in rolling.cells] == [0, 10 * MINUTE_MS, 30 * MINUTE_MS]
     assert rolling.get(DISTINCT_SLOT, set()) == {0, 10, 30}
-    rolling.expire(START + HOUR_MS + 11 * MINUTE_MS)
+    assert (rolling.get(0), short.get(0)) == (3, 1)
+    own.expire(START + HOUR_MS + 11 * MINUTE_MS)
     assert (rolling.get(0), rolling.get(DISTINCT_SLOT, set())) == (1, {30})
+    assert (short.get(0), list(short.cells)) == (0, [])
+
+
+def test_a_cell_too_old_for_one_window_counts_in_the_wider_one_alone() -> None:
+    own = series(15 * MINUTE_MS, HOUR_MS)
+    now_ms = START + HOUR_MS
+    own.add(START + 10 * MINUTE_MS, {0: 1}, START + 11 * MINUTE_MS)
+    own.add(START + 20 * MINUTE_MS, {0: 2}, now_ms)  # behind the other one, which is still in both
+    own.add(START + 50 * MINUTE_MS, {0: 4}, now_ms)
+    own.add(START + 30 * MINUTE_MS, {0: 8}, now_ms)
+    own.expire(now_ms)
+    short, rolling = own.rolling.values()
+    assert (short.get(0), rolling.get(0)) == (4, 15)
+    own.expire(now_ms + 25 * MINUTE_MS)
+    assert (short.get(0), rolling.get(0)) == (0, 12)
 
 
 def test_a_move_to_another_zone_goes_on_with_the_months_that_were_begun() -> None:
@@ -143,8 +160,10 @@ def test_only_hours_that_changed_are_stored_again_and_they_are_enough(chosen: in
             for hour in sorted(stored):
                 again.revive_cells(hour, stored[hour], now_ms)
             for span, rolling in own.rolling.items():
-                assert list(again.rolling[span].cells) == list(rolling.cells)
-                assert again.rolling[span].sums == rolling.sums
+                for one in (again.rolling[span], rolling):
+                    assert one.get(0) == sum(added.cell.get(0, 0) for added in one.cells)
+                stored_cells = [(added.start_ms, added.cell) for added in again.rolling[span].cells]
+                assert stored_cells == [(added.start_ms, added.cell) for added in rolling.cells]
             assert len(stored) <= 5
 
 

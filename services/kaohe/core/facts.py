@@ -22,7 +22,7 @@ from typing import Any
 from kaohe.core.calendars import WINDOWS, Calendar, Period
 from kaohe.core.counting import Counts, Layout, base_reader, read, value_reader
 from kaohe.core.model import Metric, Pack, Parameter
-from kaohe.core.series import Rolling, Series, span_ms
+from kaohe.core.series import Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
 
 Fact = Fraction | int | str | bool | None
@@ -185,7 +185,7 @@ def facts_reader(layout: Layout, pack: Pack, wanted: Iterable[str]) -> Callable[
     lines: list[str] = []
     items: list[str] = []
     windows: dict[str, str] = {}
-    namespace: dict[str, Any] = {"rolling": Rolling}
+    namespace: dict[str, Any] = {}
     for number, name in enumerate(sorted(wanted)):
         source = _sums_source(layout, pack, name, windows)
         if source is None:
@@ -198,7 +198,7 @@ def facts_reader(layout: Layout, pack: Pack, wanted: Iterable[str]) -> Callable[
     for window, variable in windows.items():
         head += [
             f"    c = moment.counts({window!r})",
-            f"    {variable} = None if c is None else c.sums.get if c.__class__ is rolling else c.get",
+            f"    {variable} = None if c is None else c.get",
         ]
     code = "\n".join([*head, *lines, "    return {" + ", ".join(items) + "}"])
     exec(compile(code, "<facts>", "exec"), namespace)  # noqa: S102 - written just above, of checked names

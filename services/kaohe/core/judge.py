@@ -101,7 +101,7 @@ class Judge:
         self.book = RuleBook(layout, packs, triggers)
         self.bucket_ms = bucket_ms
         self.spans_ms = spans_ms
-        self._read = {level: rolling_slots(layout, packs, level) for level in spans_ms}
+        self._read = {level: rolling_slots(layout, level) for level in spans_ms}
         self.calendar_of = calendar_of
         self.stats = Stats()
         self.subjects: dict[tuple[str, str], Subject] = {}

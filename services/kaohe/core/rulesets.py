@@ -23,7 +23,7 @@ from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 from kaohe.core.screens import Screen, screen
-from kaohe.core.series import span_ms
+from kaohe.core.series import places_of, span_ms
 
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
@@ -55,6 +55,7 @@ class RuleSet:
         self.slots = _slots(layout, pack, on, rules) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         self._layout = layout
+        self._places = places_of(rolling_slots(layout, level))
         self._in_force: dict[tuple[Fact, ...], _InForce] = {}
         self._by_day: dict[date, _InForce] = {}
 
@@ -88,7 +89,7 @@ class RuleSet:
             bound = [(rule, bind(condition, values)) for rule, condition in self._conditions]
             found = self._in_force[key] = _InForce(
                 Matcher(self._title, bound, self._types),
-                screen(self._layout, self.pack, [condition for _, condition in bound]),
+                screen(self._layout, self.pack, [condition for _, condition in bound], self._places),
             )
         if len(self._by_day) >= DAYS_KEPT:
             self._by_day.clear()
@@ -125,10 +126,17 @@ def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> 
     return tuple(sorted(found))
 
 
-def rolling_slots(layout: Layout, packs: Iterable[Pack], level: str) -> dict[int, tuple[int, ...]]:
+def rolling_slots(layout: Layout, level: str) -> dict[int, tuple[int, ...]]:
     """The slots that rules of this level read of each rolling window, by the window's span in milliseconds."""
+    found: dict[int, tuple[int, ...]] = layout.remembered(
+        ("rolling slots", level), lambda: _rolling_slots(layout, level)
+    )
+    return found
+
+
+def _rolling_slots(layout: Layout, level: str) -> dict[int, tuple[int, ...]]:
     found: dict[int, set[int]] = {}
-    for pack in packs:
+    for pack in layout.packs:
         rules = [rule for rule in pack.rules if level in rule.levels]
         for name in {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}:
             if name.partition(".")[0] not in pack.metrics:

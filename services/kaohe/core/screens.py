@@ -14,7 +14,7 @@ with random facts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -31,9 +31,12 @@ _MAY = "True"
 _CANNOT = "False"
 
 
-def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen:
-    """The screen of some rules, given by their bound conditions."""
-    writer = _Writer(layout, pack)
+def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition], places: Mapping[int, int]) -> Screen:
+    """The screen of some rules, given by their bound conditions.
+
+    ``places`` tells where series keep the running sum of each slot that rules of the level read.
+    """
+    writer = _Writer(layout, pack, places)
     bits = [f"({1 << bit} if {writer.test(one)} else 0)" for bit, one in enumerate(conditions)]
     code = "\n".join(["def may_hold(moment):", *writer.heads(), f"    return {' | '.join(bits)}"])
     namespace: dict[str, Any] = {}
@@ -45,9 +48,10 @@ def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Scree
 class _Writer:
     """Writes the source of one screen."""
 
-    def __init__(self, layout: Layout, pack: Pack) -> None:
+    def __init__(self, layout: Layout, pack: Pack, places: Mapping[int, int]) -> None:
         self.layout = layout
         self.pack = pack
+        self.places = places
         self._windows: dict[str, str] = {}
 
     def heads(self) -> list[str]:
@@ -56,7 +60,7 @@ class _Writer:
         for window, variable in self._windows.items():
             if window.startswith("rolling_"):
                 lines.append(f"    {variable} = moment.series.rolling[{span_ms(window)}]")
-                lines.append(f"    {variable}_sums = {variable}.sums")
+                lines.append(f"    {variable}_now, {variable}_base = {variable}.running.now, {variable}.base")
                 continue
             lines.append(f"    {variable} = moment.counts({window!r})")
             nothing = f"None if {variable} is None else " if window.startswith("previous_") else ""
@@ -161,11 +165,16 @@ class _Writer:
 
     def _sides(self, metric: Metric, window: str) -> tuple[str, str]:
         """The sums above and below; nothing below for a metric that is no quotient."""
-        # The sums of a rolling window are there for every slot that rules read: a missing one must not pass for 0.
-        read = "{0}_sums[{1}]" if window.startswith("rolling_") else "{0}_get({1}, 0)"
         variable = self._window(window)
+
+        def count(slot: int) -> str:
+            if window.startswith("rolling_"):
+                place = self.places[slot]
+                return f"({variable}_now[{place}] - {variable}_base[{place}])"
+            return f"{variable}_get({slot}, 0)"
+
         top, bottom = (
-            " + ".join([_times(read.format(variable, slot), weight) for slot, weight in side])
+            " + ".join([_times(count(slot), weight) for slot, weight in side])
             for side in self.layout.reads[self.pack.key, metric.name]
         )
         return top or "0", bottom

@@ -5,9 +5,11 @@ cell of its bucket, whatever the order of arrival. At each boundary of log time 
 *folded*: into the calendar periods that contain it, into the rolling windows, and into the total. A late event simply
 opens the cell of an old bucket again, which the next fold puts where it belongs; there is no second way of counting.
 
-A rolling window of a span keeps the sums that rules read: a folded cell is added and, when it leaves the window, taken
-away again. All counts are integers, so taking away is exact. A maximum that leaves is looked for anew among the cells
-that stay; whatever no rule reads, distinct sets among it, is put together from the window's cells when it is asked for.
+Rolling windows share running sums of what rules read of them: each cell keeps what they were once it was added. A
+window's sum is what they are now less what they were before its oldest cell, so that a cell is added once for all
+windows and leaves them for nothing; counts are integers, so the difference is exact. A maximum that leaves is looked
+for anew among the cells that stay; whatever no rule reads, distinct sets among it, is put together from the window's
+cells when it is asked for.
 
 Bounds: rolling windows keep at most ``MAX_SPAN_MS`` of cells; closed periods are dropped by the owner after their
 retention.
@@ -18,10 +20,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from operator import add
 from typing import Any
 
 from kaohe.core.calendars import QUARTER_HOUR_MS, Calendar, Period
 from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell, Counts, merge
+
+Sums = tuple[int, ...]
+"""Counts of the watched slots, each at its place."""
 
 HOUR_MS = 3_600_000
 MAX_SPAN_MS = 86_400_000
@@ -36,69 +42,94 @@ def span_ms(window: str) -> int:
     return int(number) * {"m": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
 
 
+def places_of(watched: Mapping[int, Collection[int]]) -> dict[int, int]:
+    """Where each watched slot stands in the running sums of a series, which all of its windows share."""
+    slots = sorted({slot for found in watched.values() for slot in found if slot < MAX_SLOT})
+    return {slot: place for place, slot in enumerate(slots)}
+
+
+class Running:
+    """The running sums of a series' watched slots."""
+
+    __slots__ = ("now", "places")
+
+    def __init__(self, places: Mapping[int, int]) -> None:
+        self.places = places
+        self.now: Sums = (0,) * len(places)
+
+
+class Added:
+    """A cell in rolling windows. ``sums`` are the running sums once this cell, and all that began before, is added."""
+
+    __slots__ = ("cell", "start_ms", "sums")
+
+    def __init__(self, start_ms: int, cell: Cell, sums: Sums) -> None:
+        self.start_ms = start_ms
+        self.cell = cell
+        self.sums = sums
+
+
 class Rolling:
     """One rolling window: the cells inside it, oldest first, and what rules read of them.
 
-    Of the ``watched`` slots, those that rules read, sums and maxima are kept up to date. Everything else is read by
-    displays and explanations only, far less often than cells come and go: it is put together when it is asked for.
+    Of the watched slots, those that rules read, sums and maxima are kept up to date: a sum is ``running.now`` less
+    ``base`` at the slot's place. Everything else is read by displays and explanations only, far less often than cells
+    come and go: it is put together when it is asked for.
     """
 
-    __slots__ = ("_watched_maxima", "_watched_sums", "cells", "maxima", "span_ms", "sums")
+    __slots__ = ("_watched_maxima", "base", "cells", "maxima", "running", "span_ms")
 
-    def __init__(self, span: int, watched: Collection[int] = ()) -> None:
+    def __init__(self, span: int, running: Running, watched: Collection[int]) -> None:
         assert 0 < span <= MAX_SPAN_MS
         self.span_ms = span
-        self.cells: deque[tuple[int, Cell]] = deque()
-        self._watched_sums = [slot for slot in watched if slot < MAX_SLOT]
+        self.cells: deque[Added] = deque()
+        self.running = running
+        self.base = running.now
         self._watched_maxima = [slot for slot in watched if MAX_SLOT <= slot < DISTINCT_SLOT]
-        self.sums = dict.fromkeys(self._watched_sums, 0)
         self.maxima: Cell = {}
 
-    def add(self, start_ms: int, cell: Cell) -> None:
-        """Add a folded cell; one that came late is put in its place."""
-        if not self.cells or self.cells[-1][0] <= start_ms:
-            self.cells.append((start_ms, cell))
-        else:
-            index = next(i for i, (start, _) in enumerate(self.cells) if start > start_ms)
-            self.cells.insert(index, (start_ms, cell))
-        sums, maxima = self.sums, self.maxima
-        for slot in self._watched_sums:
-            if slot in cell:
-                sums[slot] += cell[slot]
+    def insert(self, added: Added) -> int:
+        """Put a cell in its place: behind all that began no later. Its index; the owner sees to the sums."""
+        cells = self.cells
+        index = len(cells)
+        while index and cells[index - 1].start_ms > added.start_ms:
+            index -= 1
+        cells.insert(index, added)
+        cell, maxima = added.cell, self.maxima
         for slot in self._watched_maxima:
             if slot in cell and (slot not in maxima or cell[slot] > maxima[slot]):
                 maxima[slot] = cell[slot]
+        return index
 
     def expire(self, now_ms: int) -> bool:
         """Drop the cells that began more than ``span_ms`` ago; whether there were any."""
         cells, edge = self.cells, now_ms - self.span_ms
-        if not cells or cells[0][0] >= edge:
+        if not cells or cells[0].start_ms >= edge:
             return False
-        sums, maxima = self.sums, self.maxima
-        while cells and cells[0][0] < edge:
-            cell = cells.popleft()[1]
-            for slot in self._watched_sums:
-                if slot in cell:
-                    sums[slot] -= cell[slot]
+        maxima = self.maxima
+        while cells and cells[0].start_ms < edge:
+            left = cells.popleft()
+            self.base = left.sums
             for slot in self._watched_maxima:
-                if slot in cell and cell[slot] == maxima.get(slot):
+                if slot in left.cell and left.cell[slot] == maxima.get(slot):
                     del maxima[
                         slot
                     ]  # it may have been the only one: the largest of the rest is looked for below
         for slot in self._watched_maxima:
             if slot not in maxima:
-                seen = [cell[slot] for _, cell in cells if slot in cell]
+                seen = [added.cell[slot] for added in cells if slot in added.cell]
                 if seen:
                     maxima[slot] = max(seen)
         return True
 
     def get(self, slot: int, default: Any = 0) -> Any:
         """The window's count of one slot."""
-        if slot in self.sums:
-            return self.sums[slot]
+        place = self.running.places.get(slot)
+        if place is not None:
+            return self.running.now[place] - self.base[place]
         if slot in self.maxima:
             return self.maxima[slot]
-        seen = [cell[slot] for _, cell in self.cells if slot in cell]
+        seen = [added.cell[slot] for added in self.cells if slot in added.cell]
         if not seen:
             return default
         if slot < MAX_SLOT:
@@ -113,8 +144,8 @@ class Rolling:
     def counts(self) -> Cell:
         """Everything in the window, for those who want more than a few slots."""
         merged: Cell = {}
-        for _, cell in self.cells:
-            merge(merged, cell)
+        for added in self.cells:
+            merge(merged, added.cell)
         return merged
 
 
@@ -155,12 +186,15 @@ class Series:
         "_periods",
         "_recent",
         "_recent_in",
+        "_running",
+        "_slots",
         "_stored_changes",
         "_stored_hours",
         "_total",
         "_touched",
         "_touched_hours",
         "_widest",
+        "_zeros",
         "bucket_ms",
         "calendar",
         "cells",
@@ -181,9 +215,12 @@ class Series:
         self.bucket_ms = bucket_ms
         self.cells: dict[int, Cell] = {}
         read = watched or {}
-        self.rolling = {span: Rolling(span, read.get(span, ())) for span in sorted(spans_ms)}
+        self._running = Running(places_of(read))
+        self._slots = tuple(self._running.places)
+        self._zeros = self._running.now
+        self.rolling = {span: Rolling(span, self._running, read.get(span, ())) for span in sorted(spans_ms)}
         # Every cell of a shorter window is in the widest one too.
-        self._widest = self.rolling[max(spans_ms)].cells if spans_ms else deque()
+        self._widest = self.rolling[max(spans_ms)] if spans_ms else None
         self.changes = 0
         """A number that differs whenever any counts may."""
         self._periods: dict[Period, Cell] = {}
@@ -285,11 +322,34 @@ class Series:
             self._recent_in = periods
         merge(self._recent, cell)
         self._joined.clear()
-        for rolling in self.rolling.values():
-            if start_ms >= now_ms - rolling.span_ms:
-                rolling.add(start_ms, cell)
-                self._touched_hours.add(start_ms // HOUR_MS)
+        if self._widest is not None and start_ms >= now_ms - self._widest.span_ms:
+            self._roll(start_ms, cell, now_ms)
+            self._touched_hours.add(start_ms // HOUR_MS)
         return periods
+
+    def _roll(self, start_ms: int, cell: Cell, now_ms: int) -> None:
+        """Put a finished cell into the rolling windows that it is not too old for, which the widest is."""
+        assert self._widest is not None
+        too_late = [rolling for rolling in self.rolling.values() if start_ms < now_ms - rolling.span_ms]
+        for rolling in too_late:
+            rolling.expire(now_ms)  # so that the cell lies before all that these windows hold
+        running = self._running
+        counts = tuple(map(cell.get, self._slots, self._zeros))
+        running.now = tuple(map(add, running.now, counts))
+        added = Added(start_ms, cell, running.now)
+        widest = self._widest.cells
+        index = self._widest.insert(added)
+        if index < len(widest) - 1:
+            # It came late: it is counted in the sums of all that began after it.
+            before = widest[index - 1].sums if index else self._widest.base
+            added.sums = tuple(map(add, before, counts))
+            for place in range(index + 1, len(widest)):
+                widest[place].sums = tuple(map(add, widest[place].sums, counts))
+        for rolling in self.rolling.values():
+            if rolling in too_late:
+                rolling.base = tuple(map(add, rolling.base, counts))
+            elif rolling is not self._widest:
+                rolling.insert(added)
 
     def expire(self, now_ms: int) -> None:
         """Let old cells leave the rolling windows."""
@@ -300,23 +360,23 @@ class Series:
     @property
     def rolling_is_empty(self) -> bool:
         """Whether no rolling window holds anything: nothing will change by the passing of time alone."""
-        return not self._widest
+        return self._widest is None or not self._widest.cells
 
     def changed_hours(self) -> tuple[dict[int, list[tuple[int, Cell]]], set[int]]:
         """The rolling cells to store anew, by hour, and the hours that are gone, since this was last asked.
 
         A day of cells is too much to write each time one of them is added: an hour's cells are stored together.
         """
-        if not self.rolling or self.changes == self._stored_changes:
+        if self._widest is None or self.changes == self._stored_changes:
             return {}, set()
         self._stored_changes = self.changes
         hours: dict[int, list[tuple[int, Cell]]] = {}
         kept: set[int] = set()
-        for start_ms, cell in self._widest:
-            hour = start_ms // HOUR_MS
+        for added in self._widest.cells:
+            hour = added.start_ms // HOUR_MS
             kept.add(hour)
             if hour in self._touched_hours:
-                hours.setdefault(hour, []).append((start_ms, cell))
+                hours.setdefault(hour, []).append((added.start_ms, added.cell))
         gone = self._stored_hours - kept
         self._stored_hours = kept
         self._touched_hours.clear()
@@ -331,9 +391,8 @@ class Series:
         """Put an hour's rolling cells back; those that have left a window since they were stored stay out of it."""
         self._stored_hours.add(hour)
         for start_ms, cell in cells:
-            for rolling in self.rolling.values():
-                if start_ms >= now_ms - rolling.span_ms:
-                    rolling.add(start_ms, cell)
+            if self._widest is not None and start_ms >= now_ms - self._widest.span_ms:
+                self._roll(start_ms, cell, now_ms)
 
     def period_with_open(self, period: Period) -> Cell:
         """A period's counts with those of the cells that are still open (for rules that judge a single event)."""
@@ -359,7 +418,7 @@ def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[st
 def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:
     """A stored cell; a term that no loaded pack has any more is forgotten."""
     try:
-        cell: Cell = {slots[name]: value for name, value in stored.items()}
+        cell: Cell = dict(zip(map(slots.__getitem__, stored), stored.values(), strict=True))
     except KeyError:
         return unpack_cell({name: value for name, value in stored.items() if name in slots}, slots)
     if cell and max(cell) >= DISTINCT_SLOT:
