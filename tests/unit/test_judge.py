@@ -912,6 +912,38 @@ def test_a_group_waits_for_every_partition(pack: Pack) -> None:
     assert len(engine.judge.subjects) == 2
 
 
+@pytest.mark.parametrize("step", [1, 5, 16, 23])
+def test_waiting_reports_are_stored_in_chunks_and_a_successor_goes_on_with_them(
+    pack: Pack, step: int
+) -> None:
+    zones = Zones(default="Asia/Shanghai")
+    ahead = reports(pack, "2026-08-03T10:00")
+    behind = [Record(0, one.value.replace(b'"source":0', b'"source":1'), None, 0) for one in ahead]
+    straight = GroupEngine([pack], zones=zones, source_partitions=2)
+    expected = straight.apply(ahead) + straight.apply(behind)
+    assert expected
+    engine = GroupEngine([pack], zones=zones, source_partitions=2)
+    out = engine.apply(ahead)
+    stored: dict[str, bytes] = {}
+    written = 0
+    for start in range(0, len(behind), step):
+        for key, raw in engine.checkpoint().items():
+            written += key[0] == "b"
+            if raw is None:
+                del stored[key]
+            else:
+                stored[key] = raw
+        left = len(ahead) - start
+        assert len([key for key in stored if key[0] == "b"]) <= left // group.CHUNK_REPORTS + 2
+        engine = GroupEngine([pack], zones=zones, source_partitions=2)
+        engine.restore(stored)
+        assert (len(engine.waiting[0]), len(engine.waiting[1])) == (left, 0)
+        out += engine.apply(behind[start : start + step])
+    assert out == expected
+    assert written <= 2 * (len(ahead) // group.CHUNK_REPORTS + 2), "each chunk is written and dropped once"
+    assert all(raw is None for key, raw in engine.checkpoint().items() if key[0] == "b")
+
+
 def test_reports_that_wait_for_other_partitions_are_bounded(
     pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

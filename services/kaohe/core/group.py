@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import takewhile
-from typing import Any
 
 import msgspec
 
@@ -33,14 +32,20 @@ from kaohe.errors import StateError
 GROUP_TRIGGERS = frozenset({"period", "watch"})
 MAX_WAITING = 200_000
 """Reports of one partition that may wait for the others: 139 days of log time."""
+CHUNK_REPORTS = 16
+"""Waiting reports that share a key of stored state: in catch-up thousands wait, each for one checkpoint or a few."""
 MAX_DROPPED = 10_000
 """Reports in a row that may be dropped because one before them is missing: what is missing then comes no more."""
 
 
 class StoredFrame(msgspec.Struct, array_like=True):
-    """What a group engine remembers beside its subjects and the waiting reports."""
+    """What a group engine remembers beside its subjects and the waiting reports.
+
+    By source: ``numbers`` the last report that came, ``taken`` the last one that was added up.
+    """
 
     numbers: list[tuple[int, int]]
+    taken: list[tuple[int, int]]
     firsts: list[tuple[int, int]]
     uptos: list[tuple[int, int]]
     now_ms: int | None
@@ -49,6 +54,8 @@ class StoredFrame(msgspec.Struct, array_like=True):
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _FRAME_DECODER = msgspec.msgpack.Decoder(StoredFrame)
+_CHUNK_ENCODER = msgspec.msgpack.Encoder()
+_CHUNK_DECODER = msgspec.msgpack.Decoder(list[Report])
 
 
 class GroupEngine:
@@ -74,7 +81,10 @@ class GroupEngine:
         self.activations: list[tuple[int, str, str]] = []
         self.dropped: dict[int, int] = {}
         self.stored_frame = b""
-        self._changed: dict[str, bytes | None] = {}
+        # Chunks of waiting reports, (source, number // CHUNK_REPORTS): with new ones, with some taken out, and stored.
+        self._grown: set[tuple[int, int]] = set()
+        self._shrunk: set[tuple[int, int]] = set()
+        self._stored: set[tuple[int, int]] = set()
 
     @property
     def stats(self) -> Stats:
@@ -121,7 +131,7 @@ class GroupEngine:
         if source == 0:
             # Every partition is told of an activation; what the first one says is when it was.
             self.activations += report.activations
-        self._changed[f"b{SEPARATOR}{source}{SEPARATOR}{report.number}"] = raw
+        self._grown.add((source, report.number // CHUNK_REPORTS))
 
     def _drop(self, source: int, number: int, last: int) -> None:
         """Drop a report that follows a gap; StateError when the gap does not close."""
@@ -182,9 +192,7 @@ class GroupEngine:
             found = cells.setdefault((level, name, start_ms), cell)
             if found is not cell:
                 merge(found, cell)
-        key = f"b{SEPARATOR}{report.source}{SEPARATOR}{report.number}"
-        if self._changed.pop(key, None) is None:
-            self._changed[key] = None
+        self._shrunk.add((report.source, report.number // CHUNK_REPORTS))
 
     def _add(self, level: str, name: str, start_ms: int, cell: Cell, upto_ms: int) -> None:
         if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= MAX_SUBJECTS:
@@ -199,16 +207,35 @@ class GroupEngine:
     def checkpoint(self) -> dict[str, bytes | None]:
         """What changed since the last call, by key; None for what is gone."""
         changed = self.judge.checkpoint()
-        changed.update(self._changed)
-        self._changed = {}
+        self._store_reports(changed)
+        taken = [
+            (source, number - len(self.waiting[source])) for source, number in sorted(self.numbers.items())
+        ]
         frame = StoredFrame(
-            sorted(self.numbers.items()), sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms,
+            sorted(self.numbers.items()), taken, sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms,
             self.activations,
         )  # fmt: skip
         raw = _FRAME_ENCODER.encode(frame)
         if raw != self.stored_frame:
             changed["frame"] = self.stored_frame = raw
         return changed
+
+    def _store_reports(self, changed: dict[str, bytes | None]) -> None:
+        """Store the chunks that have new reports. One of which some were taken out stays as it is until all were."""
+        for source, chunk in sorted(self._grown | self._shrunk):
+            key = SEPARATOR.join(("b", str(source), str(chunk)))
+            queue = self.waiting[source]
+            # The reports of a source wait in the order of their numbers, without a gap.
+            first = chunk * CHUNK_REPORTS - (queue[0].number if queue else 0)
+            left = [queue[at] for at in range(max(first, 0), min(first + CHUNK_REPORTS, len(queue)))]
+            if not left and (source, chunk) in self._stored:
+                changed[key] = None
+                self._stored.discard((source, chunk))
+            elif left and (source, chunk) in self._grown:
+                changed[key] = _CHUNK_ENCODER.encode(left)
+                self._stored.add((source, chunk))
+        self._grown.clear()
+        self._shrunk.clear()
 
     def restore(self, items: Mapping[str, bytes]) -> None:
         """Take over a stored state; the engine must be fresh. No items: nothing was stored yet."""
@@ -220,10 +247,14 @@ class GroupEngine:
         self.numbers, self.firsts, self.uptos = dict(frame.numbers), dict(frame.firsts), dict(frame.uptos)
         self.now_ms = frame.now_ms
         self.activations = frame.activations
-        reports: list[Any] = [
-            REPORT_DECODER.decode(raw) for key, raw in items.items() if key.startswith("b" + SEPARATOR)
-        ]
-        for report in sorted(reports, key=lambda one: one.number):
+        taken = dict(frame.taken)
+        found: list[Report] = []
+        for key, raw in items.items():
+            kind, *parts = key.split(SEPARATOR)
+            if kind == "b":
+                self._stored.add((int(parts[0]), int(parts[1])))
+                found += [one for one in _CHUNK_DECODER.decode(raw) if one.number > taken[one.source]]
+        for report in sorted(found, key=lambda one: one.number):
             self.waiting[report.source].append(report)
 
     # --- reading ------------------------------------------------------------------------------------------------------
