@@ -752,6 +752,25 @@ def test_a_worker_that_starts_with_another_version_goes_on_from_the_counts(
     assert charge(story, "errors").pack_version == "2.0"
 
 
+def test_an_alert_ends_when_a_version_without_its_rule_is_activated(
+    tmp_path: Path, versions: tuple[Pack, Pack]
+) -> None:
+    renamed = RULES.replace("- id: slow\n", "- id: slower\n")
+    without = make_pack(
+        tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=renamed, scorecard=SCORECARD, version="3.0"
+    )
+    assert "slow" not in {rule.id for rule in without.rules}
+    story = Story(versions[0], without)
+    story.tick("2026-08-03T09:00")
+    waits(story, 0, 100)
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:05")
+    assert slow(story) == [("firing", "09:04")]
+    activate(story, "2026-08-03T09:05", "3.0")
+    waits(story, 5, 100)
+    story.ticks("2026-08-03T09:06", "2026-08-03T09:08")
+    assert [state for state, _ in slow(story)] == ["firing", "resolved"]
+
+
 def test_what_a_new_version_no_longer_charges_is_taken_back_at_the_close(
     tmp_path: Path, versions: tuple[Pack, Pack]
 ) -> None:

@@ -324,13 +324,14 @@ class Judge:
             packs = subject.packs_at(now_ms)
             seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
             waits = bool(alerts) and any(not state.firing for state in alerts.values())
-            if waits or self._watched.get(key) != seen:
+            known = self._watched.get(key)
+            if waits or known != seen:
                 self._watched[key] = seen
                 moment = Moment(series, seen[2], now_ms, day=today.day)
                 for rules in self._watch_sets(subject.level):
                     if (not packs or rules.pack.name in packs) and today.day >= rules.pack.in_force_from:
                         self._watch_one(subject, rules, moment)
-                if alerts:
+                if alerts and (known is None or known[3:] != seen[3:]):
                     self._end_orphans(subject, moment)
             if series.rolling_is_empty and not alerts:
                 self.live.discard(key)
