@@ -409,10 +409,9 @@ class Series:
 
 def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[str, Any]:
     """A cell with lasting names and sorted sets."""
-    packed = dict(zip(map(slot_names.__getitem__, cell), cell.values(), strict=True))
-    if cell and max(cell) >= DISTINCT_SLOT:
-        packed.update({slot_names[slot]: sorted(cell[slot]) for slot in cell if slot >= DISTINCT_SLOT})
-    return packed
+    return {
+        slot_names[slot]: value if slot < DISTINCT_SLOT else sorted(value) for slot, value in cell.items()
+    }
 
 
 def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:
