@@ -60,7 +60,9 @@ class _Writer:
         for window, variable in self._windows.items():
             if window.startswith("rolling_"):
                 lines.append(f"    {variable} = moment.series.rolling[{span_ms(window)}]")
-                lines.append(f"    {variable}_now, {variable}_base = {variable}.running.now, {variable}.base")
+                lines.append(
+                    f"    {variable}_now, {variable}_base = {variable}.running.sums, {variable}.base"
+                )
                 continue
             lines.append(f"    {variable} = moment.counts({window!r})")
             nothing = f"None if {variable} is None else " if window.startswith("previous_") else ""

@@ -51,11 +51,11 @@ def places_of(watched: Mapping[int, Collection[int]]) -> dict[int, int]:
 class Running:
     """The running sums of a series' watched slots."""
 
-    __slots__ = ("now", "places")
+    __slots__ = ("places", "sums")
 
     def __init__(self, places: Mapping[int, int]) -> None:
         self.places = places
-        self.now: Sums = (0,) * len(places)
+        self.sums: Sums = (0,) * len(places)
 
 
 class Added:
@@ -72,7 +72,7 @@ class Added:
 class Rolling:
     """One rolling window: the cells inside it, oldest first, and what rules read of them.
 
-    Of the watched slots, those that rules read, sums and maxima are kept up to date: a sum is ``running.now`` less
+    Of the watched slots, those that rules read, sums and maxima are kept up to date: a sum is ``running.sums`` less
     ``base`` at the slot's place. Everything else is read by displays and explanations only, far less often than cells
     come and go: it is put together when it is asked for.
     """
@@ -84,7 +84,7 @@ class Rolling:
         self.span_ms = span
         self.cells: deque[Added] = deque()
         self.running = running
-        self.base = running.now
+        self.base = running.sums
         self._watched_maxima = [slot for slot in watched if MAX_SLOT <= slot < DISTINCT_SLOT]
         self.maxima: Cell = {}
 
@@ -126,7 +126,7 @@ class Rolling:
         """The window's count of one slot."""
         place = self.running.places.get(slot)
         if place is not None:
-            return self.running.now[place] - self.base[place]
+            return self.running.sums[place] - self.base[place]
         if slot in self.maxima:
             return self.maxima[slot]
         seen = [added.cell[slot] for added in self.cells if slot in added.cell]
@@ -217,7 +217,7 @@ class Series:
         read = watched or {}
         self._running = Running(places_of(read))
         self._slots = tuple(self._running.places)
-        self._zeros = self._running.now
+        self._zeros = self._running.sums
         self.rolling = {span: Rolling(span, self._running, read.get(span, ())) for span in sorted(spans_ms)}
         # Every cell of a shorter window is in the widest one too.
         self._widest = self.rolling[max(spans_ms)] if spans_ms else None
@@ -335,8 +335,8 @@ class Series:
             rolling.expire(now_ms)  # so that the cell lies before all that these windows hold
         running = self._running
         counts = tuple(map(cell.get, self._slots, self._zeros))
-        running.now = tuple(map(add, running.now, counts))
-        added = Added(start_ms, cell, running.now)
+        running.sums = tuple(map(add, running.sums, counts))
+        added = Added(start_ms, cell, running.sums)
         widest = self._widest.cells
         index = self._widest.insert(added)
         if index < len(widest) - 1:
