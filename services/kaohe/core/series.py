@@ -417,11 +417,8 @@ def pack_cell(cell: Mapping[int, Any], slot_names: Mapping[int, str]) -> dict[st
 def unpack_cell(stored: Mapping[str, Any], slots: Mapping[str, int]) -> Cell:
     """A stored cell; a term that no loaded pack has any more is forgotten."""
     try:
-        cell: Cell = dict(zip(map(slots.__getitem__, stored), stored.values(), strict=True))
+        return {
+            slots[name]: set(value) if value.__class__ is list else value for name, value in stored.items()
+        }
     except KeyError:
         return unpack_cell({name: value for name, value in stored.items() if name in slots}, slots)
-    if cell and max(cell) >= DISTINCT_SLOT:
-        for slot, value in cell.items():
-            if slot >= DISTINCT_SLOT:
-                cell[slot] = set(value)
-    return cell
