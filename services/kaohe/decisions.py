@@ -97,6 +97,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     proposal: str = ""
     reverses: str = ""
     adjusts_period: str = ""
+    shadow: bool = False
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -121,6 +122,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     facts: dict[str, UsedFact]
     parameters: dict[str, UsedParameter]
     evidence: list[str]
+    shadow: bool = False
 
 
 class Grade(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -142,6 +144,7 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     entries: list[str]
     formula: str
     explanation: Words
+    shadow: bool = False
 
 
 class MetricValue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -301,6 +304,11 @@ def grade_id(*parts: str) -> str:
 def pay_id(prefix: Literal["b-", "s-", "p-"], *parts: str) -> str:
     """A stable id of a batch (``b-``), a statement (``s-``) or an entry of pay (``p-``), and 24 hexadecimal digits."""
     return _derived(prefix, parts)
+
+
+def shadow_id(found: str, version: str) -> str:
+    """The id under which a shadow of this version says what has the id ``found`` where it is in force."""
+    return _derived(found[:2], ("shadow", version, found))
 
 
 def _derived(prefix: str, parts: tuple[str, ...]) -> str:

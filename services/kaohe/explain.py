@@ -44,6 +44,7 @@ _LABELS: dict[str, Words] = {
     "clause": Words("Clause", "条款"),
     "rule": Words("Rule", "规则"),
     "pack": Words("Pack", "规则包"),
+    "shadow": Words("a shadow, not in force", "影子版本，未生效"),
     "parameters": Words("Parameters in force", "生效参数"),
     "facts": Words("Facts", "事实"),
     "evidence": Words("Evidence", "依据事件"),
@@ -210,12 +211,17 @@ def headline(entry: Entry, language: Language = "en") -> Text:
     return text
 
 
+def _pack(entry: Entry, language: Language) -> str:
+    named = f"{entry.pack} {entry.pack_version}"
+    return f"{named} ({_label('shadow', language)})" if entry.shadow else named
+
+
 def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None) -> Tree:
     """Clause → rule → pack version → parameters, facts, evidence, arithmetic, revisions."""
     entry = current(revisions)
     title = f" {_say(clause_title, language)}" if clause_title else ""
     if isinstance(entry, Grade):
-        root = Tree(_line(_label("pack", language), f"{entry.pack} {entry.pack_version}"))
+        root = Tree(_line(_label("pack", language), _pack(entry, language)))
         root.add(_line(_label("formula", language), entry.formula))
         _add_list(root, _label("entries", language), entry.entries, len(entry.entries), language)
         _add_history(root, revisions, language)
@@ -224,7 +230,7 @@ def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Wo
     rule = root.add(
         _line(_label("rule", language), entry.rule + (f" ({entry.incident})" if entry.incident else ""))
     )
-    pack = rule.add(_line(_label("pack", language), f"{entry.pack} {entry.pack_version}"))
+    pack = rule.add(_line(_label("pack", language), _pack(entry, language)))
     _add_parameters(pack, entry.parameters, language)
     _add_facts(pack, entry.facts, language)
     if isinstance(entry, Alert):

@@ -25,6 +25,7 @@ CONFIG_VARIABLE = "KAOHE_CONFIG"
 DEFAULT_CONFIG = "kaohe.toml"
 PARTITIONS_MAX = 1024
 
+PACK_LISTS = ("packs", "shadow_packs")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -56,8 +57,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. Durations are in seconds, sizes in records.
 
     ``metrics_agents_max`` is how many agents have Prometheus series of their own; 0, the default, is none. ``packs``
-    are the rule packs that judge, ``rules`` the folder they lie in (empty: the one that belongs to this program),
-    ``sites`` the time zone of each site that does not keep the packs' own.
+    are the rule packs that judge, ``shadow_packs`` versions that judge beside them without effect, ``rules`` the folder
+    they lie in (empty: the one that belongs to this program), ``sites`` the time zone of each site that does not keep
+    the packs' own.
     """
 
     broker: str = "127.0.0.1:9092"
@@ -75,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_agents_max: int = 0
     database_url: str = "sqlite:///kaohe.db"
     packs: tuple[str, ...] = ("contact-centre", "front-desk", "logistics-service")
+    shadow_packs: tuple[str, ...] = ()
     rules: str = ""
     sites: dict[str, str] = {}
 
@@ -144,7 +147,7 @@ def _refuse_unknown(values: Mapping[str, Any], struct: type[msgspec.Struct], whe
 def _overlay_environment(values: dict[str, Any], env: Mapping[str, str]) -> None:
     for field in Settings.__struct_fields__:
         if field not in ("security", "sites") and (text := env.get(f"{ENVIRONMENT_PREFIX}{field.upper()}")):
-            values[field] = text.replace(",", " ").split() if field == "packs" else text
+            values[field] = text.replace(",", " ").split() if field in PACK_LISTS else text
     security = dict(values.get("security", {})) if isinstance(values.get("security", {}), dict) else {}
     for field in KafkaSecurity.__struct_fields__:
         if text := env.get(f"{ENVIRONMENT_PREFIX}SECURITY_{field.upper()}"):

@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from zlib import crc32
 
 from kaohe.adapters.base import SourceItem
@@ -103,7 +103,13 @@ Stored = dict[str, bytes]
 Engine = TypeVar("Engine", PartitionEngine, GroupEngine)
 
 
-def save(engine: PartitionEngine | GroupEngine, stored: Stored) -> dict[str, bytes | None]:
+class Storing(Protocol):
+    """Anything whose state is stored in checkpoints."""
+
+    def checkpoint(self) -> dict[str, bytes | None]: ...
+
+
+def save(engine: Storing, stored: Stored) -> dict[str, bytes | None]:
     """Take a checkpoint into ``stored``, as the table of a worker would; what was written."""
     changed = engine.checkpoint()
     for key, raw in changed.items():

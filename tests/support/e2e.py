@@ -210,6 +210,7 @@ class Process(Child):
             "KAOHE_DATABASE_URL": settings.database_url,
             "KAOHE_METRICS_PORT": "0",
             "KAOHE_PACKS": ",".join(PACKS),
+            "KAOHE_SHADOW_PACKS": ",".join(settings.shadow_packs),
             "KAOHE_RULES": str(ROOT / "rules"),
             "PYTHONPATH": str(ROOT / "services"),
         }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kaohe.cli import run
+from kaohe.packs.load import rules_dir
 
 NAMES = ("decisions.jsonl", "alerts.jsonl", "grades.jsonl", "rejects.jsonl", "metrics.json", "summary.json")
 PACKS = ("--pack", "front-desk", "--pack", "logistics-service")
@@ -142,3 +144,48 @@ def test_a_decision_is_explained_from_the_results(whole: Path, capsys: pytest.Ca
 def test_an_unknown_decision_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", "d-000", "--from", str(whole)]) == 2
     assert "has no entry 'd-000'" in capsys.readouterr().err
+
+
+# --- shadows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of a pack that is tried out."""
+    made = tmp_path_factory.mktemp("drafts") / "logistics-service"
+    shutil.copytree(rules_dir() / "logistics-service", made)
+    head = (made / "pack.yaml").read_text(encoding="utf-8")
+    assert 'version: "1.0"' in head
+    (made / "pack.yaml").write_text(head.replace('version: "1.0"', 'version: "1.1"'), encoding="utf-8")
+    return made
+
+
+def test_a_shadow_changes_no_byte_and_is_written_to_files_of_its_own(
+    folder: Path, whole: Path, draft: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    shaded = replay(folder, "shaded", "--shadow", str(draft))
+    assert "as shadows logistics-service@1.1 said: " in capsys.readouterr().err
+    for name in NAMES:
+        assert (shaded / name).read_bytes() == (whole / name).read_bytes(), name
+    shadows = rows(shaded / "shadow-decisions.jsonl")
+    own = [one for one in rows(whole / "decisions.jsonl") if one["pack"] == "logistics-service"]
+    assert len(shadows) == len(own) > 0
+    assert {(one["shadow"], one["pack_version"]) for one in shadows} == {(True, "1.1")}
+    assert {one["shadow"] for one in own} == {False}
+    assert not {one["id"] for one in shadows} & {one["id"] for one in own}
+    assert [one["points"] for one in shadows] == [one["points"] for one in own]
+    assert {one["shadow"] for one in rows(shaded / "shadow-grades.jsonl")} == {True}
+    explained = shadows[-1]["id"]
+    assert run(["explain", explained, "--from", str(shaded / "shadow-decisions.jsonl")]) == 0
+    assert "a shadow, not in force" in capsys.readouterr().out
+    replay(folder, "shaded")
+    assert sorted(file.name for file in shaded.iterdir()) == sorted(NAMES)
+
+
+def test_a_shadow_without_a_pack_to_stand_beside_is_refused(
+    folder: Path, draft: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["replay", str(folder / "log.jsonl"), "--adapter", "events", "--pack", "front-desk"]
+    assert run([*arguments, "--out", str(folder / "none"), "--shadow", str(draft)]) == 2
+    assert "no version of logistics-service judges here" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,9 @@ from kaohe.decisions import Decision
 from kaohe.errors import EventError, LedgerError, SettingsError
 from kaohe.payroll.ledger import Ledger, LedgerAwayError, NextOffset, Written, find_decision, shown, upgrade
 from kaohe.payroll.records import (
+    ALERTS_TOPIC,
     DECISIONS_TOPIC,
+    GRADES_TOPIC,
     Delivery,
     Unreadable,
     current_revision,
@@ -439,3 +442,12 @@ def test_any_order_and_repetition_of_deliveries_gives_the_same_current_entries(
 def test_a_delivery_knows_its_topic() -> None:
     assert msgspec.structs.asdict(delivery(decision(), 4, 1))["topic"] == DECISIONS_TOPIC
     assert isinstance(read_record(DECISIONS_TOPIC, 0, 0, wire(decision())), Delivery)
+
+
+def test_a_record_of_a_shadow_is_passed_over_and_one_without_the_mark_is_not() -> None:
+    assert read_record(DECISIONS_TOPIC, 0, 0, wire(decision(shadow=True))) is None
+    assert read_record(GRADES_TOPIC, 0, 0, wire(grade(shadow=True))) is None
+    assert read_record(ALERTS_TOPIC, 0, 0, wire(alert(shadow=True))) is None
+    old = json.loads(wire(decision()))
+    del old["shadow"]
+    assert isinstance(read_record(DECISIONS_TOPIC, 0, 0, json.dumps(old).encode()), Delivery)

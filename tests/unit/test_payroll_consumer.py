@@ -183,6 +183,20 @@ def test_an_unreadable_record_is_kept_aside_and_the_rest_goes_on(ledger: Ledger)
     assert ledger.offsets()[P0.topic, 0].next_offset == 4
 
 
+def test_what_a_shadow_says_never_reaches_the_ledger(ledger: Ledger) -> None:
+    log = MemoryLog()
+    log.put(P0, wire(decision(shadow=True)), *revisions(1), wire(decision(id="d-2", shadow=True)))
+    log.put(A0, wire(alert(shadow=True)))
+    progress = drain(payroll(MemoryConsumer(log, P0, A0), ledger)).progress
+    assert progress.written == Written(entries=1)
+    assert progress.records == 4
+    counts = ledger.counts()
+    assert (counts["ledger_entries"], counts["current_entries"], counts["alerts"]) == (1, 1, 0)
+    assert counts["conflicts"] == counts["rejected"] == 0
+    assert ledger.offsets()[P0.topic, 0].next_offset == 3
+    assert ledger.offsets()[A0.topic, 0].next_offset == 1
+
+
 # --- crashes and rebalances -------------------------------------------------------------------------------------------
 
 

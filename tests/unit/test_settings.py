@@ -87,3 +87,11 @@ def test_a_mistake_is_one_sentence_that_says_what_would_be_right(
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_shadows_are_a_list_like_packs(tmp_path: Path) -> None:
+    assert load_settings({}, tmp_path).shadow_packs == ()
+    named = load_settings({"KAOHE_SHADOW_PACKS": "drafts/front-desk, drafts/reception"}, tmp_path)
+    assert named.shadow_packs == ("drafts/front-desk", "drafts/reception")
+    config(tmp_path, 'shadow_packs = ["drafts/front-desk"]')
+    assert load_settings({}, tmp_path).shadow_packs == ("drafts/front-desk",)

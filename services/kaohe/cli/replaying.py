@@ -20,7 +20,7 @@ import msgspec
 import typer
 
 from kaohe.cli.console import print_json, progress, say
-from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, chosen_zones, zone_named
+from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, chosen_shadows, chosen_zones, zone_named
 from kaohe.errors import UsageError
 from kaohe.settings import load_settings
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from kaohe.decisions import Alert, Decision, Grade
 
 BATCH_ITEMS = 10_000
+SHADOW_PREFIX = "shadow-"
+"""The files of what shadows said: ``shadow-decisions.jsonl`` and so on."""
 MAX_BATCH_ITEMS = 10_000_000
 
 
@@ -48,6 +50,13 @@ def replay(
     zone: Annotated[
         str, typer.Option(help="Zone of files with local times; default: that of the packs.")
     ] = "",
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A version of a pack that judges beside the one in force; what it decides is marked and written "
+            "to files of its own. Repeatable; default: KAOHE_SHADOW_PACKS."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Judge recorded events without any broker, and write decisions, alerts, grades, rejects and metrics.
@@ -57,25 +66,32 @@ def replay(
     from kaohe.adapters import adapter_named, read_files
     from kaohe.adapters.log_clock import log_ticks
     from kaohe.core.replay import Replay
+    from kaohe.core.shadow import ShadowReplay
 
     if not 1 <= batch_size <= MAX_BATCH_ITEMS:
         raise UsageError(f"--batch-size is {batch_size}; it must lie between 1 and {MAX_BATCH_ITEMS:,}.")
     settings = load_settings()
     packs = chosen_packs(settings, pack)
+    shadows = chosen_shadows(settings, packs, shadow or [])
     source = adapter_named(adapter)
     local = zone_named(zone or packs[0].zone)
-    work = Replay(packs, zones=chosen_zones(settings, packs))
+    zones = chosen_zones(settings, packs)
+    work = Replay(packs, zones=zones)
+    works = [work, ShadowReplay(packs, shadows, zones=zones)] if shadows else [work]
     end_ms = moment_ms(until, packs[0].zone) if until else None
     items = read_files(files, source, local, chosen_pseudonyms())
     make_folder(out)
     with progress("Replaying", "events") as advance:
-        feed([work], log_ticks(items), batch_size, advance)
+        feed(works, log_ticks(items), batch_size, advance)
     if end_ms is not None:
         if end_ms < work.last_ms:
             raise UsageError("--until lies before the end of the log; give a later moment.")
-        work.tick(end_ms)
-    work.finish()
+        for one in works:
+            one.tick(end_ms)
+    for one in works:
+        one.finish()
     summary = _write(work, out, packs, adapter, files)
+    _write_shadows(works[1:], shadows, out)
     if as_json:
         print_json(summary)
     else:
@@ -166,20 +182,12 @@ def _write(
 ) -> dict[str, Any]:
     from kaohe.decisions import ENCODER
 
-    decisions = sorted(work.decision_list(), key=_decision_order)
-    alerts = sorted(work.alert_list(), key=_alert_order)
-    grades = sorted(work.grade_list(), key=_grade_order)
     rejects = sorted(work.rejects, key=lambda one: (one.topic, one.offset, one.code))
-    summary = _summary(work, packs, adapter, files, decisions, alerts, grades)
     try:
-        for name, rows in (
-            ("decisions", decisions),
-            ("alerts", alerts),
-            ("grades", grades),
-            ("rejects", rejects),
-        ):
-            with (out / f"{name}.jsonl").open("wb") as file:
-                file.writelines(ENCODER.encode(row) + b"\n" for row in rows)
+        messages = _write_messages(work, out)
+        summary = _summary(work, packs, adapter, files, *messages)
+        with (out / "rejects.jsonl").open("wb") as file:
+            file.writelines(ENCODER.encode(row) + b"\n" for row in rejects)
         with (out / "metrics.json").open("wb") as file:
             file.write(b"[\n" + b",\n".join(ENCODER.encode(value) for value in work.metrics()) + b"\n]\n")
         encoded = msgspec.json.encode(summary, order="sorted")
@@ -187,6 +195,39 @@ def _write(
     except OSError as error:
         raise unwritable(out, error) from None
     return summary
+
+
+def _write_messages(
+    work: Replay, out: Path, prefix: str = ""
+) -> tuple[list[Decision], list[Alert], list[Grade]]:
+    """Write decisions, alerts and grades, each to a file, and return them in the order of the files."""
+    from kaohe.decisions import ENCODER
+
+    decisions = sorted(work.decision_list(), key=_decision_order)
+    alerts = sorted(work.alert_list(), key=_alert_order)
+    grades = sorted(work.grade_list(), key=_grade_order)
+    for name, rows in (("decisions", decisions), ("alerts", alerts), ("grades", grades)):
+        with (out / f"{prefix}{name}.jsonl").open("wb") as file:
+            file.writelines(ENCODER.encode(row) + b"\n" for row in rows)
+    return decisions, alerts, grades
+
+
+def _write_shadows(works: Sequence[Replay], shadows: Sequence[Pack], out: Path) -> None:
+    """What the shadows said, in files of their own; without shadows none may be left of a replay before."""
+    try:
+        if not works:
+            for name in ("decisions", "alerts", "grades"):
+                (out / f"{SHADOW_PREFIX}{name}.jsonl").unlink(missing_ok=True)
+        for work in works:
+            decisions, alerts, grades = _write_messages(work, out, SHADOW_PREFIX)
+            say(
+                f"as shadows {', '.join(pack.key for pack in shadows)} said: "
+                f"{len({one.id for one in decisions}):,} decisions, "
+                f"{sum(one.state == 'firing' for one in alerts):,} alerts, "
+                f"{sum(one.status == 'final' for one in grades):,} final grades: {out}/{SHADOW_PREFIX}*.jsonl"
+            )
+    except OSError as error:
+        raise unwritable(out, error) from None
 
 
 def _summary(

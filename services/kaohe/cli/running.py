@@ -17,7 +17,13 @@ from zoneinfo import ZoneInfo
 import typer
 
 from kaohe.cli.console import print_json, progress, say
-from kaohe.cli.wiring import chosen_packs, chosen_pseudonyms, engine_factories, zone_named
+from kaohe.cli.wiring import (
+    chosen_packs,
+    chosen_pseudonyms,
+    chosen_shadows,
+    engine_factories,
+    zone_named,
+)
 from kaohe.errors import UsageError
 from kaohe.settings import load_settings
 
@@ -63,7 +69,15 @@ def topics_create(
         )
 
 
-def worker() -> None:
+def worker(
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A version of a pack that judges beside the one in force, without effect; repeatable. "
+            "Default: KAOHE_SHADOW_PACKS. All workers of a group need the same."
+        ),
+    ] = None,
+) -> None:
     """Run a worker: events in, decisions, alerts and grades out, figures for Prometheus.
 
     Example: KAOHE_METRICS_PORT=9464 kaohe worker
@@ -73,10 +87,11 @@ def worker() -> None:
 
     settings = load_settings()
     packs = chosen_packs(settings)
-    make_partition, make_group = engine_factories(settings, packs)
+    shadows = chosen_shadows(settings, packs, shadow or [])
+    make_partition, make_group = engine_factories(settings, packs, shadows)
     exporter = WallboardExporter(agents_max=settings.metrics_agents_max)
     server = start_exporter(settings.metrics_host, settings.metrics_port, exporter)
-    named = ", ".join(pack.key for pack in packs)
+    named = ", ".join([*(pack.key for pack in packs), *(f"{pack.key} as a shadow" for pack in shadows)])
     try:
         run_worker(
             settings,

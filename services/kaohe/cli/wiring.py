@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kaohe.errors import UsageError
@@ -15,9 +16,11 @@ from kaohe.settings import Settings
 
 if TYPE_CHECKING:
     from kaohe.adapters.pseudonyms import Pseudonyms
-    from kaohe.core.engine import PartitionEngine, Zones
-    from kaohe.core.group import GroupEngine
+    from kaohe.core.engine import Zones
     from kaohe.core.model import Pack
+    from kaohe.core.shadow import BesideGroup, BesidePartition
+
+logger = logging.getLogger(__name__)
 
 
 def chosen_packs(settings: Settings, named: Sequence[str] = ()) -> tuple[Pack, ...]:
@@ -58,21 +61,47 @@ def chosen_pseudonyms() -> Pseudonyms:
     return Pseudonyms.from_environment(os.environ)
 
 
+def chosen_shadows(settings: Settings, packs: Sequence[Pack], named: Sequence[str] = ()) -> tuple[Pack, ...]:
+    """The versions that judge beside ``packs`` without effect: those named, else those of the settings."""
+    from kaohe.core.shadow import check_shadows, with_shadows
+    from kaohe.packs.load import check_together, load_packs
+
+    wanted = list(named) or list(settings.shadow_packs)
+    shadows = load_packs(wanted, folder_of_packs(settings)) if wanted else ()
+    check_shadows(packs, shadows)
+    for error in check_together(with_shadows(packs, shadows)):
+        raise error
+    return shadows
+
+
 def engine_factories(
-    settings: Settings, packs: tuple[Pack, ...]
-) -> tuple[Callable[[int], PartitionEngine], Callable[[int], GroupEngine]]:
-    """What makes the engine of a partition, and that of a partition of groups."""
+    settings: Settings,
+    packs: tuple[Pack, ...],
+    shadows: tuple[Pack, ...] = (),
+    on_failure: Callable[[str], None] = logger.error,
+) -> tuple[Callable[[int], BesidePartition], Callable[[int], BesideGroup]]:
+    """What makes the engine of a partition, and that of a partition of groups, each with the shadows beside it.
+
+    ``on_failure`` is told, in one sentence, why a shadow stopped.
+    """
     from kaohe.core.engine import PartitionEngine
     from kaohe.core.group import GroupEngine
+    from kaohe.core.shadow import BesideGroup, BesidePartition, ShadowGroup, ShadowPartition
 
     zones = chosen_zones(settings, packs)
 
-    def make_partition(partition: int) -> PartitionEngine:
-        return PartitionEngine(
-            packs, zones=zones, partition=partition, group_partitions=settings.group_partitions
-        )
+    def make_partition(partition: int) -> BesidePartition:
+        options: dict[str, Any] = {
+            "zones": zones, "partition": partition, "group_partitions": settings.group_partitions,
+        }  # fmt: skip
+        shadow = ShadowPartition(packs, shadows, **options) if shadows else None
+        return BesidePartition(PartitionEngine(packs, **options), shadow, shadows, on_failure)
 
-    def make_group(partition: int) -> GroupEngine:
-        return GroupEngine(packs, zones=zones, partition=partition, source_partitions=settings.partitions)
+    def make_group(partition: int) -> BesideGroup:
+        options: dict[str, Any] = {
+            "zones": zones, "partition": partition, "source_partitions": settings.partitions,
+        }  # fmt: skip
+        shadow = ShadowGroup(packs, shadows, **options) if shadows else None
+        return BesideGroup(GroupEngine(packs, **options), shadow, shadows, on_failure)
 
     return make_partition, make_group

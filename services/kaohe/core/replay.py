@@ -47,10 +47,8 @@ class Replay:
         self.packs = tuple(packs)
         self.zones = zones or Zones(default=self.packs[0].zone)
         self.topic = topic
-        self.engines = [
-            PartitionEngine(self.packs, zones=self.zones, partition=index) for index in range(partitions)
-        ]
-        self.group = GroupEngine(self.packs, zones=self.zones, source_partitions=partitions)
+        self.engines = [self._make_partition(index) for index in range(partitions)]
+        self.group = self._make_group(partitions)
         self.decisions: list[bytes] = []
         self.alerts: list[bytes] = []
         self.grades: list[bytes] = []
@@ -61,6 +59,12 @@ class Replay:
         for engine in self.engines:
             engine.judge.on_drop = self._drop(engine.judge)
         self.group.judge.on_drop = self._drop(self.group.judge)
+
+    def _make_partition(self, index: int) -> PartitionEngine:
+        return PartitionEngine(self.packs, zones=self.zones, partition=index)
+
+    def _make_group(self, partitions: int) -> GroupEngine:
+        return GroupEngine(self.packs, zones=self.zones, source_partitions=partitions)
 
     def feed(self, event: Envelope, *, line: int = 0, raw: bytes = b"", topic: str = "") -> None:
         """Apply one event; one that cannot be used becomes a reject with its line. An activation goes everywhere."""

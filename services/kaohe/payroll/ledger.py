@@ -54,7 +54,7 @@ from kaohe.decisions import ENCODER, Alert, Decision, Grade
 from kaohe.errors import LedgerError, SettingsError
 from kaohe.events import encode, type_of
 from kaohe.payroll import chain, settling
-from kaohe.payroll.records import Delivery, PayDelivery, Record, Unreadable, exact_sum
+from kaohe.payroll.records import Delivery, PayDelivery, Record, Unreadable, exact_sum, kept_fields
 from kaohe.payroll.tables import (
     CHAINED,
     AlertRow,
@@ -818,7 +818,8 @@ def _row(entity: _Entity, delivery: Delivery, recorded_at: str) -> dict[str, Any
         "record_offset": delivery.offset,
         "recorded_at": recorded_at,
     }
-    for field in entity.record.__struct_fields__:
+    assert not delivery.record.shadow, "a shadow is no entry of the ledger; read_record leaves it out"
+    for field in kept_fields(entity.record):
         value = getattr(delivery.record, field)
         row[field] = ENCODER.encode(value).decode() if field in _JSON_FIELDS else value
     return row
@@ -827,7 +828,7 @@ def _row(entity: _Entity, delivery: Delivery, recorded_at: str) -> dict[str, Any
 def _record(entity: _Entity, row: Mapping[Any, Any]) -> Record:
     values = {
         field: msgspec.json.decode(row[field]) if field in _JSON_FIELDS else row[field]
-        for field in entity.record.__struct_fields__
+        for field in kept_fields(entity.record)
     }
     return msgspec.convert(values, entity.record)
 

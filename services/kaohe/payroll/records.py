@@ -3,7 +3,7 @@
 Theory of operation: a record's bytes are decoded into the struct of its topic and then checked for what no database
 could hold exactly (points that are not decimal text, integers beyond 64 bits, a NUL inside a text, keys too long for
 an index). A record that fails is refused with a short code and a reason, and never reaches the ledger's tables, so
-one bad record cannot stop the rest of its batch.
+one bad record cannot stop the rest of its batch. What a shadow says (``kaohe.core.shadow``) is passed over.
 
 Of ``kaohe.events`` pay looks at the roster, at statements of pay and at settlements alone. Most events are none of
 these; their bytes are searched for three words and not decoded at all.
@@ -91,19 +91,25 @@ class Unreadable(msgspec.Struct, frozen=True):
     raw: str
 
 
+def kept_fields(record: type[Record]) -> tuple[str, ...]:
+    """The fields of a record that the ledger has columns for: a shadow never gets there, so its mark needs none."""
+    return tuple(field for field in record.__struct_fields__ if field != "shadow")
+
+
 def read_record(
     topic: str, partition: int, offset: int, raw: bytes | None
 ) -> Delivery | PayDelivery | Unreadable | None:
     """Read one record of one of the topics; a bad one comes back as ``Unreadable``, nothing is raised.
 
-    None for an event that is not about pay.
+    None for an event that is not about pay, and for what a shadow says, which is no entry, no alert and no grade.
     """
     try:
         if topic == EVENTS_TOPIC:
             return _read_event(partition, offset, raw)
-        return Delivery(topic, partition, offset, decode_record(topic, raw))
+        record = decode_record(topic, raw)
     except EventError as error:
         return Unreadable(topic, partition, offset, error.code, mask_text(error.reason), masked(raw or b""))
+    return None if record.shadow else Delivery(topic, partition, offset, record)
 
 
 _PAY_WORDS = (b"roster.changed", b"pay.stated", b"settlement.")

@@ -45,7 +45,7 @@ from kaohe.core.pay import (
 from kaohe.decisions import ENCODER, Grade, PayLine, Settlement, SettlementBatch, Words, pay_id
 from kaohe.errors import UsageError
 from kaohe.events import DECODER, PayTermsInForce, ReadUpTo, SettlementRequested
-from kaohe.payroll.records import DECISIONS_TOPIC, EVENTS_TOPIC, GRADES_TOPIC
+from kaohe.payroll.records import DECISIONS_TOPIC, EVENTS_TOPIC, GRADES_TOPIC, kept_fields
 from kaohe.payroll.tables import (
     GradeRow,
     LedgerEntryRow,
@@ -457,7 +457,7 @@ class Books:
 
 
 def _grade(row: Mapping[Any, Any]) -> Grade:
-    values = {name: row[name] for name in Grade.__struct_fields__}
+    values = {name: row[name] for name in kept_fields(Grade)}
     for name in ("entries", "explanation"):
         values[name] = msgspec.json.decode(values[name])
     return msgspec.convert(values, Grade)
