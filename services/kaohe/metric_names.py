@@ -198,3 +198,67 @@ EXPORTED: tuple[Exported, ...] = (
     SNAPSHOT_AGE,
 )
 """The whole table, in the order in which a scrape shows it."""
+
+# --- the payroll process ----------------------------------------------------------------------------------------------
+
+LEDGER_ROWS = Exported(
+    name="kaohe_ledger_rows",
+    kind="gauge",
+    labels=("table",),
+    meaning="How many rows a table of the ledger has.",
+    unit="rows",
+)
+LEDGER_NEXT_OFFSET = Exported(
+    name="kaohe_ledger_next_offset",
+    kind="gauge",
+    labels=("topic", "partition"),
+    meaning="The next offset that the ledger will read of a partition; what it has kept reaches up to there.",
+    unit="records",
+)
+LEDGER_CHAIN_LINKS = Exported(
+    name="kaohe_ledger_chain_links",
+    kind="gauge",
+    labels=(),
+    meaning="How many links the hash chain over the ledger has.",
+    unit="links",
+)
+SETTLEMENT_BATCHES = Exported(
+    name="kaohe_settlement_batches",
+    kind="gauge",
+    labels=("state",),
+    meaning="How many settlement batches are in a state.",
+    unit="batches",
+)
+RECONCILIATION_STATE = Exported(
+    name="kaohe_reconciliation_state",
+    kind="gauge",
+    labels=("check",),
+    meaning="Whether log, ledger and acknowledgements agree: 0 holds, 1 something is on its way, 2 differs.",
+    unit="",
+)
+RECONCILIATION_DIFFERENCES = Exported(
+    name="kaohe_reconciliation_differences",
+    kind="gauge",
+    labels=("check",),
+    meaning="How many things of a check differ or are on their way.",
+    unit="things",
+)
+RECONCILIATION_AGE = Exported(
+    name="kaohe_reconciliation_age_seconds",
+    kind="gauge",
+    labels=(),
+    meaning="How old the reconciliation of this scrape is.",
+    unit="seconds",
+)
+
+PAYROLL_EXPORTED: tuple[Exported, ...] = (
+    BUILD_INFO,
+    LEDGER_ROWS,
+    LEDGER_NEXT_OFFSET,
+    LEDGER_CHAIN_LINKS,
+    SETTLEMENT_BATCHES,
+    RECONCILIATION_STATE,
+    RECONCILIATION_DIFFERENCES,
+    RECONCILIATION_AGE,
+)
+"""What the payroll process exports, in the order in which a scrape shows it."""

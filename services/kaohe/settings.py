@@ -56,6 +56,7 @@ class KafkaSecurity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. Durations are in seconds, sizes in records.
 
+    ``payroll_metrics_port`` is where ``kaohe payroll`` shows its figures; 0, the default, is nowhere.
     ``metrics_agents_max`` is how many agents have Prometheus series of their own; 0, the default, is none. ``packs``
     are the rule packs that judge, ``shadow_packs`` versions that judge beside them without effect, ``rules`` the folder
     they lie in (empty: the one that belongs to this program), ``sites`` the time zone of each site that does not keep
@@ -74,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fetch_records_max: int = 10_000
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9464
+    payroll_metrics_port: int = 0
     metrics_agents_max: int = 0
     database_url: str = "sqlite:///kaohe.db"
     packs: tuple[str, ...] = ("contact-centre", "front-desk", "logistics-service")
@@ -175,6 +177,7 @@ def _check(settings: Settings) -> None:
         "session_timeout_s": (6, 300),
         "fetch_records_max": (100, 1_000_000),
         "metrics_port": (0, 65535),
+        "payroll_metrics_port": (0, 65535),
         "metrics_agents_max": (0, 10_000),
     }
     for field, (low, high) in bounds.items():

@@ -32,6 +32,8 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, one in group.commands.items():
         if hasattr(one, "commands"):
             yield from leaves(one, (*path, name))
+            if one.invoke_without_command:
+                yield (*path, name)
         else:
             yield (*path, name)
 
@@ -49,7 +51,11 @@ def test_every_command_that_was_promised_is_there() -> None:
     assert set(leaves(command())) >= {
         ("replay",), ("broker",), ("topics", "create"), ("worker",), ("produce",), ("clock",), ("payroll",),
         ("simulate",), ("explain",), ("demo",), ("up",),
+        ("settle",), *(("payroll", name) for name in ("approve", "reject", "export", "acknowledge", "list", "show")),
+        *(("ledger", name) for name in ("show", "verify", "reconcile")),
         *(("rules", name) for name in ("check", "test", "list", "trace", "explain", "show")),
+        ("settle",), *(("payroll", name) for name in ("approve", "reject", "export", "acknowledge", "list", "show")),
+        *(("ledger", name) for name in ("show", "verify", "reconcile")),
         *(("rules", name) for name in ("diff", "activate", "activations")), ("backtest",),
     }  # fmt: skip
 
@@ -105,6 +111,15 @@ def test_nothing_asked_for_shows_the_help(arguments: list[str], capsys: pytest.C
         ("broker --port 99999", "The port 99999 does not exist"),
         ("demo --days 40", "Invalid value for '--days'"),
         ("up --speed 0", "Invalid value for '--speed'"),
+        ("settle 2026-13 --by x", "'2026-13' is no month"),
+        ("settle 2026-08", "Missing option '--by'"),
+        ("settle 2026-08 --by x", "no pack has pay terms"),
+        ("payroll nonsense", "No such command 'nonsense'"),
+        ("payroll approve b-1 --by x --at soon", "--at is 'soon'"),
+        ("payroll approve b-1 --by x --at 2026-09-01T00:00:00", "lacks its offset"),
+        ("payroll acknowledge b-1 --by x --entries -1 --total-minor 0", "Invalid value for '--entries'"),
+        ("payroll show b-1 --lang fr", "--lang is 'fr'"),
+        ("ledger verify --head 7", "--head is '7'"),
         *(
             (f"rules {command} --rules none", "there is no folder of packs 'none'")
             for command in ("check", "test", "list", "show p", "explain r", "trace")
@@ -118,6 +133,18 @@ def test_what_is_asked_for_wrongly_is_one_sentence(
     line = told(capsys)
     assert line.startswith("kaohe: ")
     assert sentence in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "payroll list", "payroll show b-1", "payroll approve b-1 --by x", "payroll reject b-1 --by x --reason y",
+        "payroll export b-1 --by x --out o", "ledger show", "ledger verify", "ledger reconcile --offline",
+    ],
+)  # fmt: skip
+def test_without_a_ledger_it_says_so(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments.split()) == 1
+    assert "There is no ledger at sqlite:///kaohe.db; 'kaohe payroll' makes it." in told(capsys)
 
 
 def test_a_refused_simulation_leaves_no_file(capsys: pytest.CaptureFixture[str]) -> None:

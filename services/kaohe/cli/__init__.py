@@ -64,7 +64,7 @@ def _root(
 @functools.cache
 def command() -> Any:
     """The whole command line."""
-    from kaohe.cli import activating, backtesting, explaining, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
+    from kaohe.cli import activating, backtesting, explaining, paying, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
 
     for module in (showing, replaying, backtesting):
         module.register(app)
@@ -73,6 +73,7 @@ def command() -> Any:
     explaining.register(app)
     app.add_typer(running.topics_app, name="topics")
     running.register(app)
+    paying.register(app)
     return typer.main.get_command(app)
 
 

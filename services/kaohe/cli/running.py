@@ -1,4 +1,4 @@
-"""The long-running commands: broker, topics, worker, clock, payroll; and those that feed them: produce, simulate."""
+"""The long-running commands: broker, topics, worker, clock; and those that feed them: produce, simulate."""
 
 # ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
 
@@ -128,39 +128,6 @@ def clock() -> None:
     run_clock(settings, stop, on_tick=tell)
 
 
-def payroll(
-    until_idle: Annotated[
-        float | None, typer.Option("--until-idle", help="End when nothing came for so many seconds.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print what was written as JSON at the end.")
-    ] = False,
-) -> None:
-    """Keep the ledger: write decisions, alerts and grades into the database, each exactly once.
-
-    Example: KAOHE_DATABASE_URL=sqlite:///ledger.db kaohe payroll
-    """
-    from kaohe.payroll.consumer import run_payroll, stop_on_signals
-    from kaohe.payroll.ledger import shown
-    from kaohe.stream.topics import security_config
-
-    settings = load_settings()
-    say(f"payroll reads from {settings.broker} and writes to {shown(settings.database_url)}; Ctrl-C ends it")
-    with stop_on_signals() as stop:
-        done = run_payroll(
-            settings.bootstrap,
-            security_config(settings.security),
-            settings.database_url,
-            stop=stop,
-            until_idle_s=until_idle,
-        )
-    written = done.written
-    if as_json:
-        print_json({"records": done.records, "written": written})
-    else:
-        say(f"{done.records:,} records read; {written.entries:,} entries, {written.conflicts:,} conflicts")
-
-
 # --- feeding ----------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +230,5 @@ def register(app: typer.Typer) -> None:
     app.command()(broker)
     app.command()(worker)
     app.command()(clock)
-    app.command()(payroll)
     app.command("produce")(produce_command)
     app.command("simulate")(simulate_command)

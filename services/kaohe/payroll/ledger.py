@@ -63,8 +63,10 @@ from kaohe.payroll.tables import (
     GradeRow,
     LedgerEntryRow,
     OffsetRow,
+    PayEntryRow,
     PayFactRow,
     PayPublishedRow,
+    PayStateRow,
     RejectedRow,
     SettlementEventRow,
 )
@@ -135,6 +137,13 @@ class Conflict(msgspec.Struct, frozen=True):
     version: str
     stored: Record
     offered: Record
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """Records of the log beside the ledger: how many rows came from them, by table, and what is not there the same."""
+
+    origins: dict[str, int]
+    differing: list[str]
 
 
 class Balance(msgspec.Struct, frozen=True):
@@ -603,6 +612,45 @@ class Ledger:
             for row in self._read(lambda connection: connection.execute(query).mappings().all())
         ]
 
+    def compare(self, deliveries: Sequence[Delivery]) -> Compared:
+        """Whether the ledger holds these records with the same content; a known conflict does not differ."""
+        origins: dict[str, int] = {}
+        differing: list[str] = []
+        with self.reading() as connection:
+            for entity in _ENTITIES:
+                ours = {
+                    (one.topic, one.partition, one.offset): one
+                    for one in deliveries
+                    if type(one.record) is entity.record
+                }
+                table = entity.table
+                places = tuple_(table.c.topic, table.c.partition, table.c.record_offset)
+                for chunk in _chunks(ours):
+                    rows = connection.execute(select(func.count()).where(places.in_(chunk))).scalar_one()
+                    origins[table.name] = origins.get(table.name, 0) + rows
+                stored = {
+                    entity.key(one): one
+                    for one in _stored(connection, entity, {entity.key(one.record) for one in ours.values()})
+                }
+                suspects = [one for one in ours.values() if stored.get(entity.key(one.record)) != one.record]
+                known = self._known_conflicts(connection, entity, suspects)
+                differing += [
+                    f"{one.topic}[{one.partition}] offset {one.offset}: {one.record.id} is not so in the ledger"
+                    for one in suspects
+                    if ENCODER.encode(one.record).decode() not in known
+                ]
+        return Compared(origins, differing)
+
+    def _known_conflicts(
+        self, connection: Connection, entity: _Entity, suspects: Sequence[Delivery]
+    ) -> set[str]:
+        table = cast(Table, ConflictRow.__table__)
+        found: set[str] = set()
+        for chunk in _chunks({one.record.id for one in suspects}):
+            query = select(table.c.offered).where(table.c.entity == entity.table.name, table.c.id.in_(chunk))
+            found.update(connection.execute(query).scalars())
+        return found
+
     def current_entries(
         self,
         *,
@@ -621,6 +669,22 @@ class Ledger:
                 query = query.where(current.c[name] == wanted)
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Decision, _record(_BY_RECORD[Decision], row)) for row in rows]
+
+    def pay_entries(
+        self, *, agent: str = "", period: str = "", limit: int = 1_000_000
+    ) -> list[dict[str, Any]]:
+        """The entries of pay in batches that are booked, by person, period and component."""
+        assert limit > 0
+        table, states = cast(Table, PayEntryRow.__table__), cast(Table, PayStateRow.__table__)
+        booked = select(states.c.batch).where(states.c.state == "approved")
+        query = select(table).where(table.c.batch.in_(booked)).limit(limit)
+        query = query.order_by(table.c.agent, table.c.effective_period, table.c.component, table.c.key)
+        if agent:
+            query = query.where(table.c.agent == agent)
+        if period:
+            query = query.where(table.c.effective_period == period)
+        rows = self._read(lambda connection: connection.execute(query).mappings().all())
+        return [dict(row) for row in rows]
 
     def current_grades(self, limit: int = 100_000) -> list[Grade]:
         """The revision that counts of every grade, in the order of their ids."""

@@ -536,7 +536,8 @@ def _settle(step: _Step, asked: SettlementRequested) -> Outcome:
         )  # fmt: skip
     if asked.reopen and not closed:
         return Outcome("refused", "", f"{period} is not settled yet, so there is nothing to reopen")
-    made = _work_out_month(step, asked, [batch for batch in known if batch.booked], bool(closed))
+    booked_batches = [batch for batch in known if batch.booked]
+    made = work_out_batch(step.connection, terms, period, asked.read, booked_batches, anew=bool(closed))
     if not any(statement.lines for statement in made):
         if closed:
             return Outcome(
@@ -547,17 +548,44 @@ def _settle(step: _Step, asked: SettlementRequested) -> Outcome:
         return Outcome(
             "refused", "", f"an amount is beyond {AMOUNT_MAX_MINOR} minor units; look at the pay terms"
         )
-    booked = [batch.id for batch in known if batch.booked]
-    return _book(step, asked, of_month, made, booked)
+    return _book(step, asked, of_month, made, digest_of(made, booked_batches))
 
 
-def _work_out_month(
-    step: _Step, asked: SettlementRequested, booked_batches: Sequence[Batch], reopen: bool
+def digest_of(made: Sequence[Settlement], booked: Sequence[Batch]) -> str:
+    """What tells two drafts apart: their statements, and the books that they follow from."""
+    return sha256(ENCODER.encode([list(made), [batch.id for batch in booked]])).hexdigest()
+
+
+def worked_out_again(connection: Connection, batch: Batch) -> str:
+    """The digest of a batch, worked out again from the ledger and from the books as they were when it was made."""
+    table = _table(SettlementEventRow)
+    order = {row.event_key: row.record_offset for row in connection.execute(select(table))}
+    made_at = order[batch.row["event_key"]]
+    booked = []
+    for other in batches(connection, pack=batch.row["pack"]):
+        approved = other.entered("approved")
+        if approved is not None and order[approved["event_key"]] < made_at:
+            booked.append(other)
+    terms = msgspec.json.decode(batch.row["terms"], type=PayTermsInForce)
+    read = msgspec.json.decode(batch.row["read_up_to"], type=ReadUpTo)
+    anew = batch.row["kind"] == "correction"
+    made = work_out_batch(connection, terms, batch.row["period"], read, booked, anew=anew)
+    return digest_of(made, booked)
+
+
+def work_out_batch(
+    connection: Connection,
+    terms: PayTermsInForce,
+    period: str,
+    read: ReadUpTo,
+    booked_batches: Sequence[Batch],
+    *,
+    anew: bool,
 ) -> list[Settlement]:
-    terms, period = asked.terms, asked.period
-    books = Books(step.connection, asked.read)
-    booked = _Booked(step.connection, booked_batches)
-    if not reopen:
+    """The statements of a month, given what is booked; ``anew`` where the month itself is booked and is corrected."""
+    books = Books(connection, read)
+    booked = _Booked(connection, booked_batches)
+    if not anew:
         changed = changes_before(books, booked, _months_before(period, booked_batches))
         people = books.people(terms, period)
         for agent in changed.keys() - people.keys():
@@ -590,10 +618,9 @@ def _book(
     asked: SettlementRequested,
     of_month: Sequence[Batch],
     made: Sequence[Settlement],
-    booked: Sequence[str],
+    digest: str,
 ) -> Outcome:
     """Write a draft, unless there is one that says the same and follows from the same books."""
-    digest = sha256(ENCODER.encode([list(made), list(booked)])).hexdigest()
     drafts = [batch for batch in of_month if batch.state == "draft"]
     for batch in drafts:
         if batch.row["digest"] == digest:

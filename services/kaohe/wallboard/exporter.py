@@ -425,7 +425,7 @@ class ExporterServer:
         self._thread.join(timeout_s)
 
 
-def start_exporter(host: str, port: int, exporter: WallboardExporter) -> ExporterServer:
+def start_exporter(host: str, port: int, exporter: Collector) -> ExporterServer:
     """Serve ``exporter`` at ``http://host:port/metrics`` on a thread of its own; port 0 takes a free one.
 
     Raises KaoheError, in one sentence, when the address cannot be had.
