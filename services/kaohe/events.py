@@ -548,15 +548,15 @@ class HoursAssigned(Payload, kw_only=True):
 
 @event("clock.corrected")
 class ClockCorrected(Payload, kw_only=True):
-    """Somebody put right when the agent came (``in``) or went (``out``) on a shift: a forgotten or a wrong clocking.
+    """Somebody put right when the agent came (``in``) or went (``out``) on a shift: a clocking was forgotten or wrong.
 
-    ``at`` is the moment that holds from now on; none means that nobody came or went. The newest correction counts.
+    ``clocked_at`` is the moment that holds from now on; none means that nobody came or went. The newest one counts.
     """
 
     correction_id: Name
     shift_id: Name
     punch: Literal["in", "out"]
-    at: Moment | None = None
+    clocked_at: Moment | None = None
     by: Label = ""
     reason: Text = ""
 

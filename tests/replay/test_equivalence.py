@@ -34,7 +34,7 @@ from tests.support.core_runs import (
 )
 
 START = date(2026, 7, 30)
-PACKS = ("contact-centre", "front-desk", "logistics-service")
+PACKS = ("contact-centre", "front-desk", "full-attendance", "logistics-service")
 
 
 @pytest.fixture(scope="module")

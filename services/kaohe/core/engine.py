@@ -23,6 +23,7 @@ from zlib import crc32
 
 import msgspec
 
+from kaohe.core.attending import Attending
 from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, calendar, check_moment, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER
@@ -56,8 +57,8 @@ is_pseudonym = re.compile(r"c-[0-9a-f]{16,64}\Z").match
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
 GROUP_LEVELS = ("queue", "site", "team")
-AGENT_TRIGGERS = frozenset({"event", "deadline", "period", "watch"})
-SINGLE_TRIGGERS = frozenset({"event", "deadline"})
+SINGLE_TRIGGERS = frozenset({"event", "deadline", "attendance"})
+AGENT_TRIGGERS = SINGLE_TRIGGERS | {"period", "watch"}
 STATES = {
     "agent.logged_in": "not_ready",
     "agent.ready": "ready",
@@ -286,6 +287,7 @@ class PartitionEngine:
         deadlines = kinds(self.packs, self.counters, self.judge.book.deadline)
         self.items = Items(self, deadlines)
         self.deadlines = self.items.deadlines
+        self.attending = Attending(self)
         self.now_ms: int | None = None
         self.due_ms = 0
         self.accrued_ms = 0
@@ -349,6 +351,8 @@ class PartitionEngine:
         plans["pack.activated"].special = self._activate
         for tag in STATES:
             plans[tag].special = self._change_state
+        for tag in self.attending.tags:
+            plans[tag].special = self._attend
         for plan in plans.values():
             plan.settle()
         return {ENVELOPES[tag]: plan for tag, plan in plans.items()}
@@ -428,6 +432,8 @@ class PartitionEngine:
                 raise EventError("invalid", "$.data names a team or site with a control character")
         elif plan.tag == "pack.activated":
             self._check_activation(data)
+        if plan.tag in self.attending.tags:
+            self.attending.check(plan.tag, data, agent)
         for kind in plan.opens:
             kind.check(data)
         if plan.opens:
@@ -604,6 +610,14 @@ class PartitionEngine:
             self.judge.activate(pack, version)
             self.activations.append((self.watermark_ms, pack, version))
 
+    def _attend(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        """Tell the attendance what happened; logging in and out is a state of work as well."""
+        assert agent is not None
+        tag = self.plans[event.__class__].tag
+        if tag in STATES:
+            self._change_state(event, time_ms, agent)
+        self.attending.take(tag, event, time_ms, agent)
+
     # --- states of work -----------------------------------------------------------------------------------------------
 
     def _change_state(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
@@ -675,6 +689,7 @@ class PartitionEngine:
         self.reported_ms = time_ms // GROUP_BUCKET_MS * GROUP_BUCKET_MS
         self.accrued_ms = time_ms // AGENT_BUCKET_MS * AGENT_BUCKET_MS
         self.seen.begin(time_ms // 60_000)
+        self.attending.begin(time_ms)
 
     def _advance(self, time_ms: int) -> None:
         """Do everything that falls due up to ``time_ms``, in order."""
@@ -692,7 +707,8 @@ class PartitionEngine:
 
     def _next_ms(self) -> int:
         """The next moment at which something is due."""
-        found = [due for due in (self.deadlines.next_ms(), self.judge.due_ms()) if due is not None]
+        dues = (self.deadlines.next_ms(), self.attending.next_ms(), self.judge.due_ms())
+        found = [due for due in dues if due is not None]
         if self.working:
             found.append(self.accrued_ms + AGENT_BUCKET_MS)
         if self.queues or self.teams or self.sites:
@@ -701,6 +717,7 @@ class PartitionEngine:
 
     def _run(self, now_ms: int) -> None:
         self.items.miss_before(now_ms)
+        self.attending.run(now_ms)
         if now_ms % AGENT_BUCKET_MS == 0 and now_ms > self.accrued_ms:
             self._accrue(now_ms)
             self.accrued_ms = now_ms
@@ -749,6 +766,7 @@ class PartitionEngine:
                 changed[SEPARATOR.join(("d", *key))] = None
         self.deadlines.touched.clear()
         self.deadlines.dropped.clear()
+        changed.update(self.attending.checkpoint())
         changed.update(self.seen.checkpoint())
         groups = [
             (level, name, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
@@ -797,6 +815,7 @@ class PartitionEngine:
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))
+        self.attending.restore(items)
         self.due_ms = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------

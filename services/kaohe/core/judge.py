@@ -56,11 +56,20 @@ class Stats(msgspec.Struct):
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence."""
+    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence.
+
+    ``attempt`` is how often the incident was taken back before: a charge after that is an entry of its own.
+    """
 
     at_ms: int
     incident: str
     evidence: tuple[str, ...]
+    attempt: int = 0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the ids of entries take from the attempt: nothing for the first one."""
+        return (str(self.attempt),) if self.attempt else ()
 
 
 class _Today(NamedTuple):
@@ -628,7 +637,7 @@ class Judge:
         """Bring the one entry of this cause to its amount; a revision goes out when anything changed."""
         incident = cause.incident if cause else ""
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
-                            incident, adjusts)  # fmt: skip
+                            incident, adjusts, *(cause.parts if cause else ()))  # fmt: skip
         entry = subject.entries.get(found)
         if entry is None and cause is None and not worked.points:
             return False
@@ -706,14 +715,15 @@ class Judge:
         for rule in fired:
             cause = cause_of(rule)
             for index, effect in enumerate(rule.effects):
-                if closed and self._charges(subject, pack, rule, index, own, cause.incident):
+                charged = self._charges(subject, pack, rule, index, own, cause.incident) if closed else []
+                if any(not entry.waived_by or not cause.attempt for entry in charged):
                     continue  # this incident was charged already: an event that comes twice charges once
                 if effect.kind in ("deduct", "award"):
                     worked = work_out(self.layout, pack, effect, moment)
                     if worked.points and self._post(
                         subject, pack, rule, index, moment, period, worked, "final", cause, adjusts
                     ):
-                        self._excuse(subject, pack, rule, index, period, cause.incident, adjusts, now_ms)
+                        self._excuse(subject, pack, rule, index, period, cause, adjusts, now_ms)
                 elif effect.kind == "grade":
                     self._cap(subject, pack, rule, effect, period, True, cause.incident)
                 elif effect.kind == "waive":
@@ -817,16 +827,16 @@ class Judge:
             self.touched.add(subject.key)
 
     def _excuse(
-        self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, incident: str,
+        self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, cause: Cause,
         adjusts: str, now_ms: int,
     ) -> None:  # fmt: skip
         """Take a new entry back at once if an exemption was granted before its incident was known."""
         found = decision_id(pack.name, charging.id, str(index), subject.level, subject.name, period.window,
-                            period.label, incident, adjusts)  # fmt: skip
+                            period.label, cause.incident, adjusts, *cause.parts)  # fmt: skip
         rules = {rule.id: rule for rule in pack.rules}
         for waiver in subject.waivers:
             rule = rules.get(waiver.rule)
-            if waiver.pack != pack.name or waiver.incident not in (incident, found) or rule is None:
+            if waiver.pack != pack.name or waiver.incident not in (cause.incident, found) or rule is None:
                 continue
             effect = rule.effects[waiver.effect] if waiver.effect < len(rule.effects) else None
             if effect is None or charging.id not in effect.waives or subject.entries[found].waived_by:
