@@ -563,6 +563,8 @@ class MetricReader:
         terms = [*shape.top.terms, *(shape.bottom.terms if shape.bottom else ())]
         if "queue" in levels and any(term.source.startswith("state/") for term in terms):
             fields.wrong("level", "an agent's time belongs to no single queue", "leave the level queue out")
+        elif "queue" in levels and any(term.source.startswith("attendance/") for term in terms):
+            fields.wrong("level", "an agent's attendance belongs to no queue", "leave the level queue out")
 
     def _evidence(self, shape: Shape) -> tuple[str, ...]:
         """The event types above the line: their ids are what a decision points to."""

@@ -162,6 +162,8 @@ class RuleReader:
         if trigger is None or not levels or not own_id:
             return None
         self._check_trigger(fields, trigger, at_close_only, incident)
+        if trigger.kind == "attendance" and "queue" in levels:
+            fields.wrong("level", "an agent's attendance belongs to no queue", "leave the level queue out")
         scope = self.scope(trigger, levels)
         when = fields.need("when", lambda found: self._condition(found, scope, trigger, levels), None)
         effects = fields.need("then", lambda found: self._effects(found, trigger, levels, scope), _NO_EFFECTS)
