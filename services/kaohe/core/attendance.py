@@ -156,8 +156,11 @@ class _OfDay(Outcome, frozen=True, kw_only=True, tag_field="outcome"):
     day_kind: Literal["workday", "rest", "holiday", "makeup"]
 
 
-class _Incident(_OfDay, frozen=True, kw_only=True, tag_field="outcome"):
-    """``number`` counts, inside the month, the incidents of its family that are not excused."""
+class Incident(_OfDay, frozen=True, kw_only=True, tag_field="outcome"):
+    """Something that may be held against the agent.
+
+    ``number`` counts, inside the month, the incidents of its family that are not excused.
+    """
 
     number: int = 0
     excused: bool = False
@@ -176,26 +179,26 @@ class NotLoggedIn(_OfDay, frozen=True, kw_only=True, tag="not_logged_in"):
     ended_ms: int = 0
 
 
-class Late(_Incident, frozen=True, kw_only=True, tag="late"):
+class Late(Incident, frozen=True, kw_only=True, tag="late"):
     """Came ``late_ms`` after the start, more than the threshold. Counted with early leave."""
 
     late_ms: int
 
 
-class EarlyLeave(_Incident, frozen=True, kw_only=True, tag="early_leave"):
+class EarlyLeave(Incident, frozen=True, kw_only=True, tag="early_leave"):
     """Went ``early_ms`` before the end, more than the threshold. Counted with lateness."""
 
     early_ms: int
 
 
-class Absent(_Incident, frozen=True, kw_only=True, tag="absent"):
+class Absent(Incident, frozen=True, kw_only=True, tag="absent"):
     """Did not come (or came so late, or went so early, that half a day is missing) and had no leave."""
 
     halves: int
     came: bool
 
 
-class MissingOut(_Incident, frozen=True, kw_only=True, tag="missing_out"):
+class MissingOut(Incident, frozen=True, kw_only=True, tag="missing_out"):
     """Clocked in and never out."""
 
 
@@ -294,7 +297,7 @@ def charge_of(outcome: Outcome) -> Outcome:
         changes["ended_ms"] = 0
     if isinstance(outcome, NotLoggedIn):
         changes["late_ms"] = 0
-    if isinstance(outcome, _Incident):
+    if isinstance(outcome, Incident):
         changes["excused"] = False
     return msgspec.structs.replace(outcome, **changes)
 

@@ -43,6 +43,7 @@ from kaohe.core.attendance import (
     FullMonth,
     Half,
     Hours,
+    Incident,
     Leave,
     LeaveFacts,
     Outcome,
@@ -395,12 +396,15 @@ class Attending:
         """Number the incidents of a month anew; what differs from what was counted."""
         counters: dict[str, int] = {}
         changes: list[Change] = []
-        for day in sorted(file.days):
-            if day[:7] != month:
-                continue
+        for day in sorted([day for day in file.days if day[:7] == month]):
             one = file.days[day]
             before = one.outcomes.get(pack.name, [])
-            outcomes = sorted(fresh.get(day, before), key=lambda outcome: (outcome.at_ms, key_of(outcome)))
+            found = fresh.get(day)
+            if found is None:
+                if not any(isinstance(outcome, Incident) for outcome in before):
+                    continue  # nothing to number, as on most days
+                found = before
+            outcomes = sorted(found, key=_in_time)
             after = [_numbered(outcome, counters) for outcome in outcomes]
             if after != before:
                 changes += _differences(pack, day, one, before, after)
@@ -729,10 +733,14 @@ def _oldest(calendar: Calendar, now_ms: int) -> str:
     return calendar.containing("month", max(0, now_ms - KEPT_MS)).label
 
 
+def _in_time(outcome: Outcome) -> tuple[int, str]:
+    return outcome.at_ms, key_of(outcome)
+
+
 def _numbered(outcome: Any, counters: dict[str, int]) -> Any:
-    family = FAMILIES.get(kind_of(outcome))
-    if family is None:
+    if not isinstance(outcome, Incident):
         return outcome
+    family = FAMILIES[kind_of(outcome)]
     number = counters.get(family, 0) + 1
     if not outcome.excused:
         counters[family] = number
