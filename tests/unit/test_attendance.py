@@ -863,6 +863,24 @@ def test_batches_and_restarts_change_nothing(pack: Pack) -> None:
     assert engine.attending.files["a-1"].months["2026-08"].verdicts == {"small": "broken"}
 
 
+def test_who_shares_a_partition_makes_no_difference(pack: Pack) -> None:
+    """Also when the clock jumps for hours, in which only the attendance of some has something to do."""
+
+    def told(partitions: int) -> list[bytes]:
+        rota = Rota(pack, partitions=partitions)
+        rota.tick("2026-08-02T12:00")
+        for event in sorted(a_month_of_everything(rota), key=lambda one: one.time):
+            rota.replay.tick(event.time)
+            rota.replay.feed(event)
+        for day in range(15, 32):
+            rota.tick(f"2026-08-{day}T13:00")
+        rota.tick("2026-09-05T00:00")
+        rota.replay.finish()
+        return sorted([*rota.replay.decisions, *rota.replay.alerts])
+
+    assert told(1) == told(3)
+
+
 def test_what_is_forgotten_is_forgotten_for_good_and_the_streak_is_not(pack: Pack) -> None:
     rota = Rota(pack)
     rota.tick("2026-01-04T00:00")

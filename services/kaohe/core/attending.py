@@ -288,10 +288,15 @@ class Attending:
             heapq.heappop(self._due)
         return None
 
+    def is_due(self, now_ms: int) -> bool:
+        """Whether anything has to be looked at now."""
+        due_ms = self.next_ms()
+        return due_ms is not None and due_ms <= now_ms
+
     def run(self, now_ms: int) -> None:
         """Look at every day whose moment has come, agent by agent in the order of names."""
         waiting: set[str] = set()
-        while (due_ms := self.next_ms()) is not None and due_ms <= now_ms:
+        while self.is_due(now_ms):
             waiting.add(heapq.heappop(self._due)[1])
         for name in sorted(waiting):
             found = self.files[name]

@@ -717,7 +717,10 @@ class PartitionEngine:
 
     def _run(self, now_ms: int) -> None:
         self.items.miss_before(now_ms)
-        self.attending.run(now_ms)
+        if self.attending.is_due(now_ms):
+            # It counts for moments that are over: what is judged next must not lie before now.
+            self.judge.settle(now_ms - 1)
+            self.attending.run(now_ms)
         if now_ms % AGENT_BUCKET_MS == 0 and now_ms > self.accrued_ms:
             self._accrue(now_ms)
             self.accrued_ms = now_ms
