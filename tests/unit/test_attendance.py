@@ -18,10 +18,12 @@ from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack
 from kaohe.core.replay import Replay
 from kaohe.events import Envelope
+from kaohe.packs.load import load_packs
 from tests.support.attendance import Rota, attendance_pack
 from tests.support.core_runs import Timed, records_of, run_engine, seed
 from tests.support.packs import at, at_ms
 
+RULES = Path(__file__).parents[2] / "rules"
 DAY = "2026-08-03"
 """A Monday."""
 SHIFT = f"s-{DAY}"
@@ -863,22 +865,24 @@ def test_batches_and_restarts_change_nothing(pack: Pack) -> None:
     assert engine.attending.files["a-1"].months["2026-08"].verdicts == {"small": "broken"}
 
 
-def test_who_shares_a_partition_makes_no_difference(pack: Pack) -> None:
-    """Also when the clock jumps for hours, in which only the attendance of some has something to do."""
+def test_who_shares_a_partition_makes_no_difference() -> None:
+    """Also when the clock jumps over a day on which a colleague is at work, or nobody is."""
+    (full_attendance,) = load_packs(["full-attendance"], RULES)
 
-    def told(partitions: int) -> list[bytes]:
-        rota = Rota(pack, partitions=partitions)
-        rota.tick("2026-08-02T12:00")
-        for event in sorted(a_month_of_everything(rota), key=lambda one: one.time):
-            rota.replay.tick(event.time)
-            rota.replay.feed(event)
-        for day in range(15, 32):
-            rota.tick(f"2026-08-{day}T13:00")
-        rota.tick("2026-09-05T00:00")
+    def told(colleague: bool) -> list[tuple[str, str, str]]:
+        rota = Rota(full_attendance)
+        rota.tick(f"{DAY}T07:00")
+        rota.shift(DAY, when=f"{DAY}T07:00")
+        if colleague:
+            rota.tell(f"{DAY}T08:00", "agent.logged_in", agent="a-2")
+        rota.tick(f"{DAY}T08:30")
+        rota.tick(f"{DAY}T23:00")
         rota.replay.finish()
-        return sorted([*rota.replay.decisions, *rota.replay.alerts])
+        found = rota.replay.decision_list()
+        return [(one.rule, one.points, one.at) for one in found if one.subject == "a-1"]
 
-    assert told(1) == told(3)
+    assert told(colleague=True) == told(colleague=False)
+    assert ("fa-attendance-low", "-5", "2026-08-03T18:15:00+08:00") in told(colleague=False)
 
 
 def test_what_is_forgotten_is_forgotten_for_good_and_the_streak_is_not(pack: Pack) -> None:
@@ -960,10 +964,7 @@ def test_there_is_a_bound_on_what_is_kept_of_an_agent(
 
 
 def test_without_a_pack_that_judges_it_attendance_costs_nothing() -> None:
-    from kaohe.packs.load import load_packs
-
-    packs = load_packs(["contact-centre"], Path(__file__).parents[2] / "rules")
-    replay = Replay(packs)
+    replay = Replay(load_packs(["contact-centre"], RULES))
     assert isinstance(replay.engines[0].attending, Attending)
     assert replay.engines[0].attending.tags == frozenset()
     engine = replay.engines[0]
