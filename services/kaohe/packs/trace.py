@@ -42,7 +42,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     deadlines: tuple[str, ...]
     scorecard: bool
-    attendance: bool
     pay: bool
     cases: tuple[str, ...]
     stories: tuple[StoryLine, ...]
@@ -92,7 +91,6 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
                 rules=cover.rules,
                 deadlines=cover.deadlines,
                 scorecard=cover.scorecard,
-                attendance=cover.attendance,
                 pay=cover.pay,
                 cases=cases,
                 stories=lines,
@@ -110,7 +108,7 @@ def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
         steps = any(effect.amount is not None and effect.amount.per is not None for effect in rule.effects)
         if rule.id in cover.rules and rule.trigger == "period" and steps:
             return CASES
-    judges = bool(cover.metrics or cover.rules or cover.deadlines or cover.attendance)
+    judges = bool(cover.metrics or cover.rules or cover.deadlines)
     return FEW_CASES if judges else SCORE_CASES
 
 
