@@ -7,8 +7,8 @@ A patch names a file and what becomes of its lines, as a diff does::
     +  judged: fortnight
 
 Lines to be taken out must stand in the file exactly once. Added lines alone are appended; ``delete FILE`` removes it.
-``with pay`` as the first line adds pay terms with their clause and parameters (the files of ``with-pay``), ``with
-appeals`` those of ``with-appeals``.
+``with pay`` or ``with attendance`` as the first line adds pay terms, or how attendance is judged, with clause and
+parameters (the files of ``with-pay`` and ``with-attendance``).
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ import shutil
 from pathlib import Path
 
 MINIMAL = Path(__file__).parent / "minimal"
-ADDED = {name: Path(__file__).parent / f"with-{name}" for name in ("pay", "appeals")}
 
 
 def patched(patch: str, folder: Path) -> Path:
     """A copy of the minimal pack in ``folder/minimal`` with the patch applied."""
     pack = folder / "minimal"
     shutil.copytree(MINIMAL, pack)
-    first, _, rest = patch.partition("\n")
-    if first.startswith("with "):
-        patch = rest
-        for added in ADDED[first.removeprefix("with ")].iterdir():
+    if patch.startswith("with "):
+        first, _, patch = patch.partition("\n")
+        for added in (Path(__file__).parent / first.replace(" ", "-")).iterdir():
             with (pack / added.name).open("a", encoding="utf-8") as whole:
                 whole.write(added.read_text(encoding="utf-8"))
     file: Path | None = None

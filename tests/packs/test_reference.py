@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from kaohe.core import expressions, series
+from kaohe.core.attendance import OUTCOMES
 from kaohe.core.calendars import WINDOWS
 from kaohe.events import PAYLOADS
 from kaohe.packs import load, metrics, rules, source, story
+from kaohe.packs.holidays import CALENDARS
 from kaohe.packs.load import read_pack
 from kaohe.packs.names import TIME_UNITS
 from kaohe.packs.source import Fields, Node, Problems
@@ -169,7 +171,7 @@ def test_every_effect_is_in_the_reference() -> None:
     [
         load.UNITS, load.CLAUSE_KINDS, load.CASES, story.STORY_CASES, metrics.LEVELS, metrics.OUTCOMES, metrics.STATES,
         metrics.KINDS, rules.PROPOSALS, rules.SEVERITIES, rules.RULE_OUTCOMES, rules.TRIGGERS, rules.FRAME_NAMES,
-        TIME_UNITS, WINDOWS, ("counted", "ignored"), load.FILES,
+        TIME_UNITS, WINDOWS, ("counted", "ignored"), load.FILES, tuple(OUTCOMES), CALENDARS,
     ],
     ids=" ".join,
 )  # fmt: skip

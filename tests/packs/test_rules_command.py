@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kaohe.packs.load import pack_names
 from tests.packs.patching import MINIMAL, patched
-from tests.support.commands import Result, kaohe
+from tests.support.commands import RULES, Result, kaohe
 
 
 def _kaohe_rules(*arguments: str) -> Result:
@@ -18,7 +19,10 @@ def _kaohe_rules(*arguments: str) -> Result:
 
 def test_check_finds_nothing_wrong_with_the_packs_we_ship() -> None:
     result = _kaohe_rules("check")
-    assert (result.exit_code, result.stdout) == (0, "3 packs checked: no mistake\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"{len(pack_names(RULES))} packs checked: no mistake\n",
+    )
 
 
 def test_check_tells_every_mistake_and_ends_with_1(tmp_path: Path) -> None:
@@ -72,7 +76,8 @@ def test_list_names_the_packs_in_both_languages() -> None:
     assert "Logistics customer service" in english
     assert "后勤客服绩效管理制度" in chinese
     names = [one["name"] for one in json.loads(_kaohe_rules("list", "--json").stdout)]
-    assert names == ["contact-centre", "front-desk", "logistics-service"]
+    assert names == pack_names(RULES)
+    assert {"contact-centre", "front-desk", "logistics-service"} <= set(names)
 
 
 def test_explain_shows_clause_parameters_with_dates_and_formulas() -> None:

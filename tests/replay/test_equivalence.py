@@ -34,7 +34,7 @@ from tests.support.core_runs import (
 )
 
 START = date(2026, 7, 30)
-PACKS = ("contact-centre", "front-desk", "logistics-service")
+PACKS = ("contact-centre", "front-desk", "full-attendance", "logistics-service")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_what_is_stored_does_not_grow_with_the_age_of_the_log(packs: tuple[Pack,
     records = records_of(log)[0]
     engine.apply(records[: len(records) // 2])
     save(engine, stored)
-    assert {key.split("\x1f")[0] for key in stored} == {"c", "d", "e", "frame", "judge", "p", "s", "u"}
+    assert {key.split("\x1f")[0] for key in stored} == {"a", "c", "d", "e", "frame", "judge", "p", "s", "u"}
     engine.apply(records[len(records) // 2 :])
     last_ms = max(what for _, what in log if isinstance(what, int))
     for day in range(1, 500):

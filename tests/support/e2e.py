@@ -53,7 +53,7 @@ from kaohe.stream.topics import EVENTS, PARTIALS, client_config
 from tests.support.workers import Child, reading, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKS = ("contact-centre", "front-desk", "logistics-service")
+PACKS = ("contact-centre", "front-desk", "full-attendance", "logistics-service")
 FIRST_DAY = date(2026, 1, 28)
 DAYS = 8
 KEPT_DAYS = (date(2026, 1, 30), date(2026, 1, 31), date(2026, 2, 4))

@@ -60,6 +60,7 @@ def make_pack(
     deadlines: str = "",
     rules: str = "",
     scorecard: str = "",
+    attendance: str = "",
     name: str = "small",
     version: str = "1.0",
     zone: str = "Asia/Shanghai",
@@ -71,7 +72,7 @@ def make_pack(
     own.mkdir(parents=True)
     parts = {key: textwrap.dedent(text) for key, text in (
         ("parameters", parameters), ("metrics", metrics), ("deadlines", deadlines), ("rules", rules),
-        ("scorecard", scorecard),
+        ("scorecard", scorecard), ("attendance", attendance),
     )}  # fmt: skip
     head = HEAD.format(name=name, version=version, zone=zone, grace=grace, in_force_from=in_force_from)
     (own / "pack.yaml").write_text(head, encoding="utf-8")
@@ -80,8 +81,7 @@ def make_pack(
         names = _names(parts[key], rules=key == "rules")
         if names:
             covered.append(f"{key}: [{', '.join(names)}]")
-    if parts["scorecard"]:
-        covered.append("scorecard: true")
+    covered += [f"{key}: true" for key in ("scorecard", "attendance") if parts[key]]
     (own / "clauses.yaml").write_text(CLAUSES % ", ".join(covered), encoding="utf-8")
     (own / "parameters.yaml").write_text(_with_clause(parts["parameters"]) or "{}\n", encoding="utf-8")
     declared = []
@@ -90,8 +90,9 @@ def make_pack(
         declared.append(f"{key}:\n{textwrap.indent(body, '  ')}" if body.strip() else f"{key}: {{}}\n")
     (own / "metrics.yaml").write_text("".join(declared), encoding="utf-8")
     (own / "rules.yaml").write_text(_with_clause(parts["rules"]) or "[]\n", encoding="utf-8")
-    if parts["scorecard"]:
-        (own / "scorecard.yaml").write_text("clause: CK-01\n" + parts["scorecard"], encoding="utf-8")
+    for key in ("scorecard", "attendance"):
+        if parts[key]:
+            (own / f"{key}.yaml").write_text("clause: CK-01\n" + parts[key], encoding="utf-8")
     return load_pack(own)
 
 

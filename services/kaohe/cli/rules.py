@@ -344,10 +344,13 @@ def _trace_lines(one: Trace, language: Language) -> Iterator[str]:
         for what, names in (("metric", row.metrics), ("deadline", row.deadlines), ("rule", row.rules)):
             for name in names:
                 yield f"    {what:<9}{name}"
-        if row.scorecard:
-            yield "    scorecard"
-        if row.pay:
-            yield "    pay terms"
+        for part, covers in (
+            ("scorecard", row.scorecard),
+            ("attendance", row.attendance),
+            ("pay terms", row.pay),
+        ):
+            if covers:
+                yield f"    {part}"
         for line in row.stories:
             mark = "not run" if line.passed is None else "passed" if line.passed else "FAILED"
             colour = {"passed": "green", "FAILED": "red"}.get(mark)

@@ -125,10 +125,9 @@ class Layout:
 
 
 def _source(pack: Pack, term: Term) -> str:
-    """What calls the counting: a deadline is its pack's own."""
-    if term.source.startswith("deadline/"):
-        return f"deadline/{pack.name}/{term.source[len('deadline/') :]}"
-    return term.source
+    """What calls the counting: deadlines and attendance are their pack's own."""
+    kind, slash, rest = term.source.partition("/")
+    return f"{kind}/{pack.name}/{rest}" if slash and kind in ("deadline", "attendance") else term.source
 
 
 def _term_key(pack: Pack, term: Term) -> str:

@@ -56,11 +56,20 @@ class Stats(msgspec.Struct):
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence."""
+    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence.
+
+    ``attempt`` is how often the incident was taken back before: a charge after that is an entry of its own.
+    """
 
     at_ms: int
     incident: str
     evidence: tuple[str, ...]
+    attempt: int = 0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the ids of entries take from the attempt: nothing for the first one."""
+        return (str(self.attempt),) if self.attempt else ()
 
 
 class _Today(NamedTuple):
@@ -108,8 +117,6 @@ class Judge:
         self.touched: set[tuple[str, str]] = set()
         self.on_drop: Callable[[Subject, Period], None] | None = None
         self.on_forget: Callable[[Subject], None] | None = None
-        self.on_close: Callable[[Subject, Pack, Period, int], None] | None = None
-        self.on_alert: Callable[[Subject, Rule, Effect, AlertState, str, str, int], None] | None = None
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
         self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
@@ -432,8 +439,6 @@ class Judge:
         )
         _count(self.stats.alerts, (pack.name, rule.id, to))
         self.out.append(message)
-        if self.on_alert is not None:
-            self.on_alert(subject, rule, effect, state, to, incident, moment.at_ms)
 
     # --- periods ------------------------------------------------------------------------------------------------------
 
@@ -574,8 +579,6 @@ class Judge:
         if waiting:
             self.unjudged[pack.key][subject.key] = waiting - {period}
             self.touched.add(subject.key)
-        if self.on_close is not None:
-            self.on_close(subject, pack, period, now_ms)
 
     def _adjust(self, subject: Subject, pack: Pack, closed: Period, now_ms: int) -> None:
         """Judge a closed period again; what differs from its final entries becomes an entry of the running period."""
@@ -634,7 +637,7 @@ class Judge:
         """Bring the one entry of this cause to its amount; a revision goes out when anything changed."""
         incident = cause.incident if cause else ""
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
-                            incident, adjusts)  # fmt: skip
+                            incident, adjusts, *(cause.parts if cause else ()))  # fmt: skip
         entry = subject.entries.get(found)
         if entry is None and cause is None and not worked.points:
             return False
@@ -654,14 +657,9 @@ class Judge:
         ):
             return False
         entry.points, entry.status, entry.revision = points, status, entry.revision + 1
-        entry.at_ms = self._known_ms(moment)
         self._put(subject, entry)
         self._send(subject, pack, rule, moment, entry, worked, cause)
         return True
-
-    def _known_ms(self, moment: Moment) -> int:
-        """When what is decided now can be known: an event that came late was not known when it happened."""
-        return max(moment.at_ms, self.grid_ms or 0)
 
     def _put(self, subject: Subject, entry: Entry) -> None:
         """Remember an entry. When there are too many, one of the oldest period goes, settled ones first."""
@@ -717,20 +715,19 @@ class Judge:
         for rule in fired:
             cause = cause_of(rule)
             for index, effect in enumerate(rule.effects):
-                if closed and self._charges(subject, pack, rule, index, own, cause.incident):
+                charged = self._charges(subject, pack, rule, index, own, cause.incident) if closed else []
+                if any(not entry.waived_by or not cause.attempt for entry in charged):
                     continue  # this incident was charged already: an event that comes twice charges once
                 if effect.kind in ("deduct", "award"):
                     worked = work_out(self.layout, pack, effect, moment)
                     if worked.points and self._post(
                         subject, pack, rule, index, moment, period, worked, "final", cause, adjusts
                     ):
-                        self._excuse(subject, pack, rule, index, period, cause.incident, adjusts, now_ms)
+                        self._excuse(subject, pack, rule, index, period, cause, adjusts, now_ms)
                 elif effect.kind == "grade":
                     self._cap(subject, pack, rule, effect, period, True, cause.incident)
                 elif effect.kind == "waive":
                     self._waive(subject, pack, rule, index, moment, cause, now_ms)
-                elif effect.kind == "reverse":
-                    self._correct(subject, pack, rule, index, moment, cause, now_ms)
                 else:
                     self._once(subject, pack, rule, index, moment, period, cause, adjusts)
         self._grade(subject, pack, period, now_ms, "provisional")
@@ -762,7 +759,6 @@ class Judge:
         entry = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind=effect.kind, window=period.window,
             label=period.label, incident=cause.incident, points="0", revision=1, status="final", adjusts=adjusts,
-            at_ms=self._known_ms(moment),
         )  # fmt: skip
         self._put(subject, entry)
         extra = {"owner": effect.owner, "proposal": effect.proposal}
@@ -830,31 +826,17 @@ class Judge:
             subject.waivers = [*subject.waivers, waiver][-MAX_WAIVERS:]
             self.touched.add(subject.key)
 
-    def _correct(
-        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
-    ) -> None:
-        """Take back what an appeal was upheld against."""
-        for wanted in moment.event.reversals:
-            entry = subject.entries.get(wanted)
-            if (
-                entry is not None
-                and entry.pack == pack.name
-                and not entry.waived_by
-                and entry.kind != "waive"
-            ):
-                self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
-
     def _excuse(
-        self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, incident: str,
+        self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, cause: Cause,
         adjusts: str, now_ms: int,
     ) -> None:  # fmt: skip
         """Take a new entry back at once if an exemption was granted before its incident was known."""
         found = decision_id(pack.name, charging.id, str(index), subject.level, subject.name, period.window,
-                            period.label, incident, adjusts)  # fmt: skip
+                            period.label, cause.incident, adjusts, *cause.parts)  # fmt: skip
         rules = {rule.id: rule for rule in pack.rules}
         for waiver in subject.waivers:
             rule = rules.get(waiver.rule)
-            if waiver.pack != pack.name or waiver.incident not in (incident, found) or rule is None:
+            if waiver.pack != pack.name or waiver.incident not in (cause.incident, found) or rule is None:
                 continue
             effect = rule.effects[waiver.effect] if waiver.effect < len(rule.effects) else None
             if effect is None or charging.id not in effect.waives or subject.entries[found].waived_by:
@@ -889,7 +871,7 @@ class Judge:
         waiver = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind="waive", window=period.window,
             label=period.label, incident=entry.incident, points=number_text(points), revision=1, status="final",
-            adjusts=adjusts, at_ms=self._known_ms(moment),
+            adjusts=adjusts,
         )  # fmt: skip
         entry.waived_by = found
         self._put(subject, entry)

@@ -80,9 +80,9 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
     """One thing added up, ``weight`` (1 or -1) times.
 
     ``source`` is an event type (``call.answered``), ``deadline/<name>/<outcome>`` with outcome ``opened``, ``met``,
-    ``missed``, ``late``, ``cancelled`` or ``cancelled_late``, or ``state/<state>`` with state ``logged_in``, ``ready``
-    or ``not_ready`` (its field is ``ms``). ``field`` is empty for a count. ``where`` is a condition over ``event.*``
-    and ``p.*``.
+    ``missed``, ``late``, ``cancelled`` or ``cancelled_late``, ``attendance/<outcome>`` (``kaohe.core.attendance``), or
+    ``state/<state>`` with state ``logged_in``, ``ready`` or ``not_ready`` (its field is ``ms``). ``field`` is empty for
+    a count. ``where`` is a condition over ``event.*`` and ``p.*``.
     """
 
     source: str
@@ -163,7 +163,7 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True):
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a rule does. Which fields matter depends on ``kind``."""
 
-    kind: Literal["deduct", "award", "alert", "grade", "proposal", "task", "waive", "reverse"]
+    kind: Literal["deduct", "award", "alert", "grade", "proposal", "task", "waive"]
     amount: Amount | None = None
     hold_ms: int = 0
     clear: Expr | None = None
@@ -181,9 +181,10 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """When something is judged, under which condition, and what follows.
 
-    ``trigger``: ``event`` (``on`` is the event type), ``deadline`` (``on`` is ``name/outcome``), ``period`` (``on`` is
-    the calendar window; ``provisional`` when it moves during the period, otherwise judged at its close only), ``watch``
-    (``on`` is empty: judged at every evaluation of live metrics). ``incident`` is the event's field that names the
+    ``trigger``: ``event`` (``on`` is the event type), ``deadline`` (``on`` is ``name/outcome``), ``attendance`` (``on``
+    is the outcome; its incident is the shift), ``period`` (``on`` is the calendar window; ``provisional`` when it moves
+    during the period, otherwise judged at its close only), ``watch`` (``on`` is empty: judged at every evaluation of
+    live metrics). ``incident`` is the event's field that names the
     single thing judged (``complaint_id``); empty means the event itself.
     """
 
@@ -193,7 +194,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     title: Words
     explanation: Words
     levels: tuple[Level, ...]
-    trigger: Literal["event", "deadline", "period", "watch"]
+    trigger: Literal["event", "deadline", "attendance", "period", "watch"]
     on: str
     provisional: bool
     condition: Expr
@@ -217,20 +218,6 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     highest: str
     bands: str
     formula: Words
-    place: Place
-
-
-class AppealTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """Until when and how an appeal is heard.
-
-    It may be filed until the end of the last of ``window`` (a parameter) working days by ``calendar`` after the agent
-    was told. Before it is decided, everybody in ``hear`` was heard.
-    """
-
-    clause: str
-    window: str
-    calendar: WorkCalendar
-    hear: tuple[str, ...]
     place: Place
 
 
@@ -262,6 +249,43 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
 
 
+LeaveDays = Literal["shift", "working", "calendar"]
+"""Which days of a leave its quota counts: those with a shift, the working days of the public calendar, or all."""
+
+
+class Attendance(msgspec.Struct, frozen=True, kw_only=True):
+    """How a pack judges shifts, clockings and leave. All fields but ``calendar`` and ``leave_days`` name parameters.
+
+    Times after the start of a shift: ``grace`` (not clocked in is noticed), ``late_after`` (late), ``absent_after``
+    (half a day is missing; who has not come by then is absent), ``login_grace`` (not logged in is noticed; empty: not
+    watched). ``early_after`` before its end is early leave; ``missing_out_after`` its end nobody clocked out.
+    ``clock_window`` is how long before and after a shift a clocking that names none may belong to it; a change known
+    less than ``short_notice`` ahead harms nobody. ``leave_quota`` (days a year), ``leave_breaks`` and
+    ``leave_attended`` (0 or 1) are tables by kind of leave. ``full_month_days`` is how many required days make a month;
+    ``missing_out_breaks`` and ``exempted_keeps`` (0 or 1) say whether a missing clocking breaks full attendance, and
+    whether what is exempted does not.
+    """
+
+    clause: str
+    calendar: WorkCalendar
+    grace: str
+    late_after: str
+    early_after: str
+    absent_after: str
+    missing_out_after: str
+    login_grace: str
+    clock_window: str
+    short_notice: str
+    leave_quota: str
+    leave_breaks: str
+    leave_attended: str
+    leave_days: dict[str, LeaveDays]
+    full_month_days: str
+    missing_out_breaks: str
+    exempted_keeps: str
+    place: Place
+
+
 class Pack(msgspec.Struct, frozen=True, kw_only=True):
     """One version of one policy, complete and checked.
 
@@ -285,7 +309,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     scorecard: Scorecard | None
     scopes: dict[str, dict[str, ExprType]]
     pay: PayTerms | None = None
-    appeals: AppealTerms | None = None
+    attendance: Attendance | None = None
     folder: str = ""
 
     @property

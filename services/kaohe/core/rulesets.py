@@ -160,6 +160,7 @@ class RuleBook:
         self.period: dict[tuple[str, str, str], RuleSet] = {}
         self.event: dict[str, list[RuleSet]] = {}
         self.deadline: dict[str, list[RuleSet]] = {}
+        self.attendance: dict[str, list[RuleSet]] = {}
         self.windows: dict[str, set[str]] = {}
         for pack in packs:
             self.windows[pack.key] = {pack.scorecard.window} if pack.scorecard else set()
@@ -181,4 +182,5 @@ class RuleBook:
             elif trigger == "event":
                 self.event.setdefault(on, []).append(found)
             else:
-                self.deadline.setdefault(f"{pack.name}/{on}", []).append(found)
+                kept = self.deadline if trigger == "deadline" else self.attendance
+                kept.setdefault(f"{pack.name}/{on}", []).append(found)

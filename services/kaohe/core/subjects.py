@@ -38,10 +38,7 @@ MAX_WAIVERS = 200
 
 
 class Entry(msgspec.Struct, gc=False):
-    """What the core must remember about a ledger entry to revise, waive, adjust or score it.
-
-    ``at_ms`` is when its newest revision was decided.
-    """
+    """What the core must remember about a ledger entry to revise, waive, adjust or score it."""
 
     id: str
     pack: str
@@ -56,7 +53,6 @@ class Entry(msgspec.Struct, gc=False):
     status: str
     adjusts: str = ""
     waived_by: str = ""
-    at_ms: int = 0
 
     @property
     def worth(self) -> Fraction:

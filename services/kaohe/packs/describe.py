@@ -37,10 +37,22 @@ Language = Literal["en", "zh"]
 _TRIGGERS = {
     "event": Words("at each event {on}", "每次事件 {on}"),
     "deadline": Words("at the deadline {on}", "时限 {on}"),
+    "attendance": Words("at each {on} of attendance", "出勤结果 {on}"),
     "period": Words("over each {on}, moving while it runs", "按{on}考核，期间暂计"),
     "watch": Words("live, at every evaluation", "实时监控"),
 }
 _AT_CLOSE = Words("at the close of each {on}", "{on}结束时考核")
+_FIGURES = {
+    "not_in": ("grace",),
+    "not_logged_in": ("login_grace",),
+    "late": ("late_after", "absent_after"),
+    "early_leave": ("early_after", "absent_after"),
+    "absent": ("absent_after",),
+    "missing_out": ("missing_out_after",),
+    "leave": ("leave_quota", "leave_breaks", "leave_attended"),
+    "full_month": ("full_month_days", "missing_out_breaks", "exempted_keeps", "leave_breaks"),
+}
+"""What in ``attendance.yaml`` decides about an outcome."""
 _LABELS = {
     "clause": Words("clause", "条款"),
     "clauses": Words("clauses", "条款"),
@@ -57,6 +69,7 @@ _LABELS = {
     "rules": Words("rules", "规则"),
     "scorecard": Words("scorecard", "评分"),
     "pay": Words("pay terms", "薪酬条款"),
+    "attendance": Words("attendance, by the public calendar of", "出勤，公历工作日历"),
     "zone": Words("zone", "时区"),
     "from": Words("in force from", "生效日期"),
     "grace": Words("grace", "宽限"),
@@ -218,6 +231,8 @@ def used_by(pack: Pack, rule: Rule) -> tuple[list[Parameter], list[Metric]]:
             wanted.add(metric.baseline)
     if rule.trigger == "deadline":
         wanted.add(pack.deadlines[rule.on.partition("/")[0]].within)
+    if rule.trigger == "attendance" and pack.attendance is not None:
+        wanted.update(getattr(pack.attendance, key) for key in _FIGURES.get(rule.on, ()))
     return [one for name, one in pack.parameters.items() if name in wanted], metrics
 
 
@@ -339,15 +354,22 @@ def _cover_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[st
         for rule in pack.rules:
             if rule.id in cover.rules:
                 yield f"    {rule.id}: {pick(rule.title, language)} ({trigger_text(rule, language)})"
-    if cover.scorecard and pack.scorecard is not None:
-        yield f"  {label('scorecard', language)}: {pick(pack.scorecard.formula, language)}"
-    if cover.pay and pack.pay is not None:
-        yield f"  {label('pay', language)}: {Path(pack.pay.place.file).name}"
+    yield from _part_lines(pack, cover, language)
     parameters = [one for one in pack.parameters.values() if one.clause == cover.clause]
     if parameters:
         yield f"  {label('parameters', language)}:"
         for parameter in parameters:
             yield f"    p.{parameter.name} = {_in_force(parameter)} {parameter.unit}  {pick(parameter.title, language)}"
+
+
+def _part_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[str]:
+    """What else covers a clause: attendance, scorecard, pay terms."""
+    if cover.attendance and pack.attendance is not None:
+        yield f"  {label('attendance', language)}: {pack.attendance.calendar.name}"
+    if cover.scorecard and pack.scorecard is not None:
+        yield f"  {label('scorecard', language)}: {pick(pack.scorecard.formula, language)}"
+    if cover.pay and pack.pay is not None:
+        yield f"  {label('pay', language)}: {Path(pack.pay.place.file).name}"
 
 
 def _in_force(parameter: Parameter) -> str:

@@ -26,7 +26,7 @@ from kaohe.core.calendars import calendar
 from kaohe.core.model import Clause, Deadline, Metric, Pack, Parameter, Value
 from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
-from kaohe.packs.appeals import read_appeals
+from kaohe.packs.attendance import AttendanceReader
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
 from kaohe.packs.pay import read_pay
@@ -53,12 +53,12 @@ from kaohe.packs.source import (
 )
 
 FILES = (
-    "pack.yaml", "clauses.yaml", "parameters.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml", "pay.yaml",
-    "appeals.yaml",
+    "pack.yaml", "clauses.yaml", "parameters.yaml", "attendance.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml",
+    "pay.yaml",
 )  # fmt: skip
-OPTIONAL_FILES = ("scorecard.yaml", "pay.yaml", "appeals.yaml")
+OPTIONAL_FILES = ("attendance.yaml", "scorecard.yaml", "pay.yaml")
 _PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": "rules.yaml"}
-UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "minor", "month", "text")
+UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "days", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
 CLAUSE_KINDS = ("M", "R", "S", "P", "W", "D")
 CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "month_end")
@@ -76,13 +76,14 @@ _CLAUSE_ID = re.compile(r"[A-Z]{2,6}-[0-9]{2,3}")
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """How a clause is covered: by metrics, rules and deadlines, by the scorecard or the pay terms, in which cases."""
+    """How a clause is covered: by metrics, rules and deadlines, scorecard, attendance or pay terms, in which cases."""
 
     clause: str
     metrics: tuple[str, ...]
     rules: tuple[str, ...]
     deadlines: tuple[str, ...]
     scorecard: bool
+    attendance: bool
     pay: bool
     cases: tuple[str, ...]
 
@@ -237,13 +238,14 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     base = MetricReader(head.name, problems, parameters, clauses)
     declared = roots["parameters.yaml"].entries if roots["parameters.yaml"] is not None else {}
     base.broken_parameters = frozenset(declared.keys() - parameters.keys())
+    attendance = AttendanceReader(base).read(roots["attendance.yaml"])
+    base.has_attendance = roots["attendance.yaml"] is not None
     metrics, broken = _metrics(roots["metrics.yaml"], base)
     reader = RuleReader(base, metrics, broken)
     reader.read_grades(roots["scorecard.yaml"])
     scorecard = reader.scorecard(roots["scorecard.yaml"])
     rules = reader.rules(roots["rules.yaml"])
     pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard)
-    appeals = read_appeals(roots["appeals.yaml"], base, rules, all_read=len(rules) == len(reader.nodes))
     coverage = _coverage(roots, reader)
     if problems.errors:
         return None
@@ -251,7 +253,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
         name=head.name, version=head.version, title=head.title, zone=head.zone, currency=head.currency,
         in_force_from=head.in_force_from, grace_ms=head.grace_ms, evaluate_ms=head.evaluate_ms, clauses=clauses,
         parameters=parameters, metrics=metrics, deadlines=base.deadlines, rules=rules, scorecard=scorecard,
-        scopes=reader.scopes, pay=pay, appeals=appeals, folder=str(folder),
+        scopes=reader.scopes, attendance=attendance, pay=pay, folder=str(folder),
     )  # fmt: skip
     return Loaded(pack=pack, coverage=coverage, warnings=tuple(problems.warnings))
 
@@ -560,7 +562,10 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
                 )
             continue
         fields = Fields(
-            body, problems, ("metrics", "rules", "deadlines", "scorecard", "pay"), "a clause's cover"
+            body,
+            problems,
+            ("metrics", "rules", "deadlines", "scorecard", "attendance", "pay"),
+            "a clause's cover",
         )
         parts = {
             part: fields.take(
@@ -571,10 +576,16 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         scorecard = fields.take("scorecard", boolean, False)
         if scorecard and not has_scorecard:
             fields.wrong("scorecard", "the pack has no scorecard", "add scorecard.yaml, or leave it out")
+        attendance = fields.take("attendance", boolean, False)
+        if attendance and roots["attendance.yaml"] is None:
+            fields.wrong(
+                "attendance", "the pack does not judge attendance", "add attendance.yaml, or leave it out"
+            )
         pay = fields.take("pay", boolean, False)
         if pay and roots["pay.yaml"] is None:
             fields.wrong("pay", "the pack has no pay terms", "add pay.yaml, or leave it out")
-        if fields.ok() and not scorecard and not pay and not any(parts.values()):
+        covered = scorecard or attendance or pay or any(parts.values())
+        if fields.ok() and not covered:
             problems.add(
                 PackError(
                     body.place, body.path, "nothing covers the clause", "name a metric, rule or deadline"
@@ -582,8 +593,8 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
             )
         cases = node.get("cases")
         found[key.text] = Coverage(
-            clause=key.text, scorecard=scorecard, pay=pay, metrics=parts["metrics"], rules=parts["rules"],
-            deadlines=parts["deadlines"],
+            clause=key.text, scorecard=scorecard, attendance=attendance, pay=pay, metrics=parts["metrics"],
+            rules=parts["rules"], deadlines=parts["deadlines"],
             cases=(cases and problems.attempt(several(choice(CASES, "case")), cases)) or NO_TEXTS,
         )  # fmt: skip
     _check_listed(reader, found)

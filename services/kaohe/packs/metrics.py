@@ -16,6 +16,8 @@ from typing import Literal, cast
 
 import msgspec
 
+from kaohe.core.attendance import EVIDENCE
+from kaohe.core.attendance import OUTCOMES as ATTENDANCE_OUTCOMES
 from kaohe.core.expressions import Expr, ExprType
 from kaohe.core.model import CALENDAR_WINDOWS, Deadline, Metric, Parameter, Term
 from kaohe.core.series import MAX_SPAN_MS
@@ -102,6 +104,7 @@ class MetricReader:
         self.broken_parameters: frozenset[str] = frozenset()
         self.deadlines: dict[str, Deadline] = {}
         self.deadline_names: set[str] = set()
+        self.has_attendance = False
 
     # --- shared readers
 
@@ -181,7 +184,12 @@ class MetricReader:
             return Side([Term(source=event)], "count", event)
         if node.kind == "list":
             return self._joined(node, self.source)
-        for key, read in (("deadline", self._deadline_source), ("minus", self._minus(self.source))):
+        readers = (
+            ("deadline", self._deadline_source),
+            ("attendance", self._attendance_source),
+            ("minus", self._minus(self.source)),
+        )
+        for key, read in readers:
             if key in node.entries:
                 return read(node)
         if "event" not in node.entries:
@@ -240,7 +248,7 @@ class MetricReader:
         return Side(terms, found.pop(), f"{' + '.join(names)} of {of.text}")
 
     def _number_field(self, node: Node, term: Term, field: str) -> str:
-        if term.source not in EVENT_TYPES:
+        if term.source not in EVENT_TYPES and not term.source.startswith("attendance/"):
             node.fail(f"{term.source} has no fields", "name an event type under `of:`")
         known = event_fields(term.source)
         if field not in known:
@@ -257,6 +265,23 @@ class MetricReader:
         outcome = fields.need("outcome", choice(OUTCOMES, "outcome"), "")
         self._stop(fields)
         return Side([Term(source=f"deadline/{found}/{outcome}")], "count", f"{found} {outcome}")
+
+    def _attendance_source(self, node: Node) -> Side:
+        fields = Fields(node, self.problems, ("attendance", "where"), "a source")
+        outcomes = fields.need("attendance", several(self.attendance_outcome), NO_TEXTS)
+        sources = [f"attendance/{outcome}" for outcome in outcomes]
+        scope = event_scope(sources) | self.where_parameters
+        where = fields.take("where", lambda found: condition(found, scope), None)
+        self._stop(fields)
+        found = node.get("where")
+        text = " + ".join(outcomes) + (f" where {' '.join(found.text.split())}" if found else "")
+        return Side([Term(source=source, where=where) for source in sources], "count", text)
+
+    def attendance_outcome(self, node: Node) -> str:
+        """An outcome of attendance, in a pack that judges it."""
+        if not self.has_attendance:
+            node.fail("the pack does not judge attendance", "add attendance.yaml")
+        return choice(tuple(ATTENDANCE_OUTCOMES), "outcome of attendance")(node)
 
     def deadline_name(self, node: Node) -> str:
         """The name of a deadline of this pack."""
@@ -324,7 +349,10 @@ class MetricReader:
 
     def _sum(self, node: Node) -> Shape:
         side = self.total(node)
-        return Shape("sum", side, None, side.dimension, Fraction(1), f"sum({side.text})")
+        unit, scale = (
+            ("days", Fraction(1, 2)) if side.dimension == "halves" else (side.dimension, Fraction(1))
+        )
+        return Shape("sum", side, None, unit, scale, f"sum({side.text}){scale_text(scale)}")
 
     def _mean(self, node: Node) -> Shape:
         top = self.summed(node, "a mean")
@@ -535,6 +563,8 @@ class MetricReader:
         terms = [*shape.top.terms, *(shape.bottom.terms if shape.bottom else ())]
         if "queue" in levels and any(term.source.startswith("state/") for term in terms):
             fields.wrong("level", "an agent's time belongs to no single queue", "leave the level queue out")
+        elif "queue" in levels and any(term.source.startswith("attendance/") for term in terms):
+            fields.wrong("level", "an agent's attendance belongs to no queue", "leave the level queue out")
 
     def _evidence(self, shape: Shape) -> tuple[str, ...]:
         """The event types above the line: their ids are what a decision points to."""
@@ -545,6 +575,8 @@ class MetricReader:
                 deadline = self.deadlines.get(rest.partition("/")[0])
                 if deadline is not None:
                     found[deadline.opens] = None
+            elif kind == "attendance":
+                found.update(dict.fromkeys(EVIDENCE[rest]))
             elif kind != "state":
                 found[term.source] = None
         return tuple(found)
@@ -663,6 +695,8 @@ def shown_unit(dimension: str) -> tuple[str, Fraction]:
         return "s", Fraction(1, 1000)
     if dimension == "score":
         return "score", Fraction(1, 100)
+    if dimension == "halves":
+        return "days", Fraction(1, 2)
     return dimension, Fraction(1)
 
 

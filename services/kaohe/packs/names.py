@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from kaohe.core.attendance import OUTCOMES, UNSEEN
 from kaohe.core.expressions import (
     And,
     Compare,
@@ -52,12 +53,16 @@ class FieldType(msgspec.Struct, frozen=True):
 
 @cache
 def event_fields(event: str) -> dict[str, FieldType]:
-    """The fields of an event type that expressions and metrics can use."""
-    payload = PAYLOADS[event]
+    """The fields of an event type, or of ``attendance/<outcome>``, that expressions and metrics can use."""
+    payload: type[msgspec.Struct] = (
+        PAYLOADS[event] if event in PAYLOADS else OUTCOMES[event.partition("/")[2]]
+    )
     hints = get_type_hints(payload, include_extras=True)
     required = {field.name for field in msgspec.structs.fields(payload) if field.required}
     found: dict[str, FieldType] = {}
     for name, hint in hints.items():
+        if event not in PAYLOADS and name in UNSEEN:
+            continue
         field = _field_type(name, hint, name not in required)
         if field is not None:
             found[name] = field
@@ -85,6 +90,8 @@ def _field_type(name: str, hint: Any, optional: bool) -> FieldType | None:
             if name.endswith("_ms")
             else "minor"
             if name.endswith("_minor")
+            else "halves"
+            if name == "halves"
             else "score"
             if score
             else "count"

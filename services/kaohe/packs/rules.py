@@ -59,8 +59,8 @@ from kaohe.packs.source import (
     words,
 )
 
-TRIGGERS = ("judged", "on", "deadline", "watch")
-EFFECTS = ("deduct", "award", "points_by", "alert", "grade", "proposal", "task", "waive", "reverse")
+TRIGGERS = ("judged", "on", "deadline", "attendance", "watch")
+EFFECTS = ("deduct", "award", "points_by", "alert", "grade", "proposal", "task", "waive")
 PROPOSALS = (
     "observation", "probation", "transfer", "demotion", "promotion", "dismissal", "pay_rise", "pay_cut", "penalty",
 )  # fmt: skip
@@ -74,8 +74,8 @@ TASK_MAX_MS = 366 * 86_400_000
 RULES_MAX = 1000
 EFFECTS_MAX = 8
 _RULE_KEYS = (
-    "id", "clause", "title", "level", "judged", "at_close_only", "on", "deadline", "watch", "when", "then",
-    "explanation", "incident", "evidence",
+    "id", "clause", "title", "level", "judged", "at_close_only", "on", "deadline", "attendance", "watch", "when",
+    "then", "explanation", "incident", "evidence",
 )  # fmt: skip
 _NO_WORDS = Words("", "")
 _NO_EFFECTS: tuple[Effect, ...] = ()
@@ -87,7 +87,7 @@ FRAME_NAMES = ("subject", "period", "points")
 class Trigger(msgspec.Struct):
     """When a rule is judged: ``kind`` and ``on`` as in the model, and the event whose fields it sees."""
 
-    kind: Literal["event", "deadline", "period", "watch"]
+    kind: Literal["event", "deadline", "attendance", "period", "watch"]
     on: str
     event: str = ""
 
@@ -162,6 +162,8 @@ class RuleReader:
         if trigger is None or not levels or not own_id:
             return None
         self._check_trigger(fields, trigger, at_close_only, incident)
+        if trigger.kind == "attendance" and "queue" in levels:
+            fields.wrong("level", "an agent's attendance belongs to no queue", "leave the level queue out")
         scope = self.scope(trigger, levels)
         when = fields.need("when", lambda found: self._condition(found, scope, trigger, levels), None)
         effects = fields.need("then", lambda found: self._effects(found, trigger, levels, scope), _NO_EFFECTS)
@@ -204,6 +206,9 @@ class RuleReader:
         if key == "on":
             event = fields.need("on", self._single_event, "")
             return Trigger("event", event, event) if event else None
+        if key == "attendance":
+            outcome = fields.need("attendance", self.base.attendance_outcome, "")
+            return Trigger("attendance", outcome, f"attendance/{outcome}") if outcome else None
         return fields.need("deadline", self._deadline_trigger, None)
 
     def _single_event(self, node: Node) -> str:
@@ -233,6 +238,10 @@ class RuleReader:
                 "incident",
                 "a rule about a period or a live state has no event to take an incident from",
                 "leave it out",
+            )
+        elif trigger.kind == "attendance":
+            fields.wrong(
+                "incident", "what attendance is about is known: the shift, leave or month", "leave it out"
             )
         elif incident not in (known := event_fields(trigger.event)) or known[incident].type.kind != "string":
             texts = [one for one, kind in known.items() if kind.type.kind == "string"]
@@ -420,8 +429,6 @@ class RuleReader:
             return Effect(kind="proposal", proposal=choice(PROPOSALS, "proposal")(body))
         if key == "task":
             return self._task(body)
-        if key == "reverse":
-            return _reverse(body, trigger)
         return self._waive(body, trigger)
 
     def _amount(
@@ -562,10 +569,6 @@ class RuleReader:
     def _alert(
         self, node: Node, trigger: Trigger, levels: tuple[str, ...], scope: Mapping[str, ExprType]
     ) -> Effect:
-        if trigger.on in ("alert.raised", "alert.ended"):
-            node.fail(
-                "an alert about an alert would never end", "give it a deadline that opens on alert.raised"
-            )
         fields = Fields(node, self.problems, ("for", "clear", "severity", "owner", "response"), "an alert")
         hold_ms = fields.take("for", duration(0, HOLD_MAX_MS), 0)
         clear = fields.take("clear", lambda found: self._condition(found, scope, trigger, levels), None)
@@ -659,9 +662,10 @@ class RuleReader:
     def _charges_twice(self, one: Rule, other: Rule) -> bool:
         if one.clause != other.clause or not set(one.levels) & set(other.levels):
             return False
-        if not all(any(effect.amount for effect in rule.effects) for rule in (one, other)):
-            return False
-        if one.trigger in ("event", "deadline"):
+        signs = [{effect.kind for effect in rule.effects if effect.amount} for rule in (one, other)]
+        if not signs[0] & signs[1]:
+            return False  # what one rule deducts and another awards is not counted twice
+        if one.trigger in ("event", "deadline", "attendance"):
             return (one.trigger, one.on) == (other.trigger, other.on)
         return bool(self._metrics_of(one) & self._metrics_of(other))
 
@@ -773,14 +777,6 @@ class RuleReader:
                     f"on {day} the best grade begins at {shown(limits[-1])}, which nobody can reach",
                     f"begin it at {shown(high)} or below",
                 )
-
-
-def _reverse(node: Node, trigger: Trigger) -> Effect:
-    """``reverse: appealed``: take back all that an appeal was upheld against."""
-    choice(("appealed",), "thing to reverse")(node)
-    if trigger.on != "appeal.upheld":
-        node.fail("only an appeal that was upheld takes something back", "give the rule `on: appeal.upheld`")
-    return Effect(kind="reverse")
 
 
 def names_of(rule: Rule) -> set[str]:

@@ -42,6 +42,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     deadlines: tuple[str, ...]
     scorecard: bool
+    attendance: bool
     pay: bool
     cases: tuple[str, ...]
     stories: tuple[StoryLine, ...]
@@ -91,6 +92,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
                 rules=cover.rules,
                 deadlines=cover.deadlines,
                 scorecard=cover.scorecard,
+                attendance=cover.attendance,
                 pay=cover.pay,
                 cases=cases,
                 stories=lines,
@@ -108,7 +110,7 @@ def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
         steps = any(effect.amount is not None and effect.amount.per is not None for effect in rule.effects)
         if rule.id in cover.rules and rule.trigger == "period" and steps:
             return CASES
-    judges = bool(cover.metrics or cover.rules or cover.deadlines)
+    judges = bool(cover.metrics or cover.rules or cover.deadlines or cover.attendance)
     return FEW_CASES if judges else SCORE_CASES
 
 
