@@ -6,20 +6,38 @@ number. The two sides are then laid beside each other by these keys; what only o
 against no grade. Everything is in a canonical order, so the same log and packs give the same result, byte for byte.
 
 Money is known for a subject and period when a pack states terms of pay; without any it is nothing at all, not 0.
+``pay_of`` settles every month of an outcome for itself, as the ledger would by these terms if it were asked for at the
+end of the log and nothing had been settled before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
 import msgspec
 
+from kaohe.core.calendars import bounds_of, calendar
 from kaohe.core.facts import number_text
 from kaohe.core.model import Pack, Rule
+from kaohe.core.pay import (
+    Charge,
+    PayFact,
+    Person,
+    final_grade,
+    is_graded,
+    labels_of_month,
+    profile_of,
+    settle,
+    terms_in_force,
+    wrong_terms,
+)
 from kaohe.decisions import Alert, Decision, Grade, Words
+from kaohe.errors import UsageError
+from kaohe.events import PayTermsInForce
 
 NO_WORDS = Words("", "")
 
@@ -279,3 +297,105 @@ def _summary(subjects: Sequence[SubjectLine], old: _Side, new: _Side) -> Summary
 
 def _spread(grades: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(grade for grade in grades if grade).items()))
+
+
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+
+def pay_of(
+    packs: Iterable[Pack],
+    decisions: Iterable[Decision],
+    grades: Iterable[Grade],
+    facts: Mapping[str, Sequence[PayFact]],
+) -> dict[SubjectKey, int] | None:
+    """What is paid to whom for which month, in minor units, by the terms of the pack that has some; None without any.
+
+    ``facts`` are what the log says about people's pay, by agent in the order of the log. A month in which the terms are
+    not in force yet is left out; so is a person of whom nothing is known that would be paid.
+    """
+    paying = next((pack for pack in packs if pack.pay is not None), None)
+    if paying is None:
+        return None
+    assert paying.pay is not None
+    final = [one for one in decisions if one.status == "final" and one.level == "agent"]
+    charges = {one.id: one for one in final if one.pack in paying.pay.packs}  # the newest revision of each
+    graded = [
+        one
+        for one in grades
+        if one.status == "final" and one.level == "agent" and one.pack == paying.pay.grades_pack
+    ]
+    months = {one.period for one in graded if one.window == "month"}
+    months |= {_month_of(one.window, one.period) for one in charges.values()}
+    found: dict[SubjectKey, int] = {}
+    for month in sorted(months):
+        try:
+            terms = terms_in_force(paying, month)
+        except UsageError:
+            continue  # before its time
+        wrong = wrong_terms(terms)
+        if wrong:
+            raise UsageError(f"{paying.key} cannot settle {month}: {wrong}.")
+        for person in _people(terms, month, list(charges.values()), graded, facts):
+            statement = settle(terms, person, month)
+            if statement.gross_minor is not None or statement.total_minor:
+                found[SubjectKey("agent", person.agent, "month", month)] = statement.pay_minor
+    return found
+
+
+def _month_of(window: str, label: str) -> str:
+    """The month with which a period is settled: that in which it ends."""
+    _, after = bounds_of(window, label)
+    return (after - timedelta(days=1)).isoformat()[:7]
+
+
+def _people(
+    terms: PayTermsInForce,
+    month: str,
+    decisions: Sequence[Decision],
+    grades: Sequence[Grade],
+    facts: Mapping[str, Sequence[PayFact]],
+) -> Iterable[Person]:
+    """Everybody whom a month concerns, with what the statement is worked out from, in the order of names."""
+    end_ms = calendar(terms.zone).period("month", month).end_ms
+    labels = frozenset(labels_of_month(month)) if terms.clauses["money"] else frozenset()
+    own: dict[str, list[Decision]] = {}
+    others: dict[str, list[Decision]] = {}
+    for one in decisions:
+        (own if one.period in labels else others).setdefault(one.subject, []).append(one)
+    fines_off = bool(labels) and terms.parameters["fines"].value == "off"
+    of_month = [one for one in grades if (one.window, one.period) == ("month", month)]
+    concerned = own.keys() | {one.subject for one in of_month}
+    concerned |= {name for name, known in facts.items() if is_graded(known, terms.grades_pack, month, end_ms)}
+    for agent in sorted(concerned):
+        known = facts.get(agent, ())
+        charges = own.get(agent, [])
+        earlier = _earlier(charges, others.get(agent, ())) if fines_off else []
+        yield Person(
+            agent=agent,
+            profile=profile_of(known, month, end_ms),
+            grade=final_grade(one for one in of_month if one.subject == agent),
+            charges=tuple(_charge(one) for one in sorted(charges, key=lambda one: one.id)),
+            earlier=tuple(_charge(one) for one in earlier),
+            graded=is_graded(known, terms.grades_pack, month, end_ms),
+        )
+
+
+def _earlier(charges: Iterable[Decision], others: Iterable[Decision]) -> list[Decision]:
+    """The entries of other months that these take back or adjust."""
+    reversed_ids = {one.reverses for one in charges if one.reverses}
+    adjusting = [one for one in charges if one.adjusts_period]
+    return [
+        other
+        for other in others
+        if other.id in reversed_ids
+        or any(
+            (other.pack, other.rule, other.incident) == (one.pack, one.rule, one.incident)
+            and one.adjusts_period in (other.period, other.adjusts_period)
+            and other.at <= one.at
+            for one in adjusting
+        )
+    ]
+
+
+def _charge(one: Decision) -> Charge:
+    return Charge(**{name: getattr(one, name) for name in Charge.__struct_fields__})

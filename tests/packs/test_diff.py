@@ -139,6 +139,29 @@ def test_what_follows_from_a_figure_is_said(old: str, new: str, sentence: str, t
     assert sentence in _text(diff(load_pack(MINIMAL), load_pack(pack)))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "values: {2026-01-01: 0.1}",
+            "values: {2026-01-01: 0.2}",
+            "the share of pay that depends on grades rises",
+        ),
+        ("{A: 1, B: 0.7}", "{A: 1, B: 0.6}", "performance pay by grade falls"),
+        ("values: {2026-01-01: 500}", "values: {2026-01-01: 600}", "what a point is worth in money rises"),
+        ('{2026-01-01: "off"}', '{2026-01-01: "on"}', "whether deductions take money changes"),
+    ],
+)
+def test_what_a_figure_does_to_pay_is_said(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    before = load_pack(patched("with pay\n", tmp_path / "old"))
+    folder = patched("with pay\n", tmp_path / "new")
+    file = folder / "parameters.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    assert sentence in _text(diff(before, load_pack(folder)))
+
+
 def test_of_a_table_only_the_words_that_differ_are_shown(tmp_path: Path) -> None:
     pack = patched("", tmp_path)
     file = pack / "parameters.yaml"
@@ -238,6 +261,9 @@ def _packs_with_one_field_changed(pack: Pack) -> list[tuple[str, Pack]]:
     assert pack.scorecard is not None
     for field, card in _variants(pack.scorecard, skip):
         found.append((f"scorecard.{field}", msgspec.structs.replace(pack, scorecard=card)))
+    assert pack.pay is not None
+    for field, terms in _variants(pack.pay, skip):
+        found.append((f"pay.{field}", msgspec.structs.replace(pack, pay=terms)))
     return found
 
 
@@ -252,8 +278,8 @@ def _means_something(kind: str, field: str) -> bool:
     return field in used.get(kind, ())
 
 
-def test_no_field_of_a_pack_can_change_unseen() -> None:
-    pack = load_pack(MINIMAL)
+def test_no_field_of_a_pack_can_change_unseen(tmp_path: Path) -> None:
+    pack = load_pack(patched("with pay\n", tmp_path))
     variants = _packs_with_one_field_changed(pack)
     assert len(variants) > 100
     unseen = [

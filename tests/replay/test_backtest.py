@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kaohe.cli import run
+from tests.packs.patching import patched
 
 RULES = Path(__file__).parents[2] / "rules"
 PACK = "logistics-service"
@@ -186,3 +187,52 @@ def test_without_matplotlib_the_sentence_says_what_to_install(
     capsys.readouterr()
     assert backtest(folder, "--plot", str(tmp_path / "picture.svg")) == 2
     assert "pip install 'kaohe[plot]'" in capsys.readouterr().err
+
+
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+
+def paid_log(file: Path) -> None:
+    """Two people with 5,000.00 a month and one without stated pay; a-1 and a-3 let callers wait too long."""
+    events: list[dict[str, Any]] = []
+
+    def tell(kind: str, agent: str, at: str, **data: Any) -> None:
+        number = len(events)
+        events.append({
+            "specversion": "1.0", "id": f"e-{number}", "source": "test", "type": kind, "subject": agent,
+            "time": f"2026-08-{at}+08:00", "data": {"agent": agent} | data,
+        })  # fmt: skip
+
+    for agent in ("a-1", "a-2"):
+        tell("roster.changed", agent, "01T08:00:00", team="blue", pay_base_minor=500_000)
+    for agent, wait_ms in (("a-1", 70_000), ("a-2", 1_000), ("a-3", 70_000)):
+        tell("call.answered", agent, "03T09:00:00", call_id=f"c-{agent}", queue="q", wait_ms=wait_ms)
+    file.write_text("".join(json.dumps(one) + "\n" for one in events), encoding="utf-8")
+
+
+def test_pay_is_settled_under_both_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Worked out by hand: 10 % of 5,000.00 depend on the grade; an A earns 100 % and a bonus of 10 %, a B 70 %."""
+    log = tmp_path / "log.jsonl"
+    paid_log(log)
+    old = patched("with pay\n", tmp_path / "old")
+    milder = "with pay\nrules.yaml\n-    - grade: {at_most: B}\n"
+    new = patched(milder, tmp_path / "new")
+    arguments = ["backtest", "--pack", str(new), "--against", str(old), "--events", str(log), *UNTIL]
+    assert run([*arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    people = {one["subject"]: one for one in document["subjects"] if one["level"] == "agent"}
+    assert {name: (one["old_grade"], one["new_grade"]) for name, one in people.items()} == {
+        "a-1": ("B", "A"), "a-2": ("A", "A"), "a-3": ("B", "A"),
+    }  # fmt: skip
+    assert people["a-1"]["money"] == {
+        "currency": "CNY", "old_minor": 450_000 + 35_000, "new_minor": 450_000 + 50_000 + 5_000,
+        "change_minor": 20_000,
+    }  # fmt: skip
+    assert people["a-2"]["money"]["old_minor"] == people["a-2"]["money"]["new_minor"] == 505_000
+    assert people["a-3"]["money"] is None
+    assert document["summary"]["money"]["change_minor"] == 20_000
+    assert not people["a-2"]["differs"]
+    assert run(arguments) == 0
+    out = capsys.readouterr().out
+    assert "pay: 9900.00 CNY -> 10100.00 CNY (+200.00)" in out
+    assert "4850.00 CNY -> 5050.00 CNY (+200.00)" in out

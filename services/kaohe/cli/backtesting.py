@@ -12,7 +12,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,11 +24,13 @@ from rich.table import Table
 from kaohe.cli import console
 from kaohe.cli.replaying import feed, make_folder, moment_ms, unwritable
 from kaohe.cli.wiring import chosen_pseudonyms, chosen_zones, folder_of_packs, zone_named
-from kaohe.errors import UsageError
+from kaohe.errors import EventError, UsageError
 from kaohe.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from kaohe.adapters.base import SourceItem
     from kaohe.core.model import Pack
+    from kaohe.core.pay import PayFact
     from kaohe.core.replay import Replay
     from kaohe.whatif import Comparison, Money, Outcome, Points
 
@@ -77,8 +80,9 @@ def backtest(
         make_folder(out)
     settings = load_settings()
     sides = _sides(settings, against, pack, beside or [])
-    works = _replay(settings, sides, events, adapter, zone, until)
-    found = _compare(sides, works, period)
+    facts: dict[str, list[PayFact]] = {}
+    works = _replay(settings, sides, events, adapter, zone, until, facts)
+    found = _compare(sides, works, period, facts)
     document = _document(sides, works, period, found)
     if out is not None:
         _write(out, document, found)
@@ -114,7 +118,9 @@ def _replay(
     adapter: str,
     zone: str,
     until: str,
+    facts: dict[str, list[PayFact]],
 ) -> list[Replay]:
+    """Judge the log by both sides; what it says about people's pay is put into ``facts``."""
     from kaohe.adapters import adapter_named, read_files
     from kaohe.adapters.log_clock import log_ticks
     from kaohe.core.replay import Replay
@@ -125,7 +131,7 @@ def _replay(
     works = [Replay(packs, zones=chosen_zones(settings, packs)) for packs in sides]
     items = read_files(files, source, zone_named(zone or own_zone), chosen_pseudonyms())
     with console.progress("Judging twice", "events") as advance:
-        feed(works, log_ticks(items), BATCH_ITEMS, advance)
+        feed(works, log_ticks(_noting(items, facts)), BATCH_ITEMS, advance)
     if end_ms is not None and end_ms < works[0].last_ms:
         raise UsageError("--until lies before the end of the log; give a later moment.")
     for work in works:
@@ -135,10 +141,32 @@ def _replay(
     return works
 
 
-def _compare(sides: Sequence[tuple[Pack, ...]], works: Sequence[Replay], period: str) -> Comparison:
+def _noting(items: Iterable[SourceItem], facts: dict[str, list[PayFact]]) -> Iterator[SourceItem]:
+    """The same items; what they say about people's pay is noted, each event once."""
+    from kaohe.events import PayStated, RosterChanged
+    from kaohe.payroll.records import pay_fact
+
+    known: set[tuple[str, str]] = set()
+    for item in items:
+        event = item.event
+        if event is not None and isinstance(event.data, RosterChanged | PayStated):
+            key = (event.source, event.id)
+            with suppress(EventError):  # what cannot be used says nothing
+                if event.data.agent and key not in known:
+                    facts.setdefault(event.data.agent, []).append(pay_fact(event, event.id))
+                    known.add(key)
+        yield item
+
+
+def _compare(
+    sides: Sequence[tuple[Pack, ...]],
+    works: Sequence[Replay],
+    period: str,
+    facts: dict[str, list[PayFact]],
+) -> Comparison:
     from kaohe.whatif import compare
 
-    old, new = (_outcome(packs[0], work) for packs, work in zip(sides, works, strict=True))
+    old, new = (_outcome(packs, work, facts) for packs, work in zip(sides, works, strict=True))
     if not period:
         return compare(old, new)
     labels = {one.period for side in (old, new) for one in side.decisions}
@@ -153,10 +181,11 @@ def _compare(sides: Sequence[tuple[Pack, ...]], works: Sequence[Replay], period:
     return compare(old, new, wanted=lambda label: label == period)
 
 
-def _outcome(pack: Pack, work: Replay) -> Outcome:
-    from kaohe.whatif import Outcome
+def _outcome(packs: tuple[Pack, ...], work: Replay, facts: dict[str, list[PayFact]]) -> Outcome:
+    from kaohe.whatif import Outcome, pay_of
 
-    return Outcome(pack, work.decision_list(), work.grade_list(), work.alert_list())
+    decisions, grades = work.decision_list(), work.grade_list()
+    return Outcome(packs[0], decisions, grades, work.alert_list(), pay_of(packs, decisions, grades, facts))
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -318,14 +347,16 @@ def _change(points: Points) -> str:
 
 
 def _money(money: Money | None) -> str:
+    from kaohe.core.money import money_text, plain
+
     if money is None:
         return ""
-    old, new = (_amount(one) for one in (money.old_minor, money.new_minor))
-    return f"{_arrow(old, new)} {money.currency}"
-
-
-def _amount(minor: int | None) -> str:
-    return "" if minor is None else f"{minor:,} minor"
+    texts = [
+        "" if one is None else money_text(one, money.currency) for one in (money.old_minor, money.new_minor)
+    ]
+    if money.change_minor:
+        return f"{_arrow(*texts)} ({'+' if money.change_minor > 0 else ''}{plain(money.change_minor, money.currency)})"
+    return _arrow(*texts)
 
 
 def register(app: typer.Typer) -> None:

@@ -57,6 +57,7 @@ def consequences(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words
                 f"时限 {deadline.name}（{deadline.title.zh}）{how.zh}",
             )
     yield from _of_scorecard(pack, parameter, moved)
+    yield from _of_pay(pack, parameter, moved)
     for part in _other_parts(pack):
         if mentions(getattr(pack, part), parameter):
             yield Words(f"{part} uses it", f"用于 {part}")
@@ -164,8 +165,28 @@ def _of_scorecard(pack: Pack, parameter: str, moved: Direction) -> Iterator[Word
         yield Words("the scorecard uses it", "用于评分")
 
 
+_PAY = {
+    "share": Words("the share of pay that depends on grades", "绩效基数比例"),
+    "annual_share": Words("the share of annual salaries that depends on grades", "年薪绩效比例"),
+    "coefficients": Words("performance pay by grade", "各等级绩效系数"),
+    "bonuses": Words("the bonuses by grade", "各等级奖金"),
+    "point_value": Words("what a point is worth in money", "每分金额"),
+    "fines": Words("whether deductions take money", "扣分是否扣款"),
+    "limit": Words("the most that a month's deductions can take", "每月扣款上限"),
+    "floor": Words("the least pay of a month", "工资下限"),
+    "rounding": Words("the rounding of pay", "薪酬舍入方式"),
+}
+
+
+def _of_pay(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words]:
+    how = _either(moved, Words("rises", "提高"), Words("falls", "降低"), Words("changes", "改变"))
+    for field, what in _PAY.items():
+        if pack.pay is not None and getattr(pack.pay, field) == parameter:
+            yield Words(f"{what.en} {how.en}", f"{what.zh}{how.zh}")
+
+
 def _other_parts(pack: Pack) -> list[str]:
-    known = {"clauses", "parameters", "rules", "metrics", "deadlines", "scorecard", "scopes"} | _NAMED
+    known = {"clauses", "parameters", "rules", "metrics", "deadlines", "scorecard", "pay", "scopes"} | _NAMED
     return [field for field in pack.__struct_fields__ if field not in known]
 
 

@@ -50,6 +50,7 @@ _PARTS = {
     "deadlines": Words("deadline", "时限"),
     "rules": Words("rule", "规则"),
     "scorecard": Words("scorecard", "评分"),
+    "pay": Words("pay", "薪酬"),
 }
 _HOW = {
     "added": Words("added", "新增"),

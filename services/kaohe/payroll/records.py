@@ -141,13 +141,14 @@ def _read_event(partition: int, offset: int, raw: bytes | None) -> PayDelivery |
     else:
         if not data.agent or data.agent != event.subject:
             raise EventError("agent_not_subject", "$.data.agent must equal $.subject")
-        fact = _pay_fact(event, key)
+        fact = pay_fact(event, key)
     if b"\\u0000" in raw or len(raw) > EVENT_BYTES_MAX:
         raise EventError("unfit", f"the event holds a NUL character or more than {EVENT_BYTES_MAX} bytes")
     return PayDelivery(EVENTS_TOPIC, partition, offset, key, fact, event)
 
 
-def _pay_fact(event: Envelope, key: str) -> PayFact:
+def pay_fact(event: Envelope, key: str) -> PayFact:
+    """What a change of the roster or a statement of pay says. EventError when it cannot be used."""
     data: Any = event.data
     at_ms = to_ms(event.time)
     if isinstance(data, RosterChanged):
