@@ -142,6 +142,11 @@ ASPECTS = ("", "base", "vs_baseline", "vs_previous")
 """What may follow a metric and its window: nothing (the value), its denominator, or its relative change."""
 
 
+def compared_with(window: str) -> str:
+    """The window that ``vs_previous`` compares with: the week, quarter or year before, else the month before."""
+    return f"previous_{window if window in ('week', 'quarter', 'year') else 'month'}"
+
+
 def metric_of(pack: Pack, name: str) -> tuple[Metric, str, str]:
     """Metric, window and aspect of a name such as ``satisfaction.month.base`` or ``complaints.month.vs_baseline``."""
     parts = name.split(".")
@@ -281,7 +286,7 @@ def _unreduced_reader(layout: Layout, pack: Pack, name: str) -> Callable[[Moment
     if not aspect:
         return lambda moment: None if (counts := counts_of(moment)) is None else value(counts)
     before_of = _counts_reader(
-        pack, metric, "baseline_month" if aspect == "vs_baseline" else "previous_month"
+        pack, metric, "baseline_month" if aspect == "vs_baseline" else compared_with(window)
     )
 
     def read_change(moment: Moment) -> Quotient | None:
@@ -335,7 +340,7 @@ def _counts_reader(pack: Pack, metric: Metric, window: str) -> Callable[[Moment]
 
 
 def _change(layout: Layout, pack: Pack, name: str) -> Reader:
-    """The value relative to the baseline month or the previous month: value / reference - 1."""
+    """The value relative to the baseline month or the period before: value / reference - 1."""
     read_change = quotient_reader(layout, pack, name)
     return lambda moment: None if (found := read_change(moment)) is None else Fraction(*found)
 
@@ -438,7 +443,8 @@ def _used_change(
     layout: Layout, pack: Pack, name: str, aspect: str, formula: Callable[[date], str]
 ) -> UsedReader:
     read_change = quotient_reader(layout, pack, name)
-    against = f", relative to the {aspect[3:]} month"
+    compared = compared_with(name.split(".")[1]).removeprefix("previous_")
+    against = f", relative to the {aspect[3:]} {'month' if aspect == 'vs_baseline' else compared}"
 
     def read_used(moment: Moment) -> UsedFact:
         change = read_change(moment)

@@ -24,7 +24,7 @@ import msgspec
 from kaohe.core import messages, storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.counting import Counts, Layout
-from kaohe.core.effects import NOTHING, Worked, clears, work_out
+from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
 from kaohe.core.facts import Moment, fact_text, number_text, reader
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
@@ -139,6 +139,7 @@ class Judge:
         self._changed: Collection[Period] = ()
         self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
         self._baselines = _baseline_labels(packs)
+        self._compared = _compared_windows(packs)
         self._retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
 
     # --- subjects -----------------------------------------------------------------------------------------------------
@@ -945,6 +946,10 @@ class Judge:
                 if period.end_ms > edge or period.label in self._baselines:
                     kept = True
                     continue
+                following = subject.series.calendar.following
+                if period.window in self._compared and following(period).end_ms > edge:
+                    kept = True
+                    continue
                 if self.on_drop is not None:
                     self.on_drop(subject, period)
                 del subject.series.periods[period]
@@ -1036,6 +1041,22 @@ def _reversible(subject: Subject, pack: Pack) -> list[Entry]:
         if entry.pack == pack.name and entry.worth and not entry.waived_by and entry.kind != "waive"
     )
     return sorted(found, key=lambda entry: entry.id)
+
+
+def _compared_windows(packs: tuple[Pack, ...]) -> frozenset[str]:
+    """The long windows whose periods some rule compares with the one before, which is kept for it."""
+    read = {
+        name
+        for pack in packs
+        for rule in pack.rules
+        for effect in rule.effects
+        for name in names_of(rule, effect)
+    }
+    return frozenset(
+        window
+        for window in ("quarter", "year")
+        if any(f".previous_{window}" in name or name.endswith(f".{window}.vs_previous") for name in read)
+    )
 
 
 def _baseline_labels(packs: tuple[Pack, ...]) -> frozenset[str]:

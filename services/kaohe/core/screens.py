@@ -20,7 +20,7 @@ from typing import Any
 
 from kaohe.core.counting import Layout
 from kaohe.core.expressions import And, Compare, Condition, Or
-from kaohe.core.facts import Moment, metric_of
+from kaohe.core.facts import Moment, compared_with, metric_of
 from kaohe.core.model import Metric, Pack
 from kaohe.core.series import span_ms
 
@@ -147,9 +147,9 @@ class _Writer:
         """``now / before - 1`` compared with a limit: ``(now - before) * q`` with ``p * before``, before above 0."""
         if metric.kind == "max" or metric.scale <= 0:
             return _MAY
-        before = self._window("previous_month")
+        before = self._window(compared_with(window))
         top, bottom = self._sides(metric, window)
-        old_top, old_bottom = self._sides(metric, "previous_month")
+        old_top, old_bottom = self._sides(metric, compared_with(window))
         over, under = limit.numerator, limit.denominator
         tests = [f"{before} is not None"]
         if window.startswith("previous_"):

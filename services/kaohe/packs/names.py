@@ -138,7 +138,7 @@ def metric_names(metric: Metric, windows: Iterable[str]) -> dict[str, ExprType]:
     for window in usable:
         found[f"{metric.name}.{window}"] = ExprType("number", metric.unit, optional=may_lack)
         found[f"{metric.name}.{window}.base"] = ExprType("number", "count")
-        if window != "now" and "month" in metric.windows:
+        if window in ("week", "quarter", "year") or (window != "now" and "month" in metric.windows):
             found[f"{metric.name}.{window}.vs_previous"] = ExprType("number", "ratio", optional=True)
             if metric.baseline:
                 found[f"{metric.name}.{window}.vs_baseline"] = ExprType("number", "ratio", optional=True)
