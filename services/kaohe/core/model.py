@@ -204,10 +204,69 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
 
 
-class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
-    """Score of a subject and period: ``base`` plus the points of its entries, held inside ``lowest``..``highest``.
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """How a metric's value becomes a share of an item's points; every name is a parameter.
 
-    ``bands`` is a table parameter: grade to the lowest score that earns it. All four are parameter names.
+    Straight: nothing at ``none_at``, all at ``full_at``, evenly between (``none_at`` may be the greater one). By words:
+    ``limits`` is a table from a word to the value from which it is earned (``better`` lower: up to which), ``shares``
+    from the word to its share of the points.
+    """
+
+    none_at: str = ""
+    full_at: str = ""
+    limits: str = ""
+    shares: str = ""
+    better: Literal["higher", "lower"] = "higher"
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a scorecard, worth at most ``most`` (a parameter) points inside its dimension.
+
+    ``metric``: read over the card's period, by ``scale``. ``entries``: all points, and the points of the entries of
+    ``rules`` added. ``assessed``: what people say, the means of their roles weighed by the table ``roles``; a word is
+    worth the share that the table ``words`` gives it; each of ``required`` must have spoken. ``evaluated``: the mean
+    score of monitored contacts. ``periods``: the mean of the final scores of the ``window`` periods inside the
+    card's own. With fewer than ``at_least`` (a parameter) voices, contacts or periods, or no value, there is no data;
+    then the item is left out (``skip``), or counts as nothing (``none``) or as all (``full``).
+    """
+
+    name: str
+    clause: str
+    title: Words
+    most: str
+    kind: Literal["metric", "entries", "assessed", "evaluated", "periods"]
+    metric: str = ""
+    scale: Scale | None = None
+    rules: tuple[str, ...] = ()
+    roles: str = ""
+    words: str = ""
+    required: tuple[str, ...] = ()
+    window: str = ""
+    at_least: str = ""
+    no_data: Literal["skip", "none", "full"] = "skip"
+
+
+class Dimension(msgspec.Struct, frozen=True, kw_only=True):
+    """Items that share one weight. A ``core`` dimension's weight may move only inside the card's band."""
+
+    name: str
+    clause: str
+    title: Words
+    items: tuple[Item, ...]
+    core: bool = False
+
+
+class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
+    """Score of a subject and period, and the grade that it earns.
+
+    Without ``dimensions``: ``base`` plus the points of the period's entries, held inside ``lowest``..``highest``.
+    With them: 100 times the share of its points that each dimension earned, by ``weights`` (a table from a dimension's
+    name to its weight, 1 together; empty for a single dimension), plus the points of entries that belong to no item,
+    held inside the bounds and rounded to ``step``, half upwards. ``bands`` is a table parameter: grade to the lowest
+    score that earns it. All of these are parameter names.
+
+    ``standard`` (a table) and ``band`` bound the weights of core dimensions. ``agree`` holds the score inside the band
+    of its grade where something else than the score decided the grade.
     """
 
     clause: str
@@ -219,6 +278,103 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     bands: str
     formula: Words
     place: Place
+    dimensions: tuple[Dimension, ...] = ()
+    weights: str = ""
+    standard: str = ""
+    band: str = ""
+    step: Fraction = Fraction(1, 100)
+    agree: bool = False
+    words: dict[str, Words] = {}
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How many may have the best ``grade``: ``share`` of all who are graded, ``per_department`` (parameters).
+
+    Who stands higher is told by ``tie_break``: ``score``, ``dimension:<name>``, ``previous`` (the score of the period
+    before), ``seniority`` (hired earlier), and at last a lot drawn from pack, period and name.
+    """
+
+    clause: str
+    grade: str
+    share: str
+    per_department: str
+    tie_break: tuple[str, ...]
+    formula: Words
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """How an assessor's mean is compared with the others', and what follows (parameters).
+
+    An assessor with ``at_least`` voices whose mean lies ``tolerance`` or more per cent away gives ``owner`` a task.
+    ``strength`` of the difference, at most ``limit`` per cent, is taken from what the assessor gave; 0 only reports.
+    """
+
+    id: str
+    clause: str
+    title: Words
+    roles: tuple[str, ...]
+    at_least: str
+    tolerance: str
+    strength: str
+    limit: str
+    owner: str
+    task: Words
+    due_ms: int
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows when somebody got one of ``grades`` ``reaches`` (a parameter) times: a ``proposal``.
+
+    ``within`` is ``ever``, ``year`` (the calendar year of the period) or ``row`` (one period after the other). With
+    ``or_more`` each further time gives a proposal too.
+    """
+
+    id: str
+    clause: str
+    title: Words
+    explanation: Words
+    window: str
+    level: Level
+    grades: tuple[str, ...]
+    reaches: str
+    within: Literal["ever", "year", "row"]
+    or_more: bool
+    proposal: str
+    owner: str
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """Of all departments with a card of ``window``: the best one gets the proposal ``best``."""
+
+    id: str
+    clause: str
+    title: Words
+    window: str
+    best: str
+    owner: str
+
+
+class Combined(msgspec.Struct, frozen=True, kw_only=True):
+    """One score of a person under several packs: ``shares`` (a table from pack to share, 1 together) of their scores.
+
+    The shares of packs that gave no score are spread over the others in proportion.
+    """
+
+    clause: str
+    window: str
+    shares: str
+    bands: str
+    formula: Words
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """What is made of the grades of a pack."""
+
+    quota: Quota | None = None
+    calibration: Calibration | None = None
+    tallies: tuple[Tally, ...] = ()
+    ranking: Ranking | None = None
+    combined: Combined | None = None
 
 
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -291,6 +447,8 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
 
     ``grace_ms`` is how long after a period's end late events still count in it; ``evaluate_ms`` how often provisional
     entries are judged. ``scopes`` gives, per rule id, the names and types its condition and amounts may use.
+    ``cards`` are the scorecards made of dimensions, one for each level and window; ``scorecard`` is the one that
+    entries of single events belong to.
     """
 
     name: str
@@ -311,6 +469,8 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     pay: PayTerms | None = None
     attendance: Attendance | None = None
     folder: str = ""
+    cards: tuple[Scorecard, ...] = ()
+    results: Results = Results()
 
     @property
     def key(self) -> str:
