@@ -23,7 +23,7 @@ import msgspec
 
 DecisionKind = Literal["deduct", "award", "waive", "adjust", "task", "proposal"]
 Status = Literal["provisional", "final"]
-Level = Literal["agent", "team", "queue", "site"]
+Level = Literal["agent", "team", "queue", "site", "department"]
 Severity = Literal["info", "medium", "high", "critical"]
 
 
@@ -125,8 +125,82 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shadow: bool = False
 
 
-class Grade(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A subject's score and grade under one pack for one period, each time one of them changes."""
+class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What somebody said about an item: ``share`` of its points (1 is all). Peers and other departments are unnamed."""
+
+    role: str
+    share: str
+    by: str = ""
+    count: int = 1
+    word: str = ""
+
+
+class ScoreLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One item of a scorecard.
+
+    It earned ``share`` (0 to 1; None without data) of ``most`` points of its dimension, which is ``part`` of the 100 of
+    the whole card, and so ``contribution`` = part * share. ``calculation`` says how the share came about. ``entries``
+    are the ledger entries that count in it.
+    """
+
+    dimension: str
+    item: str
+    clause: str
+    title: Words
+    most: str
+    share: str | None
+    part: str
+    contribution: str
+    calculation: str
+    value: str | None = None
+    unit: str = ""
+    word: str = ""
+    entries: list[str] = []
+    said: list[Said] = []
+
+
+class ScoreDimension(msgspec.Struct, frozen=True, kw_only=True):
+    """One dimension of a scorecard: its ``weight`` (of 1) as the pack sets it, and what its lines contribute."""
+
+    name: str
+    clause: str
+    title: Words
+    weight: str
+    contribution: str
+
+
+class ScoreChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved since the revision before: an item, an entry, a cap, a decision. Empty text: it was not there."""
+
+    what: str
+    id: str
+    before: str
+    after: str
+
+
+class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a score and grade came about: ``exact`` is the sum of all contributions and of the entries in ``others``.
+
+    ``about`` is ``scorecard`` or ``combined`` (one score of several packs). ``word`` is the grade in words, ``notes``
+    say what decided beside the sum: a cap, a leader's final word, a quota, a calibration.
+    """
+
+    about: Literal["scorecard", "combined"] = "scorecard"
+    word: Words | None = None
+    dimensions: list[ScoreDimension] = []
+    lines: list[ScoreLine] = []
+    others: dict[str, str] = {}
+    exact: str = ""
+    changes: list[ScoreChange] = []
+    notes: list[Words] = []
+    department: str = ""
+
+
+class Grade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A subject's score and grade under one pack for one period, each time one of them changes.
+
+    ``detail`` is there for a scorecard of dimensions, and for whatever else has more to say than its formula.
+    """
 
     id: str
     revision: int
@@ -145,6 +219,7 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     formula: str
     explanation: Words
     shadow: bool = False
+    detail: ScoreDetail | None = None
 
 
 class MetricValue(msgspec.Struct, frozen=True, kw_only=True, gc=False):

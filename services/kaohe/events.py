@@ -758,6 +758,56 @@ PAY_EVENTS = (
 PAYROLL_SUBJECT = "payroll"
 
 
+# --- assessments ------------------------------------------------------------------------------------------------------
+
+Role = Literal["self", "peer", "superior", "leader", "department"]
+"""For whom somebody speaks: for themselves, as a colleague, as direct superior, as leader in charge, or for another
+department. About a department ``self`` is its head."""
+CalendarWindow = Literal["day", "week", "month", "quarter", "year"]
+
+
+class _Assessment(Payload, kw_only=True):
+    """About the agent, or about ``department`` (which is then the subject), under one pack for one period."""
+
+    department: Label = ""
+    pack: Name
+    window: CalendarWindow
+    period: Name
+    score: Score | None = None
+    grade: Label = ""
+    by: Name
+    reason: Text = ""
+
+
+@event("assessment.submitted")
+class AssessmentSubmitted(_Assessment, kw_only=True):
+    """``by`` says what an item of a scorecard is worth: a score in hundredths of the item's points, or a word for it.
+
+    Whoever says something again about the same item in the same role replaces what was said before. The role must be
+    one's own by the roster; ``by_department`` is the department for which the role ``department`` speaks.
+    """
+
+    item: Name
+    role: Role
+    by_department: Label = ""
+
+
+@event("assessment.decided")
+class AssessmentDecided(_Assessment, kw_only=True):
+    """The final word of the leader in charge: on one ``item``, or (empty) on the whole score or grade."""
+
+    item: Label = ""
+
+
+@event("department.changed")
+class DepartmentChanged(Payload, kw_only=True):
+    """Who leads a department from the event's time on: its head, and the leader in charge of it (CK-03)."""
+
+    department: Name
+    head: Label = ""
+    leader: Label = ""
+
+
 # --- the frame: roster, packs, clock ----------------------------------------------------------------------------------
 
 
@@ -766,11 +816,14 @@ class RosterChanged(Payload, kw_only=True):
     """Who the agent is from the event's time on: team, site, position, superior, hire date, pay base, packs in force.
 
     An empty ``packs`` means every pack that is loaded. ``pay_base_minor`` is the agreed gross pay of a month, which
-    counts where no ``pay.stated`` says more; 0 says nothing.
+    counts where no ``pay.stated`` says more; 0 says nothing. ``leader`` is the leader in charge, who has the final word
+    over the agent's appraisal (empty: the superior); ``department`` is what quotas count by (empty: the team).
     """
 
     position: Label = ""
     superior: Label = ""
+    leader: Label = ""
+    department: Label = ""
     hired_on: Day | None = None
     left_on: Day | None = None
     pay_base_minor: Minor = 0

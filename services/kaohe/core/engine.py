@@ -23,12 +23,14 @@ from zlib import crc32
 
 import msgspec
 
+from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation
 from kaohe.core.attending import Attending
 from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, calendar, check_moment, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER
 from kaohe.core.effects import rolling_spans
 from kaohe.core.facts import Moment
+from kaohe.core.grading import Proposal
 from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
@@ -53,6 +55,8 @@ LATE_MS = 60_000
 FUTURE_MS = 5_000
 """An event this much ahead of the log's clock is from the future."""
 MAX_SUBJECTS = 200_000
+REPORT_PROPOSALS = 50
+"""Closed results in one report, some kilobytes each."""
 is_pseudonym = re.compile(r"c-[0-9a-f]{16,64}\Z").match
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
@@ -147,13 +151,15 @@ class StoredFrame(msgspec.Struct, array_like=True):
     chunks: list[tuple[int, int]]
     part: int
     activations: list[tuple[int, str, str]]
+    proposals: list[Proposal] = []
 
 
 class Report(msgspec.Struct):
     """What one partition counted for groups since its last report, up to a minute of log time.
 
     ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``activations`` the versions of
-    packs (moment of log time, pack, version) that were activated since the report before.
+    packs (moment of log time, pack, version) that were activated since the report before, ``proposals`` the closed
+    results for which the company must be known (only in reports to the partition of the company, and only if any).
     """
 
     source: int
@@ -161,6 +167,7 @@ class Report(msgspec.Struct):
     upto_ms: int
     groups: list[tuple[str, str, int, dict[str, Any]]]
     activations: list[tuple[int, str, str]] = []
+    proposals: list[Proposal] | msgspec.UnsetType = msgspec.UNSET
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -246,6 +253,11 @@ def _take(engine: PartitionEngine, plan: Plan, event: Envelope) -> None:  # noqa
         engine.follow(plan, event, time_ms, agent, team, site)
 
 
+def company_partition(group_partitions: int) -> int:
+    """The one partition of the group stage that looks at the whole company."""
+    return crc32(b"company/company") % group_partitions
+
+
 TakeFunction = Callable[["PartitionEngine", "Plan", Any], None]
 
 
@@ -280,8 +292,9 @@ class PartitionEngine:
         self.counters = compile_counters(self.layout)
         by_key = {pack.key: pack for pack in self.packs}
         nowhere: tuple[int, ...] = ()
-        spans = dict.fromkeys(GROUP_LEVELS, nowhere) | {"agent": rolling_spans(by_key, "agent")}
-        triggers = dict.fromkeys(GROUP_LEVELS, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
+        alone = (*GROUP_LEVELS, "department")
+        spans = dict.fromkeys(alone, nowhere) | {"agent": rolling_spans(by_key, "agent")}
+        triggers = dict.fromkeys(alone, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
         self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
         self.judge.on_forget = self._forget
         deadlines = kinds(self.packs, self.counters, self.judge.book.deadline)
@@ -347,15 +360,25 @@ class PartitionEngine:
                 plans[tag].meets.append(kind)
             for tag in kind.deadline.cancelled_by:
                 plans[tag].cancels.append(kind)
-        plans["roster.changed"].special = self._change_roster
-        plans["pack.activated"].special = self._activate
-        for tag in STATES:
-            plans[tag].special = self._change_state
-        for tag in self.attending.tags:
-            plans[tag].special = self._attend
+        for tag, special in self._specials():
+            plans[tag].special = special
         for plan in plans.values():
             plan.settle()
         return {ENVELOPES[tag]: plan for tag, plan in plans.items()}
+
+    def _specials(self) -> Iterator[tuple[str, Callable[[Envelope, int, Subject | None], None]]]:
+        """What the engine itself does at some events."""
+        yield "roster.changed", self._change_roster
+        yield "pack.activated", self._activate
+        yield "department.changed", self._change_department
+        for tag in ASSESSMENTS:
+            yield tag, self._hear
+        if self.judge.grader.evaluated:
+            yield "quality.evaluated", self._hear_evaluation
+        for tag in STATES:
+            yield tag, self._change_state
+        for tag in self.attending.tags:
+            yield tag, self._attend
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -432,6 +455,10 @@ class PartitionEngine:
                 raise EventError("invalid", "$.data names a team or site with a control character")
         elif plan.tag == "pack.activated":
             self._check_activation(data)
+        elif plan.tag == "department.changed":
+            self._check_department(event)
+        elif plan.tag in ASSESSMENTS:
+            self._check_assessment(plan.tag, event, time_ms, agent)
         if plan.tag in self.attending.tags:
             self.attending.check(plan.tag, data, agent)
         for kind in plan.opens:
@@ -600,7 +627,11 @@ class PartitionEngine:
         data = event.data
         assert isinstance(data, RosterChanged)
         assert agent is not None
-        agent.enrol(RosterLine(time_ms, data.team, data.site, data.position, list(data.packs)))
+        line = RosterLine(
+            time_ms, data.team, data.site, data.position, list(data.packs), data.superior, data.leader,
+            data.department, data.hired_on or "",
+        )  # fmt: skip
+        agent.enrol(line)
         self.judge.move(agent, self.zones.of(agent.site), max(time_ms, self.watermark_ms))
         self.judge.touched.add(agent.key)
 
@@ -617,6 +648,66 @@ class PartitionEngine:
         if tag in STATES:
             self._change_state(event, time_ms, agent)
         self.attending.take(tag, event, time_ms, agent)
+
+    # --- assessments --------------------------------------------------------------------------------------------------
+
+    def _check_department(self, event: Envelope) -> None:
+        name = event.data.department
+        if event.data.agent or name != event.subject:
+            raise EventError(
+                "department_not_subject",
+                "$.data.department must equal $.subject, which decides the partition, and there is no agent",
+            )
+        if SEPARATOR in name:
+            raise EventError("invalid", "$.data.department contains a control character")
+        if len(self.judge.subjects) >= 2 * MAX_SUBJECTS:
+            raise EventError("too_many_subjects", f"more than {2 * MAX_SUBJECTS} subjects in one partition")
+
+    def _check_assessment(self, tag: str, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        data = event.data
+        subject, level = agent, "agent"
+        if agent is None or data.department:
+            self._check_department(event)
+            subject, level = self.judge.subjects.get(("department", data.department)), "department"
+        now_ms = max(time_ms, self.watermark_ms)
+        case = self._case(data, level, subject)
+        admit(tag, data, level, case, self.judge, subject, time_ms, now_ms)
+
+    def _case(self, data: Any, level: str, subject: Subject | None) -> Case:
+        own = subject.series.calendar if subject is not None else self.zones.of("")
+        return case_of(data, level, self.judge, own, self.judge.grader.card)
+
+    def _change_department(self, event: Envelope, time_ms: int, _agent: Subject | None) -> None:
+        data = event.data
+        department = self.judge.subject("department", data.department, time_ms)
+        line = RosterLine(time_ms, "", "", "", [], data.head, data.leader, data.department)
+        department.enrol(line)
+        self.judge.touched.add(department.key)
+
+    def _hear(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        data = event.data
+        subject = agent or self.judge.subject("department", data.department, time_ms)
+        case = self._case(data, subject.level, subject)
+        # Who is assessed for a period was there in it.
+        subject.first_seen_ms = min(subject.first_seen_ms, time_ms, case.period.end_ms - 1)
+        hear(self.plans[event.__class__].tag, data, case, subject, time_ms, event.id)
+        self.judge.touched.add(subject.key)
+        self.judge.regrade(subject, case.pack, case.period, max(time_ms, self.watermark_ms))
+
+    def _hear_evaluation(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        """The score of a monitored contact counts in each card that asks for it; late ones in the running period."""
+        if agent is None:
+            return
+        now_ms = max(time_ms, self.watermark_ms)
+        for pack in self.judge.active_packs():
+            for window in self.judge.grader.evaluated.get(pack.key, ()):
+                period = agent.series.calendar.containing(window, time_ms)
+                if self.judge.is_closed(pack, agent, period, now_ms):
+                    period = agent.series.calendar.containing(window, now_ms)
+                if self.judge.judges(pack, agent, time_ms):
+                    hear_evaluation(event.data, pack, period, agent)
+                    self.judge.touched.add(agent.key)
+                    self.judge.regrade(agent, pack, period, now_ms)
 
     # --- states of work -----------------------------------------------------------------------------------------------
 
@@ -750,12 +841,26 @@ class PartitionEngine:
                     share.append((level, shown, bucket * bucket_ms, pack_cell(cells.pop(bucket), self.names)))
                 if not cells:
                     del groups[name]
+        # A report must fit into a message. The first ones say nothing of the new minute, so that it is complete only
+        # with the last one.
+        while len(self.judge.grader.proposals) > REPORT_PROPOSALS:
+            self._send_report(self.reported_ms, [[] for _ in shares], [])
+        self._send_report(upto_ms, shares, self.activations)
+        self.activations = []
+
+    def _send_report(
+        self, upto_ms: int, shares: list[list[tuple[str, str, int, dict[str, Any]]]], activations: list[Any]
+    ) -> None:  # fmt: skip
+        company = company_partition(self.group_partitions)
+        waiting = self.judge.grader.proposals
+        proposals, self.judge.grader.proposals = waiting[:REPORT_PROPOSALS], waiting[REPORT_PROPOSALS:]
         self.report += 1
         self.reported_ms = upto_ms
         for target, share in enumerate(shares):
-            message = Report(self.partition, self.report, upto_ms, share, self.activations)
+            message = Report(self.partition, self.report, upto_ms, share, activations)
+            if target == company and proposals:
+                message.proposals = proposals
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
-        self.activations = []
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
@@ -787,6 +892,7 @@ class PartitionEngine:
                 chunks,
                 self.seen.part,
                 self.activations,
+                self.judge.grader.proposals,
             )
         )
         if frame != self.stored_frame:
@@ -815,6 +921,7 @@ class PartitionEngine:
                     self.working.add(name)
         self.seen.restore(frame.part, dict(frame.chunks), items)
         self.activations = frame.activations
+        self.judge.grader.proposals = frame.proposals
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))

@@ -256,7 +256,7 @@ def _sums_source(layout: Layout, pack: Pack, name: str, windows: dict[str, str])
 
 def _event_reader(field: str) -> Reader:
     if field == "score":
-        return lambda moment: Fraction(moment.event.score, 100)
+        return lambda moment: None if moment.event.score is None else Fraction(moment.event.score, 100)
     return lambda moment: _plain(getattr(moment.event, field))
 
 

@@ -17,6 +17,7 @@ from itertools import takewhile
 import msgspec
 
 from kaohe.core.calendars import Calendar
+from kaohe.core.company import Company
 from kaohe.core.counting import Cell, Layout, merge
 from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
 from kaohe.core.facts import metric_windows
@@ -79,6 +80,7 @@ class GroupEngine:
         self.firsts: dict[int, int] = {}
         self.uptos: dict[int, int] = {}
         self.activations: list[tuple[int, str, str]] = []
+        self.company = Company(self.packs, [zones.default, *zones.sites.values()])
         self.dropped: dict[int, int] = {}
         self.stored_frame = b""
         # Chunks of waiting reports, (source, number // CHUNK_REPORTS): with new ones, with some taken out, and stored.
@@ -165,6 +167,7 @@ class GroupEngine:
                     self._take_out(queue.popleft(), cells)
             for (level, name, start_ms), cell in cells.items():
                 self._add(level, name, start_ms, cell, minute_ms)
+            self.judge.out += self.company.complete(minute_ms)
         self._run(upto_ms)
         self.judge.settle(upto_ms)
         self.now_ms = upto_ms
@@ -187,6 +190,8 @@ class GroupEngine:
 
     def _take_out(self, report: Report, cells: dict[tuple[str, str, int], Cell]) -> None:
         """Put a report's counts to those that other partitions reported for the same groups and minute."""
+        if report.proposals is not msgspec.UNSET:
+            self.company.take(report.proposals)
         for level, name, start_ms, packed in report.groups:
             cell = unpack_cell(packed, self.layout.slots)
             found = cells.setdefault((level, name, start_ms), cell)
@@ -208,6 +213,7 @@ class GroupEngine:
         """What changed since the last call, by key; None for what is gone."""
         changed = self.judge.checkpoint()
         self._store_reports(changed)
+        changed.update(self.company.checkpoint())
         taken = [
             (source, number - len(self.waiting[source])) for source, number in sorted(self.numbers.items())
         ]
@@ -247,6 +253,7 @@ class GroupEngine:
         self.numbers, self.firsts, self.uptos = dict(frame.numbers), dict(frame.firsts), dict(frame.uptos)
         self.now_ms = frame.now_ms
         self.activations = frame.activations
+        self.company.restore(items)
         taken = dict(frame.taken)
         found: list[Report] = []
         for key, raw in items.items():

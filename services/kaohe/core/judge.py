@@ -26,6 +26,7 @@ from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.counting import Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
 from kaohe.core.facts import Moment, fact_text, number_text, reader
+from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
@@ -141,6 +142,7 @@ class Judge:
         self._baselines = _baseline_labels(packs)
         self._compared = _compared_windows(packs)
         self._retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
+        self.grader = Grader(self, packs)
 
     # --- subjects -----------------------------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class Judge:
             running = frozenset(
                 period
                 for period in subject.series.periods
-                if period.window in windows and not self._is_closed(pack, subject, period, self.grid_ms)
+                if period.window in windows and not self.is_closed(pack, subject, period, self.grid_ms)
             )
             if running:
                 self.unjudged[pack_key][key] = self.unjudged[pack_key].get(key, running) | running
@@ -451,7 +453,7 @@ class Judge:
             for period in sorted(waiting[key]):
                 if not self.judges(pack, subject, min(now_ms, period.end_ms) - 1):
                     continue
-                if self._is_closed(pack, subject, period, now_ms):
+                if self.is_closed(pack, subject, period, now_ms):
                     self._adjust(subject, pack, period, now_ms)
                 else:
                     self._judge_period(subject, pack, period, now_ms, "provisional")
@@ -465,12 +467,19 @@ class Judge:
         if subject.series.calendar.day(period.start_ms) < pack.in_force_from:
             return
         rules = self.book.period.get((pack.key, subject.level, period.window))
-        if rules is not None and status == "provisional" and self._is_judged(subject, rules, period):
+        # What a scorecard weighs may have changed although nothing did that a rule looks at.
+        weighs = (pack.key, subject.level, period.window) in self.grader.weighing
+        if (
+            rules is not None
+            and status == "provisional"
+            and not weighs
+            and self._is_judged(subject, rules, period)
+        ):
             return
         moment = self._period_moment(subject, period, now_ms)
         if rules is not None:
             changed = self._apply_period_rules(subject, rules, moment, status)
-            if not changed and status == "provisional":
+            if not changed and not weighs and status == "provisional":
                 return
         if status == "final":
             self._judged.pop((pack.key, subject.key, period), None)
@@ -543,7 +552,7 @@ class Judge:
                 changed = True
         return changed
 
-    def _is_closed(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
+    def is_closed(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether a period was closed: by this version, or by one before it whose grace may have been another."""
         following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
         if following is None:
@@ -710,7 +719,7 @@ class Judge:
             return []
         window = pack.scorecard.window if pack.scorecard else "month"
         own = subject.series.calendar.containing(window, cause_of(fired[0]).at_ms)
-        closed = self._is_closed(pack, subject, own, now_ms)
+        closed = self.is_closed(pack, subject, own, now_ms)
         period = subject.series.calendar.containing(window, now_ms) if closed else own
         adjusts = own.label if closed else ""
         for rule in fired:
@@ -865,7 +874,7 @@ class Judge:
         calendar = subject.series.calendar
         period = calendar.period(entry.window, entry.label)
         adjusts = entry.adjusts
-        if self._is_closed(pack, subject, period, now_ms):
+        if self.is_closed(pack, subject, period, now_ms):
             period, adjusts = calendar.containing(entry.window, now_ms), entry.label
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, "reverse", entry.id)
         points = -entry.worth
@@ -897,6 +906,13 @@ class Judge:
 
     def _grade(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
         """Bring score and grade of a period up to date; a revision goes out when either changed."""
+        if pack.cards:
+            weighed = self.grader.card(pack, subject.level, period.window)
+            if weighed is not None:
+                moment = self._period_moment(subject, period, now_ms)
+                if moment.day >= pack.in_force_from:
+                    self.grader.grade(subject, pack, weighed, moment, status)
+                return
         card = pack.scorecard
         if card is None or card.level != subject.level or card.window != period.window:
             return
@@ -904,7 +920,7 @@ class Judge:
         if day < pack.in_force_from:
             return
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
-        if state.status == "final" and state.revision:
+        if state.status != "provisional" and state.revision:
             return
         scale = scale_of(self.layout, pack, day)
         charged = subject.charged(pack.name, period.window, period.label)
@@ -923,9 +939,15 @@ class Judge:
             held_by = sorted({key.partition("|")[0] for key in state.caps})
         entries = subject.score_entries(pack.name, period.window, period.label)
         charges = sorted(entry.id for entry in entries if entry.worth)
-        self.out.append(
-            messages.grade(subject, pack, period, state, previous, text, held_by, charges, now_ms)
-        )
+        message = messages.grade(subject, pack, period, state, previous, text, held_by, charges, now_ms)
+        if pack.key in self.grader.follows:
+            self.grader.publish(subject, pack, period, state, message, now_ms)
+        else:
+            self.out.append(sent(message))
+
+    def regrade(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        """Bring score and grade of a running period up to date: something was said, or a part of it was closed."""
+        self._grade(subject, pack, period, now_ms, "provisional")
 
     # --- forgetting ---------------------------------------------------------------------------------------------------
 
@@ -964,7 +986,7 @@ class Judge:
         series, key = subject.series, subject.key
         left = (
             series.cells, subject.entries, subject.grades, subject.evidence, subject.alerts, subject.waivers,
-            subject.roster, subject.state, key in self.open,
+            subject.roster, subject.state, key in self.open, subject.sittings, subject.marks,
         )  # fmt: skip
         if (
             any(left)
@@ -994,11 +1016,14 @@ class Judge:
         old = [waiver for waiver in subject.waivers if waiver.at_ms <= edge]
         if old:
             subject.waivers = [waiver for waiver in subject.waivers if waiver.at_ms > edge]
+        sittings = [key for key in subject.sittings if ended(*key.split("|")[1:])]
         for key in grades:
             del subject.grades[key]
         for key in evidence:
             del subject.evidence[key]
-        if entries or grades or evidence or old:
+        for key in sittings:
+            del subject.sittings[key]
+        if entries or grades or evidence or old or sittings:
             self.touched.add(subject.key)
 
     # --- stored form --------------------------------------------------------------------------------------------------

@@ -115,13 +115,13 @@ def alert(
 def grade(
     subject: Subject, pack: Pack, period: Period, state: GradeState, previous: str, text: str,
     held_by: list[str], entries: list[str], now_ms: int,
-) -> Output:  # fmt: skip
+) -> Grade:  # fmt: skip
     """A revision of a grade. ``text`` is the arithmetic of the score, ``held_by`` the rules that hold it down."""
     held_en, held_zh = "", ""
     if held_by:
         held_en, held_zh = f" (held down by {', '.join(held_by)})", f"（受{'、'.join(held_by)}限制）"
     status: Any = state.status
-    message = Grade(
+    return Grade(
         id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
         status=status, pack=pack.name, pack_version=pack.version, level=_level(subject), subject=subject.name,
         window=period.window, period=period.label, score=state.score, grade=state.grade, previous_grade=previous,
@@ -131,7 +131,6 @@ def grade(
             zh=f"{subject.name}，{period.label}：得分 {text}，等级 {state.grade}{held_zh}",
         ),
     )  # fmt: skip
-    return Output("grades", subject.name.encode(), ENCODER.encode(message))
 
 
 def _level(subject: Subject) -> Level:

@@ -164,6 +164,7 @@ class RuleBook:
         self.windows: dict[str, set[str]] = {}
         for pack in packs:
             self.windows[pack.key] = {pack.scorecard.window} if pack.scorecard else set()
+            self.windows[pack.key] |= {card.window for card in pack.cards}
             for level, wanted in triggers.items():
                 self._file(layout, pack, level, wanted)
 

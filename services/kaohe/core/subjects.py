@@ -22,6 +22,7 @@ import msgspec
 
 from kaohe.core.calendars import Calendar, Period
 from kaohe.core.counting import Cell
+from kaohe.core.scorecard import Mark
 from kaohe.core.series import Series, pack_cell, unpack_cell
 
 SEPARATOR = "\x1f"
@@ -33,6 +34,10 @@ MAX_ENTRIES = 5_000
 MAX_ROSTER_LINES = 64
 MAX_STATES = 64
 """Changes of an agent's state of work that are remembered, so that a late one can be put in its place."""
+MAX_MARKS = 240
+"""Final results of periods remembered per pack and window: 20 years of months."""
+MAX_VOICES = 500
+"""What people may say about one subject, pack and period."""
 MAX_WAIVERS = 200
 """Exemptions remembered per subject for what has not happened yet; beyond it the oldest is forgotten."""
 
@@ -73,24 +78,66 @@ class AlertState(msgspec.Struct, gc=False):
     firing: bool
 
 
-class GradeState(msgspec.Struct, gc=False):
-    """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows."""
+class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
+    """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows.
+
+    ``status`` is ``proposed`` when the period is closed here and the company's stage has the last word. ``seen`` is
+    what the newest revision rested on, by which the next one tells what moved.
+    """
 
     score: str = ""
     grade: str = ""
     revision: int = 0
     status: str = "provisional"
     caps: dict[str, str] = {}
+    seen: dict[str, str] = {}
 
 
-class RosterLine(msgspec.Struct, gc=False):
-    """Where an agent belongs from ``from_ms`` on."""
+class Voice(msgspec.Struct, array_like=True, order=True):
+    """What ``by`` said in a role about an item: ``count`` scores, sum and sum of squares (hundredths), or a word."""
+
+    item: str
+    role: str
+    by: str
+    at_ms: int
+    event_id: str
+    count: int
+    total: int
+    squares: int
+    word: str
+
+
+class Ruling(msgspec.Struct, array_like=True, order=True):
+    """The final word of a leader on an item, or on the whole (``item`` empty)."""
+
+    item: str
+    at_ms: int
+    event_id: str
+    by: str
+    score: int | None
+    grade: str
+    reason: str
+
+
+class Sitting(msgspec.Struct, array_like=True):
+    """All that people said about a subject for one period of one pack, in the order of items, roles and names."""
+
+    voices: list[Voice] = []
+    rulings: list[Ruling] = []
+
+
+class RosterLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """Where an agent belongs from ``from_ms`` on. Of a department: ``superior`` is its head."""
 
     from_ms: int
     team: str
     site: str
     position: str
     packs: list[str]
+    superior: str = ""
+    leader: str = ""
+    department: str = ""
+    hired_on: str = ""
 
 
 class StateLine(msgspec.Struct, array_like=True, order=True, gc=False):
@@ -125,10 +172,9 @@ class Subject:
     """Everything remembered about one subject."""
 
     __slots__ = (
-        "_charged", "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "name", "packs",
-        "position", "roster", "roster_from_ms", "series", "site", "state", "state_from_ms", "state_since_ms", "states",
-        "team",
-        "touched_entries", "waivers",
+        "_charged", "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "marks", "name",
+        "packs", "position", "roster", "roster_from_ms", "series", "site", "sittings", "state", "state_from_ms",
+        "state_since_ms", "states", "team", "touched_entries", "waivers",
     )  # fmt: skip
 
     def __init__(self, level: str, name: str, series: Series, first_seen_ms: int) -> None:
@@ -145,6 +191,8 @@ class Subject:
         self.waivers: list[Waiver] = []
         self.alerts: dict[str, AlertState] = {}
         self.grades: dict[str, GradeState] = {}
+        self.sittings: dict[str, Sitting] = {}
+        self.marks: dict[str, list[Mark]] = {}
         self.evidence: dict[str, Evidence] = {}
         self.roster: list[RosterLine] = []
         self.roster_from_ms = 0
@@ -180,6 +228,15 @@ class Subject:
     def packs_at(self, moment_ms: int) -> list[str]:
         """The packs in force for the subject at a moment; empty means all."""
         return self.packs if moment_ms >= self.roster_from_ms else self._line_at(moment_ms).packs
+
+    def line_at(self, moment_ms: int) -> RosterLine | None:
+        """The line of the roster that holds at a moment; before the first line that one. None: nobody knows."""
+        return self._line_at(moment_ms) if self.roster else None
+
+    def mark(self, key: str, mark: Mark) -> None:
+        """Keep the final result of a period, in the order of periods; a second one for the same period replaces it."""
+        kept = [old for old in self.marks.get(key, []) if old.label != mark.label]
+        self.marks[key] = sorted([*kept, mark], key=lambda one: one.label)[-MAX_MARKS:]
 
     def _line_at(self, moment_ms: int) -> RosterLine:
         found = self.roster[0]
@@ -279,6 +336,8 @@ class StoredSubject(msgspec.Struct, array_like=True):
     state_from_ms: int
     state_since_ms: int
     zone: str
+    sittings: dict[str, Sitting] = {}
+    marks: dict[str, list[Mark]] = {}
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -307,6 +366,8 @@ def store(subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[
         state_from_ms=subject.state_from_ms,
         state_since_ms=subject.state_since_ms,
         zone=series.calendar.name,
+        sittings=subject.sittings,
+        marks=subject.marks,
     )
     return _ENCODER.encode(stored)
 
@@ -323,6 +384,8 @@ def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int]) ->
     subject.alerts = stored.alerts
     subject.grades = stored.grades
     subject.evidence = stored.evidence
+    subject.sittings = stored.sittings
+    subject.marks = stored.marks
     for line in stored.roster:
         subject.enrol(line)
     subject.state = stored.state

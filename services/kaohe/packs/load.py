@@ -1,7 +1,7 @@
 """Loading a rule pack: from a folder of YAML to a checked ``kaohe.core.model.Pack``, or to all of its mistakes.
 
 Theory of operation: the files are read in the order in which they refer to each other (pack, clauses, parameters,
-deadlines and metrics, scorecard, rules, coverage). Each part is checked against what was read before it, every mistake
+deadlines and metrics, rules, scorecard, coverage). Each part is checked against what was read before it, every mistake
 is collected with its file, line and column, and a pack with a mistake is not given out. ``load_pack`` raises the first
 mistake; ``check_pack`` gives all of them.
 
@@ -31,6 +31,7 @@ from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
 from kaohe.packs.pay import read_pay
 from kaohe.packs.rules import RuleReader, shown
+from kaohe.packs.scorecards import CardReader
 from kaohe.packs.source import (
     NO_TEXTS,
     Fields,
@@ -199,6 +200,33 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
                 )
             found += _shared_names(pack, other)
         known.append(pack)
+    return [*found, *_combined(known)]
+
+
+def _combined(packs: list[Pack]) -> list[PackError]:
+    """What keeps the scores of packs from being combined: one clause that two of them charge, scores that move late."""
+    found: list[PackError] = []
+    for pack in packs:
+        combined = pack.results.combined
+        if combined is None or pack.scorecard is None:
+            continue
+        shares = pack.parameters[combined.shares].values[-1][1]
+        assert isinstance(shares, dict)
+        place = pack.scorecard.place
+        charging: dict[str, str] = {}
+        for other in packs:
+            if other.name not in shares:
+                continue
+            if other.results.calibration is not None:
+                wrong = f"the scores of {other.name} are calibrated after they were combined"
+                found.append(PackError(place, "combined", wrong, "combine packs without a calibration"))
+            clauses = {rule.clause for rule in other.rules if any(effect.amount for effect in rule.effects)}
+            for clause in sorted(clauses):
+                first = charging.setdefault(clause, other.name)
+                if first != other.name:
+                    wrong = f"{first} and {other.name} both give points for the clause {clause}"
+                    right = "let one of them do so: nothing is charged twice for one clause"
+                    found.append(PackError(place, "combined", wrong, right))
     return found
 
 
@@ -243,8 +271,8 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     metrics, broken = _metrics(roots["metrics.yaml"], base)
     reader = RuleReader(base, metrics, broken)
     reader.read_grades(roots["scorecard.yaml"])
-    scorecard = reader.scorecard(roots["scorecard.yaml"])
     rules = reader.rules(roots["rules.yaml"])
+    read = CardReader(reader, rules).read(roots["scorecard.yaml"])
     pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard)
     coverage = _coverage(roots, reader)
     if problems.errors:
@@ -252,8 +280,9 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     pack = Pack(
         name=head.name, version=head.version, title=head.title, zone=head.zone, currency=head.currency,
         in_force_from=head.in_force_from, grace_ms=head.grace_ms, evaluate_ms=head.evaluate_ms, clauses=clauses,
-        parameters=parameters, metrics=metrics, deadlines=base.deadlines, rules=rules, scorecard=scorecard,
-        scopes=reader.scopes, attendance=attendance, pay=pay, folder=str(folder),
+        parameters=parameters, metrics=metrics, deadlines=base.deadlines, rules=rules,
+        scorecard=read.scorecard, scopes=reader.scopes, attendance=attendance, pay=pay,
+        folder=str(folder), cards=read.cards, results=read.results,
     )  # fmt: skip
     return Loaded(pack=pack, coverage=coverage, warnings=tuple(problems.warnings))
 

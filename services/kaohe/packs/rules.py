@@ -1,4 +1,4 @@
-"""From ``rules.yaml`` and ``scorecard.yaml`` to ``kaohe.core.model.Rule`` and ``Scorecard``.
+"""From ``rules.yaml`` to ``kaohe.core.model.Rule``.
 
 Theory of operation: a rule has one trigger (a judged period, an event, a deadline, or live watching), a condition and
 effects. The trigger and the levels decide which names the condition may use: its scope. Everything that could fail
@@ -26,7 +26,6 @@ from kaohe.core.model import (
     Metric,
     Parameter,
     Rule,
-    Scorecard,
     Term,
 )
 from kaohe.decisions import Level, Severity, Words
@@ -93,7 +92,7 @@ class Trigger(msgspec.Struct):
 
 
 class RuleReader:
-    """Reads the rules and the scorecard of one pack."""
+    """Reads the rules of one pack."""
 
     def __init__(self, base: MetricReader, metrics: Mapping[str, Metric], broken: Iterable[str]) -> None:
         self.base = base
@@ -706,7 +705,7 @@ class RuleReader:
                     )
                 )
 
-    # --- the scorecard
+    # --- the grades
 
     def read_grades(self, node: Node | None) -> None:
         """Learn the grades' names before the rules are read, for their ``grade`` effects."""
@@ -717,66 +716,6 @@ class RuleReader:
             table = parameter.values[-1][1]
             assert isinstance(table, dict)
             self.grades = tuple(table)
-
-    def scorecard(self, node: Node | None) -> Scorecard | None:
-        """``scorecard.yaml``; None when there is none or it is wrong (the mistakes are noted)."""
-        if node is None:
-            return None
-        known = ("clause", "window", "level", "base", "lowest", "highest", "bands", "formula")
-        fields = Fields(node, self.problems, known, "a scorecard")
-        clause = fields.need("clause", self.base.clause, "")
-        window = fields.need("window", choice(CALENDAR_WINDOWS, "period"), "")
-        level = fields.need("level", choice(LEVELS, "level"), "")
-        figure = self.base.parameter("points", "score")
-        base, lowest, highest = (fields.need(key, figure, "") for key in ("base", "lowest", "highest"))
-        bands = fields.need("bands", self.base.parameter("points", "score", kinds=("table",)), "")
-        formula = fields.need("formula", words, _NO_WORDS)
-        if not fields.ok():
-            return None
-        self._check_scores(fields, base, lowest, highest, bands)
-        if not fields.ok():
-            return None
-        return Scorecard(
-            clause=clause, window=window, level=cast("Level", level), base=base, lowest=lowest, highest=highest,
-            bands=bands, formula=formula, place=node.place,
-        )  # fmt: skip
-
-    def _check_scores(self, fields: Fields, base: str, lowest: str, highest: str, bands: str) -> None:
-        """On every day on which a figure changes: lowest <= base <= highest, and each score has one grade."""
-        used = [self.parameters[one] for one in (base, lowest, highest, bands)]
-        first = max(one.values[0][0] for one in used)
-        for day in sorted({since for one in used for since, _ in one.values if since >= first}):
-            start, low, high, table = (one.value_at(day) for one in used)
-            assert isinstance(start, Fraction)
-            assert isinstance(low, Fraction)
-            assert isinstance(high, Fraction)
-            assert isinstance(table, dict)
-            if not low <= start <= high or low == high:
-                fields.wrong(
-                    "base",
-                    f"on {day} the base score {shown(start)} is not between {shown(low)} and {shown(high)}",
-                    "order the figures lowest <= base <= highest",
-                )
-                return
-            limits = sorted(table.values())
-            if len(set(limits)) != len(limits):
-                fields.wrong(
-                    "bands",
-                    f"on {day} two grades begin at the same score",
-                    "give each grade a score of its own",
-                )
-            elif limits[0] > low:
-                fields.wrong(
-                    "bands",
-                    f"on {day} scores below {shown(limits[0])} have no grade",
-                    f"begin the lowest grade at {shown(low)}",
-                )
-            elif limits[-1] > high:
-                fields.wrong(
-                    "bands",
-                    f"on {day} the best grade begins at {shown(limits[-1])}, which nobody can reach",
-                    f"begin it at {shown(high)} or below",
-                )
 
 
 def names_of(rule: Rule) -> set[str]:

@@ -1,0 +1,399 @@
+"""The company's stage: what can be said about a result only when everybody's is known.
+
+Theory of operation. When a period closes in a partition, the results of packs with a quota, a calibration or a ranking
+are proposed in its numbered reports. One partition of the group stage collects them. A period is *complete* when every
+partition has reported beyond the moment at which it closed in the last of all time zones; then, and not before, the
+steps follow in one order: calibration between assessors, wider cards from their final marks, grades, the quota among
+all who are graded, the ranking of departments, the final grades, the tallies. Everything is done in the order of
+names, so the result is the same over one partition or many, and whichever of them was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+import msgspec
+
+from kaohe.core import scorecard as cards
+from kaohe.core.calendars import Calendar, Period, calendar
+from kaohe.core.facts import number_text, used_parameter
+from kaohe.core.grading import (
+    Proposal,
+    changes_of,
+    number_of,
+    sent,
+    sentence,
+    table_of,
+    tallied,
+)
+from kaohe.core.model import Calibration, Pack, Quota, Ranking, Scorecard
+from kaohe.core.records import Output
+from kaohe.core.scorecard import Calibrated, Candidate, Given, Mark
+from kaohe.core.subjects import MAX_MARKS, SEPARATOR
+from kaohe.decisions import ENCODER, Decision, Grade, ScoreDetail, Step, UsedFact, Words, decision_id
+
+WINDOW_ORDER = ("day", "week", "month", "quarter", "year")
+
+Group = tuple[str, str, str, str]
+"""Pack, level, window and period."""
+
+
+class StoredMarks(msgspec.Struct, array_like=True):
+    """The final results of one subject under one pack and window, as stored."""
+
+    marks: list[Mark]
+
+
+_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_PROPOSAL_DECODER = msgspec.msgpack.Decoder(Proposal)
+_MARKS_DECODER = msgspec.msgpack.Decoder(StoredMarks)
+
+
+class Company:
+    """The proposals of periods that are not complete yet, and the final marks of everybody."""
+
+    def __init__(self, packs: Iterable[Pack], zones: Iterable[str]) -> None:
+        self.packs = {pack.key: pack for pack in packs}
+        self.calendars = [calendar(zone) for zone in sorted(set(zones))]
+        self.waiting: dict[Group, dict[str, Proposal]] = {}
+        self.marks: dict[tuple[str, str, str, str], list[Mark]] = {}
+        self._changed: dict[str, bytes | None] = {}
+
+    def take(self, proposals: Iterable[Proposal]) -> None:
+        """Remember what a partition proposed."""
+        for proposal in proposals:
+            grade = proposal.grade
+            group = (grade.pack, grade.level, grade.window, grade.period)
+            self.waiting.setdefault(group, {})[grade.subject] = proposal
+            self._changed[_waiting_key(group, grade.subject)] = _ENCODER.encode(proposal)
+
+    def complete(self, upto_ms: int) -> list[Output]:
+        """The final grades of every period that is complete when all partitions have reported up to ``upto_ms``."""
+        if not self.waiting:
+            return []
+        done = sorted(
+            (closed_ms, WINDOW_ORDER.index(group[2]), group)
+            for group in self.waiting
+            if (closed_ms := self.closed_ms(group)) < upto_ms
+        )
+        out: list[Output] = []
+        for closed_ms, _, group in done:
+            proposals = self.waiting.pop(group)
+            for subject in proposals:
+                self._forget(_waiting_key(group, subject))
+            out += self._decide(group, proposals, closed_ms)
+        return out
+
+    def closed_ms(self, group: Group) -> int:
+        """When a period is closed in every time zone, by the longest grace of any version of the pack."""
+        grace_ms = max(pack.grace_ms for pack in self.packs.values() if pack.name == group[0])
+        return max(one.period(group[2], group[3]).end_ms for one in self.calendars) + grace_ms
+
+    def _decide(self, group: Group, proposals: Mapping[str, Proposal], closed_ms: int) -> list[Output]:
+        keys = {f"{one.grade.pack}@{one.grade.pack_version}" for one in proposals.values()}
+        pack = max((self.packs[key] for key in keys if key in self.packs), key=lambda one: one.in_force_from)
+        kept = self.calendars[0]
+        for one in self.calendars:
+            kept = one if one.name == pack.zone else kept
+        period = kept.period(group[2], group[3])
+        step = _Step(pack, group, period, kept, kept.text(closed_ms), self)
+        return step.run(proposals)
+
+    def mark(self, grade: Grade) -> list[Mark]:
+        """Keep a final result; all marks of the subject up to it."""
+        key = (grade.pack, grade.level, grade.window, grade.subject)
+        before = [one for one in self.marks.get(key, []) if one.label < grade.period]
+        found = self.marks[key] = [*before, Mark(grade.period, grade.score, grade.grade)][-MAX_MARKS:]
+        self._changed[SEPARATOR.join(("m", *key))] = _ENCODER.encode(StoredMarks(found))
+        return found
+
+    # --- stored form --------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> dict[str, bytes | None]:
+        """What changed since the last call, by key; None for what is gone."""
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def _forget(self, key: str) -> None:
+        self._changed[key] = None
+
+    def restore(self, items: Mapping[str, bytes]) -> None:
+        """Take over a stored state."""
+        for key in sorted(items):
+            kind, *parts = key.split(SEPARATOR)
+            if kind == "w":
+                proposal = _PROPOSAL_DECODER.decode(items[key])
+                group = (parts[0], parts[1], parts[2], parts[3])
+                self.waiting.setdefault(group, {})[proposal.grade.subject] = proposal
+            elif kind == "m":
+                self.marks[parts[0], parts[1], parts[2], parts[3]] = _MARKS_DECODER.decode(items[key]).marks
+
+
+def _waiting_key(group: Group, subject: str) -> str:
+    return SEPARATOR.join(("w", *group, subject))
+
+
+class _Step:
+    """The deciding of one complete period of one pack."""
+
+    def __init__(
+        self, pack: Pack, group: Group, period: Period, calendar: Calendar, at: str, company: Company
+    ) -> None:  # fmt: skip
+        self.pack = pack
+        self.level, self.window, self.label = group[1:]
+        self.period = period
+        self.calendar = calendar
+        self.day = calendar.day(period.start_ms)
+        self.at = at
+        self.company = company
+        self.card: Scorecard | None = next(
+            (one for one in pack.cards if (one.level, one.window) == (self.level, self.window)), None
+        )
+        main = pack.scorecard
+        assert main is not None
+        self.rules = self.card or main
+        self.bands = table_of(pack, self.rules.bands, self.day)
+        self.bounds = tuple(number_of(pack, one, self.day) for one in (self.rules.lowest, self.rules.highest))
+        self.is_main = (self.level, self.window) == (main.level, main.window)
+        self.out: list[Output] = []
+
+    def run(self, proposals: Mapping[str, Proposal]) -> list[Output]:
+        """All steps in their order; the outputs."""
+        shifts = self._calibrate(proposals)
+        grades: dict[str, Grade] = {}
+        for name in sorted(proposals):
+            grades[name] = self._rescored(proposals[name], shifts)
+        quota = self.pack.results.quota
+        if quota is not None and self.is_main:
+            self._share_out(quota, proposals, grades)
+        ranking = self.pack.results.ranking
+        if ranking is not None and (self.level, self.window) == ("department", ranking.window) and grades:
+            self._rank(ranking, grades)
+        for name in sorted(grades):
+            self._finish(proposals[name], grades[name])
+        return self.out
+
+    # --- calibration
+
+    def _calibrate(self, proposals: Mapping[str, Proposal]) -> dict[str, Calibrated]:
+        calibration = self.pack.results.calibration
+        if calibration is None or not self.is_main:
+            return {}
+        given = [
+            Given(pull.by, pull.count, Fraction(pull.total), Fraction(pull.squares))
+            for name in sorted(proposals)
+            for pull in proposals[name].pulls
+            if pull.role in calibration.roles
+        ]
+        numbers = [
+            number_of(self.pack, one, self.day)
+            for one in (calibration.at_least, calibration.tolerance, calibration.strength, calibration.limit)
+        ]
+        found = cards.calibrate(given, int(numbers[0]), *numbers[1:])
+        for by in sorted(found):
+            if found[by].beyond:
+                self.out.append(self._told(calibration, found[by]))
+        return found
+
+    def _told(self, calibration: Calibration, found: Calibrated) -> Output:
+        """The task that follows from an assessor whose mean lies too far from the others'."""
+        assert found.others_mean is not None
+        assert found.others_spread is not None
+        own, others = _per_cent(found.mean), _per_cent(found.others_mean)
+        facts = {
+            "mean": UsedFact(value=number_text(found.mean), unit="ratio"),
+            "spread": UsedFact(value=number_text(found.spread), unit="ratio"),
+            "others_mean": UsedFact(value=number_text(found.others_mean), unit="ratio"),
+            "others_spread": UsedFact(value=number_text(found.others_spread), unit="ratio"),
+            "assessments": UsedFact(value=str(found.count), unit="count"),
+        }
+        names = (calibration.at_least, calibration.tolerance, calibration.strength, calibration.limit)
+        about_en = (
+            f"{calibration.title.en}: {found.by} gave {own} on average in {found.count} assessments of {self.label} "
+            f"(spread {_per_cent(found.spread)}), the others {others} (spread {_per_cent(found.others_spread)})"
+        )
+        about_zh = (
+            f"{calibration.title.zh}：{found.by} 在 {self.label} 的 {found.count} 次评分平均 {own}"
+            f"（离散 {_per_cent(found.spread)}），其他评分人 {others}（离散 {_per_cent(found.others_spread)}）"
+        )
+        decision = Decision(
+            id=decision_id(self.pack.name, calibration.id, "0", "agent", found.by, self.window, self.label, "", ""),
+            revision=1, kind="task", status="final", pack=self.pack.name, pack_version=self.pack.version,
+            rule=calibration.id, clause=calibration.clause, level="agent", subject=found.by, window=self.window,
+            period=self.label, incident="", points="0", amount_minor=0, currency=self.pack.currency, at=self.at,
+            facts=facts, parameters={one: used_parameter(self.pack.parameters[one], self.day) for one in names},
+            evidence=[], evidence_count=found.count,
+            arithmetic=[Step(
+                what="difference", calculation=f"{number_text(found.mean)} - {number_text(found.others_mean)}",
+                result=number_text(found.mean - found.others_mean),
+            )],
+            explanation=Words(en=about_en, zh=about_zh), owner=calibration.owner,
+            due_at=self.calendar.text(self.company.closed_ms(self._group()) + calibration.due_ms),
+            proposal=calibration.task.en,
+        )  # fmt: skip
+        return Output("decisions", found.by.encode(), ENCODER.encode(decision))
+
+    def _group(self) -> Group:
+        return self.pack.name, self.level, self.window, self.label
+
+    def _rescored(self, proposal: Proposal, shifts: Mapping[str, Calibrated]) -> Grade:
+        """The result after calibration and from the final marks of its periods."""
+        grade, calibration = proposal.grade, self.pack.results.calibration
+        if proposal.ruled or self.card is None or grade.detail is None:
+            return grade
+        moved = Fraction(0)
+        notes: list[Words] = []
+        for pull in proposal.pulls:
+            if calibration is not None and pull.role in calibration.roles and pull.by in shifts:
+                moved += Fraction(pull.pull) * shifts[pull.by].shift
+        if moved:
+            text = f"{'+' if moved > 0 else ''}{number_text(cards.rounded(moved, self.card.step))}"
+            notes.append(Words(en=f"calibrated between assessors by {text}", zh=f"评分人校准 {text}"))
+        rested = self._rested(proposal)
+        if rested:
+            text = f"{'+' if rested > 0 else ''}{number_text(cards.rounded(rested, self.card.step))}"
+            notes.append(Words(en=f"final results of its periods: {text}", zh=f"按各期最终结果调整 {text}"))
+        if not moved + rested:
+            return grade
+        exact = Fraction(grade.detail.exact.partition(" ")[0]) + moved + rested
+        low, high = self.bounds
+        score = cards.inside(cards.rounded(exact, self.card.step), low, high)
+        reached = cards.grade_of(score, self.bands, proposal.caps)
+        if self.card.agree and reached != cards.grade_of(score, self.bands):
+            score = cards.held_in_band(score, reached, self.bands, self.card.step, (low, high))
+        return self._changed(grade, score, reached, notes, number_text(exact))
+
+    def _rested(self, proposal: Proposal) -> Fraction:
+        """What the score moves when the marks that it was made of became final with another score."""
+        moved = Fraction(0)
+        grade = proposal.grade
+        for rest in proposal.rests:
+            known = {
+                mark.label: Fraction(mark.score)
+                for mark in self.company.marks.get((grade.pack, grade.level, rest.window, grade.subject), [])
+            }
+            if all(label in known for label in rest.labels):
+                mean = cards.mean([known[label] for label in rest.labels])
+                assert mean is not None
+                share = cards.inside(mean / cards.FULL, Fraction(0), Fraction(1))
+                moved += Fraction(rest.pull) * (share - Fraction(rest.share))
+        return moved
+
+    def _changed(
+        self, grade: Grade, score: Fraction, reached: str, notes: Iterable[Words], exact: str = ""
+    ) -> Grade:  # fmt: skip
+        detail = grade.detail or ScoreDetail()
+        detail = msgspec.structs.replace(
+            detail, notes=[*detail.notes, *notes], exact=exact or detail.exact, word=self.rules.words.get(reached)
+        )  # fmt: skip
+        formula = grade.formula
+        if exact:
+            formula = f"{formula}; {'; '.join(note.en for note in notes)}: {number_text(score)}"
+        return msgspec.structs.replace(
+            grade, score=number_text(score), grade=reached, detail=detail, formula=formula
+        )
+
+    # --- quota and ranking
+
+    def _share_out(self, quota: Quota, proposals: Mapping[str, Proposal], grades: dict[str, Grade]) -> None:
+        """Let only as many keep the best grade as the quota allows."""
+        candidates = [self._candidate(quota, proposals[name], grades[name]) for name in sorted(grades)]
+        share = number_of(self.pack, quota.share, self.day)
+        per_department = int(number_of(self.pack, quota.per_department, self.day))
+        verdicts = cards.shared_out(candidates, share, per_department, (self.pack.name, self.label))
+        second = cards.ranked(self.bands)[1] if len(self.bands) > 1 else quota.grade
+        room = cards.places(len(candidates), share)
+        for name, verdict in verdicts.items():
+            grade = grades[name]
+            frame_en = (
+                f"rank {verdict.rank} of {len(verdicts)} for {room} places among {len(candidates)} people"
+            )
+            frame_zh = f"{len(verdicts)} 人中第 {verdict.rank} 名，{len(candidates)} 人共 {room} 个名额"
+            if verdict.kept:
+                note = Words(en=f"keeps {quota.grade}: {frame_en}", zh=f"保留 {quota.grade}：{frame_zh}")
+                grades[name] = self._changed(grade, Fraction(grade.score), quota.grade, [note])
+                continue
+            department = (grade.detail.department if grade.detail is not None else "") or "–"
+            why_en, why_zh = "", ""
+            if verdict.against == "department":
+                why_en = f", {per_department} in the department {department} have one already"
+                why_zh = f"，{department} 部门已有 {per_department} 人"
+            note = Words(
+                en=f"{quota.grade} by the score, {second} by the quota ({quota.clause}): {frame_en}{why_en}",
+                zh=f"按得分为 {quota.grade}，按比例限制为 {second}（{quota.clause}）：{frame_zh}{why_zh}",
+            )
+            score = Fraction(grade.score)
+            if self.rules.agree:
+                low, high = self.bounds
+                score = cards.held_in_band(score, second, self.bands, self.rules.step, (low, high))
+            grades[name] = self._changed(grade, score, second, [note])
+
+    def _candidate(self, quota: Quota, proposal: Proposal, grade: Grade) -> Candidate:
+        detail = grade.detail or ScoreDetail()
+        keys: list[Fraction] = []
+        for key in quota.tie_break:
+            if key == "score":
+                keys.append(Fraction(grade.score))
+            elif key == "previous":
+                keys.append(Fraction(proposal.previous) if proposal.previous else Fraction(-1))
+            elif key == "seniority":
+                keys.append(-Fraction(int(proposal.hired_on.replace("-", "") or 99_999_999)))
+            else:
+                wanted = key.partition(":")[2]
+                own = next((one.contribution for one in detail.dimensions if one.name == wanted), "0")
+                keys.append(Fraction(own.partition(" ")[0]))
+        return Candidate(grade.subject, detail.department, grade.grade == quota.grade, tuple(keys))
+
+    def _rank(self, ranking: Ranking, grades: dict[str, Grade]) -> None:
+        """Rank the departments; the best one (with equal scores: each of them) is proposed for its reward."""
+        order = sorted(grades, key=lambda name: (-Fraction(grades[name].score), name))
+        best = Fraction(grades[order[0]].score)
+        for name in order:
+            grade = grades[name]
+            rank = 1 + sum(Fraction(grades[other].score) > Fraction(grade.score) for other in order)
+            note = Words(
+                en=f"rank {rank} of {len(order)} departments", zh=f"{len(order)} 个部门中第 {rank} 名"
+            )
+            grades[name] = self._changed(grade, Fraction(grade.score), grade.grade, [note])
+            if Fraction(grade.score) == best:
+                self.out.append(self._rewarded(ranking, grade, len(order)))
+
+    def _rewarded(self, ranking: Ranking, grade: Grade, count: int) -> Output:
+        decision = Decision(
+            id=decision_id(
+                self.pack.name, ranking.id, "0", "department", grade.subject, self.window, self.label, "", ""
+            ),
+            revision=1, kind="proposal", status="final", pack=self.pack.name, pack_version=self.pack.version,
+            rule=ranking.id, clause=ranking.clause, level="department", subject=grade.subject, window=self.window,
+            period=self.label, incident="", points="0", amount_minor=0, currency=self.pack.currency, at=self.at,
+            facts={"score": UsedFact(value=grade.score, unit="score"), "rank": UsedFact(value="1", unit="count"),
+                   "departments": UsedFact(value=str(count), unit="count")},
+            parameters={}, evidence=[grade.id], evidence_count=1, arithmetic=[],
+            explanation=Words(
+                en=f"{ranking.title.en}: {grade.subject} has the best score of {count} departments in {self.label} "
+                   f"({grade.score})",
+                zh=f"{ranking.title.zh}：{grade.subject} 在 {self.label} 的 {count} 个部门中得分最高（{grade.score}）",
+            ),
+            owner=ranking.owner, proposal=ranking.best,
+        )  # fmt: skip
+        return Output("decisions", grade.subject.encode(), ENCODER.encode(decision))
+
+    # --- the end
+
+    def _finish(self, proposal: Proposal, grade: Grade) -> None:
+        before = proposal.grade
+        seen = {"score:": before.score, "grade:": before.grade}
+        changes = changes_of(seen, {"score:": grade.score, "grade:": grade.grade})
+        detail = msgspec.structs.replace(grade.detail or ScoreDetail(), changes=changes)
+        final = msgspec.structs.replace(
+            grade, revision=before.revision + 1, status="final", previous_grade=before.grade, at=self.at, detail=detail,
+            explanation=sentence(grade.subject, grade.period, grade.score, grade.grade, detail),
+        )  # fmt: skip
+        self.out.append(sent(final))
+        marks = self.company.mark(final)
+        self.out += tallied(self.pack, final, marks, self.calendar)
+
+
+def _per_cent(value: Fraction) -> str:
+    return f"{number_text(round(100 * value, 2))}%"

@@ -1,0 +1,771 @@
+"""Grades of scorecards made of items, and what follows from any pack's grades.
+
+Theory of operation. A ``Grader`` is the part of a judge that works out cards of dimensions: it reads what each item
+rests on (a metric over the period, the ledger entries of its rules, what people said, the marks of earlier periods),
+lets ``scorecard`` do the arithmetic, and sends a revision whenever score, grade or status changed, with what moved
+since the revision before.
+
+When a period closes, its result becomes a *mark* of the subject. Marks are what quarters and years are made of, and
+what tallies count (two times D: probation). Where a pack has a step for which the whole company must be known (a quota,
+a calibration between assessors, a ranking), the result of the close is only *proposed*: it travels in the partition's
+numbered reports to the group stage, and ``company`` has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kaohe.core import scorecard as cards
+from kaohe.core.assessing import EVALUATED, ruling_on
+from kaohe.core.calendars import Calendar, Period
+from kaohe.core.facts import Moment, UsedReader, number_text, reader, used_parameter, used_reader
+from kaohe.core.model import Item, Pack, Scorecard, Tally
+from kaohe.core.records import Output
+from kaohe.core.scorecard import Earned, Mark
+from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
+from kaohe.decisions import (
+    ENCODER,
+    Decision,
+    Grade,
+    Level,
+    Said,
+    ScoreChange,
+    ScoreDetail,
+    ScoreDimension,
+    ScoreLine,
+    Status,
+    Step,
+    UsedFact,
+    Words,
+    decision_id,
+    grade_id,
+)
+
+if TYPE_CHECKING:
+    from kaohe.core.judge import Judge
+
+UNNAMED = ("peer", "department")
+"""Roles whose names a grade does not tell: who is rated by colleagues is not to know which one said what."""
+CHANGES_TOLD = 3
+"""Changes that stand in a grade's sentence; all of them stand in its detail."""
+
+
+class Pull(msgspec.Struct, array_like=True):
+    """What an assessor gave, in shares as texts, and how far a shift of it by 1 would move the exact score."""
+
+    by: str
+    role: str
+    count: int
+    total: str
+    squares: str
+    pull: str
+
+
+class Rest(msgspec.Struct, array_like=True):
+    """A line that rests on the marks of earlier periods: the share that was taken, and how far it moves the score."""
+
+    window: str
+    labels: list[str]
+    share: str
+    pull: str
+
+
+class Proposal(msgspec.Struct, kw_only=True):
+    """A closed result for which the company's stage has the last word."""
+
+    grade: Grade
+    caps: list[str]
+    ruled: bool
+    hired_on: str
+    previous: str
+    pulls: list[Pull]
+    rests: list[Rest]
+
+
+class _Read(msgspec.Struct):
+    """What one item gave: its share, how, and what it rested on."""
+
+    share: Fraction | None
+    calculation: str
+    value: str | None = None
+    unit: str = ""
+    word: str = ""
+    entries: list[str] = []
+    said: list[Said] = []
+    seen: dict[str, str] = {}
+    pulls: list[tuple[str, str, int, Fraction, Fraction, Fraction]] = []
+    rests: list[str] = []
+    untouched: bool = False
+
+
+class _Sheet(msgspec.Struct):
+    """Everything a revision of a grade says, before it is one."""
+
+    score: Fraction
+    grade: str
+    exact: Fraction
+    formula: str
+    detail: ScoreDetail
+    entries: list[str]
+    seen: dict[str, str]
+    ruled: bool
+    pulls: list[Pull]
+    rests: list[Rest]
+    untouched: bool
+
+
+class Grader:
+    """The scorecards of a judge's packs."""
+
+    def __init__(self, judge: Judge, packs: Sequence[Pack]) -> None:
+        self.judge = judge
+        self.proposals: list[Proposal] = []
+        self.cards: dict[tuple[str, str, str], Scorecard] = {
+            (pack.key, card.level, card.window): card for pack in packs for card in pack.cards
+        }
+        self.weighing = frozenset(
+            key
+            for key, card in self.cards.items()
+            if any(item.kind == "metric" for dimension in card.dimensions for item in dimension.items)
+        )
+        self.evaluated = {
+            pack.key: windows
+            for pack in packs
+            if (windows := tuple(card.window for card in pack.cards if _evaluates(card)))
+        }
+        combining = {
+            name
+            for pack in packs
+            if pack.results.combined is not None
+            for _, table in pack.parameters[pack.results.combined.shares].values
+            if isinstance(table, dict)
+            for name in table
+        }
+        self.follows = frozenset(
+            pack.key
+            for pack in packs
+            if pack.cards or pack.results.quota or pack.results.tallies or pack.name in combining
+        )
+
+    def card(self, pack: Pack, level: str, window: str) -> Scorecard | None:
+        """The card of dimensions of a pack for a level and window."""
+        return self.cards.get((pack.key, level, window))
+
+    # --- one grade ----------------------------------------------------------------------------------------------------
+
+    def grade(self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, status: Any) -> None:
+        """Bring a card's score and grade up to date; a revision goes out when either changed."""
+        period = moment.period
+        assert period is not None
+        key = f"{pack.name}|{period.window}|{period.label}"
+        state = subject.grades.get(key) or GradeState()
+        if state.status != "provisional" and state.revision:
+            return
+        sheet = self._sheet(subject, pack, card, moment, state)
+        if sheet is None or (status == "provisional" and not state.revision and sheet.untouched):
+            if status == "final":
+                self._combine(subject, pack, period, moment.at_ms)
+            return
+        subject.grades[key] = state
+        score_text = number_text(sheet.score)
+        if (state.score, state.grade, state.status) == (score_text, sheet.grade, status):
+            return
+        changes = changes_of(state.seen, sheet.seen)
+        previous = state.grade
+        state.score, state.grade, state.status, state.revision = (
+            score_text, sheet.grade, status, state.revision + 1,
+        )  # fmt: skip
+        state.seen = sheet.seen if status == "provisional" else {}
+        self.judge.touched.add(subject.key)
+        detail = msgspec.structs.replace(sheet.detail, changes=changes)
+        message = Grade(
+            id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
+            status=status, pack=pack.name, pack_version=pack.version, level=_level(subject), subject=subject.name,
+            window=period.window, period=period.label, score=score_text, grade=sheet.grade, previous_grade=previous,
+            at=moment.calendar.text(moment.at_ms), entries=sheet.entries, formula=sheet.formula,
+            explanation=sentence(subject.name, period.label, score_text, sheet.grade, detail), detail=detail,
+        )  # fmt: skip
+        self.publish(subject, pack, period, state, message, moment.at_ms, sheet)
+
+    def _sheet(
+        self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, state: GradeState
+    ) -> _Sheet | None:  # fmt: skip
+        """Work the card out; None when nothing is known at all."""
+        period = moment.period
+        assert period is not None
+        day = moment.day
+        bounds = (number_of(pack, card.lowest, day), number_of(pack, card.highest, day))
+        bands = table_of(pack, card.bands, day)
+        weights = (
+            table_of(pack, card.weights, day) if card.weights else {card.dimensions[0].name: Fraction(1)}
+        )
+        sitting = subject.sittings.get(f"{pack.name}|{period.window}|{period.label}")
+        entries = subject.score_entries(pack.name, period.window, period.label)
+        belongs = _belongings(entries)
+        reads: dict[str, _Read] = {}
+        earned = []
+        for dimension in card.dimensions:
+            for item in dimension.items:
+                read = reads[item.name] = self._read(subject, pack, item, moment, sitting, belongs)
+                earned.append(Earned(dimension.name, item.name, number_of(pack, item.most, day), read.share))
+        taken = {entry for read in reads.values() for entry in read.entries}
+        others = {entry.id: entry.worth for entry in entries if entry.worth and entry.id not in taken}
+        worked = cards.work_out(earned, weights, sum(others.values(), Fraction(0)), bounds, card.step)
+        ruling = ruling_on(sitting, "")
+        if worked is None and ruling is None:
+            return None
+        exact = worked.exact if worked is not None else Fraction(0)
+        score = worked.score if worked is not None else bounds[0]
+        notes: list[Words] = []
+        grade, score = self._decide(card, bands, bounds, score, state, ruling, notes)
+        parts = {line.item: line for line in worked.lines} if worked is not None else {}
+        told = {found: number_text(worth) for found, worth in sorted(others.items())}
+        line = subject.line_at(min(moment.at_ms, period.end_ms) - 1)
+        detail = ScoreDetail(
+            word=card.words.get(grade), dimensions=_dimensions(card, weights, parts),
+            lines=_lines(pack, card, reads, parts, day), others=told, exact=number_text(exact), notes=notes,
+            department=(line.department or line.team) if line is not None else "",
+        )  # fmt: skip
+        return _Sheet(
+            score=score, grade=grade, exact=exact, formula=_formula(detail, score), detail=detail,
+            entries=sorted([*taken, *others]), seen=_seen(reads, detail, state, ruling), ruled=ruling is not None,
+            pulls=_pulls(reads, parts), rests=_rests(card, reads, parts),
+            untouched=ruling is None and not others and not state.caps
+            and all(read.untouched for read in reads.values()),
+        )  # fmt: skip
+
+    @staticmethod
+    def _decide(
+        card: Scorecard, bands: Mapping[str, Fraction], bounds: tuple[Fraction, Fraction], score: Fraction,
+        state: GradeState, ruling: Ruling | None, notes: list[Words],
+    ) -> tuple[str, Fraction]:  # fmt: skip
+        """The grade, and the score that goes with it: by the score, by caps, or by the leader's final word."""
+        if ruling is not None:
+            reason = f": {ruling.reason}" if ruling.reason else ""
+            if ruling.score is not None:
+                score = Fraction(ruling.score, 100)
+                grade = cards.grade_of(score, bands)
+            else:
+                grade = ruling.grade
+                score = cards.held_in_band(score, grade, bands, card.step, bounds) if card.agree else score
+            notes.append(
+                Words(
+                    en=f"decided by {ruling.by}{reason}",
+                    zh=f"由 {ruling.by} 最终裁定{reason.replace(': ', '：')}",
+                )
+            )
+            return grade, score
+        grade = cards.grade_of(score, bands, state.caps.values())
+        if grade != cards.grade_of(score, bands):
+            rules = sorted({key.partition("|")[0] for key in state.caps})
+            notes.append(Words(en=f"held down by {', '.join(rules)}", zh=f"受{'、'.join(rules)}限制"))
+            if card.agree:
+                score = cards.held_in_band(score, grade, bands, card.step, bounds)
+        return grade, score
+
+    # --- items --------------------------------------------------------------------------------------------------------
+
+    def _read(
+        self, subject: Subject, pack: Pack, item: Item, moment: Moment, sitting: Sitting | None,
+        belongs: Mapping[str, list[Entry]],
+    ) -> _Read:  # fmt: skip
+        """What an item earned."""
+        most = number_of(pack, item.most, moment.day)
+        ruling = ruling_on(sitting, item.name)
+        if item.kind == "metric":
+            read = self._metric(pack, item, moment)
+        elif item.kind == "entries":
+            read = _entries(item, most, belongs)
+        elif item.kind == "assessed":
+            read = _assessed(pack, item, most, moment.day, sitting)
+        elif item.kind == "evaluated":
+            read = _evaluated(pack, item, moment.day, sitting)
+        else:
+            read = _periods(subject, pack, item, moment)
+        if ruling is not None:
+            share = _said(pack, item, most, moment.day, ruling.score, ruling.grade)
+            read.share, read.calculation, read.word = share, f"final word of {ruling.by}", ruling.grade
+            read.said = [Said(role="leader", by=ruling.by, share=number_text(share), word=ruling.grade)]
+            read.seen[f"ruling:{item.name}"] = f"{ruling.event_id}: {number_text(share)}"
+            read.untouched = False
+            read.pulls = [(*one[:5], Fraction(0)) for one in read.pulls]
+        elif read.share is None:
+            read.untouched = True
+        if read.share is None and item.no_data != "skip":
+            read.share = Fraction(1 if item.no_data == "full" else 0)
+            read.calculation = f"no data counts as {'all' if item.no_data == 'full' else 'nothing'}"
+        return read
+
+    def _metric(self, pack: Pack, item: Item, moment: Moment) -> _Read:
+        assert moment.period is not None
+        assert item.scale is not None
+        name = f"{item.metric}.{moment.period.window}"
+        value = reader(self.judge.layout, pack, name)(moment)
+        # Compiled once for each pack and metric.
+        use: UsedReader = self.judge.layout.remembered(
+            ("used", pack.key, name), lambda: used_reader(self.judge.layout, pack, name)
+        )
+        fact = use(moment)
+        base = reader(self.judge.layout, pack, f"{name}.base")(moment)
+        if value is None or (item.at_least and _amount(base) < number_of(pack, item.at_least, moment.day)):
+            return _Read(None, "no data", fact.value, fact.unit, untouched=True)
+        exact, scale, day = _amount(value), item.scale, moment.day
+        if scale.limits:
+            shares = table_of(pack, scale.shares, day)
+            word = cards.word_of(exact, table_of(pack, scale.limits, day), scale.better)
+            return _Read(shares[word], f"{scale.shares}[{word}]", fact.value, fact.unit, word)
+        none_at, full_at = number_of(pack, scale.none_at, day), number_of(pack, scale.full_at, day)
+        how = f"({number_text(exact)} - {number_text(none_at)}) / ({number_text(full_at)} - {number_text(none_at)})"
+        return _Read(cards.straight(exact, none_at, full_at), f"{how}, held in 0..1", fact.value, fact.unit)
+
+    # --- what follows -------------------------------------------------------------------------------------------------
+
+    def publish(
+        self, subject: Subject, pack: Pack, period: Period, state: GradeState, message: Grade, now_ms: int,
+        sheet: _Sheet | None = None,
+    ) -> None:  # fmt: skip
+        """Send a grade; of a closed period keep the mark and let follow what follows from it."""
+        final = message.status == "final"
+        if final and to_company(pack, subject.level, period.window):
+            state.status = "proposed"
+            message = msgspec.structs.replace(message, status="provisional")
+            line = subject.line_at(period.end_ms - 1)
+            before = [
+                one for one in subject.marks.get(mark_key(pack, period), []) if one.label < period.label
+            ]
+            self.proposals.append(
+                Proposal(
+                    grade=message, caps=sorted(state.caps.values()), ruled=sheet is not None and sheet.ruled,
+                    hired_on=line.hired_on if line is not None else "",
+                    previous=before[-1].score if before else "",
+                    pulls=sheet.pulls if sheet is not None else [], rests=sheet.rests if sheet is not None else [],
+                )
+            )  # fmt: skip
+        self.judge.out.append(sent(message))
+        if final:
+            subject.mark(mark_key(pack, period), Mark(period.label, message.score, message.grade))
+            if state.status == "final":
+                marks = subject.marks[mark_key(pack, period)]
+                self.judge.out += tallied(pack, message, marks, subject.series.calendar)
+            self._grade_wider(subject, pack, period, now_ms)
+        self._combine(subject, pack, period, now_ms)
+
+    def _grade_wider(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        """Bring the cards that are made of this period's marks up to date."""
+        for card in pack.cards:
+            windows = {item.window for dimension in card.dimensions for item in dimension.items}
+            if card.level == subject.level and period.window in windows:
+                wider = subject.series.calendar.containing(card.window, period.start_ms)
+                if not self.judge.is_closed(pack, subject, wider, now_ms):
+                    self.judge.regrade(subject, pack, wider, now_ms)
+
+    def _combine(self, subject: Subject, changed: Pack, period: Period, now_ms: int) -> None:
+        """Bring the one score of several packs up to date."""
+        for owner in self.judge.active_packs():
+            combined = owner.results.combined
+            if combined is None or combined.window != period.window or subject.level != "agent":
+                continue
+            calendar = subject.series.calendar
+            day = calendar.day(period.start_ms)
+            if day < owner.in_force_from:
+                continue
+            shares = table_of(owner, combined.shares, day)
+            if changed.name in shares:
+                self._combine_for(subject, owner, shares, changed, period, now_ms)
+
+    def _combine_for(
+        self, subject: Subject, owner: Pack, shares: Mapping[str, Fraction], changed: Pack, period: Period, now_ms: int
+    ) -> None:  # fmt: skip
+        combined = owner.results.combined
+        assert combined is not None
+        calendar = subject.series.calendar
+        state = subject.grades.get(f"{owner.name}+|{period.window}|{period.label}") or GradeState()
+        if state.status == "final" and state.revision:
+            return
+        scores: dict[str, Fraction] = {}
+        ids, settled = [], True
+        for pack in self.judge.active_packs():
+            if pack.name not in shares or not self.judge.judges(
+                pack, subject, min(now_ms, period.end_ms) - 1
+            ):
+                continue
+            own = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+            if own is not None and own.revision:
+                scores[pack.name] = Fraction(own.score)
+                ids.append(grade_id(pack.name, "agent", subject.name, period.window, period.label))
+            done = own is not None and own.revision and own.status != "provisional"
+            closing = pack is changed and period.end_ms + pack.grace_ms <= now_ms
+            if not done and not closing and not self.judge.is_closed(pack, subject, period, now_ms):
+                settled = False
+        found = cards.combine(scores, shares)
+        if found is None:
+            return
+        exact, parts = found
+        score = cards.rounded(exact, Fraction(1, 100))
+        bands = table_of(owner, combined.bands, calendar.day(period.start_ms))
+        grade = cards.grade_of(score, bands)
+        status: Status = "final" if settled else "provisional"
+        if (state.score, state.grade, state.status) == (number_text(score), grade, status):
+            return
+        seen = {f"pack:{name}": number_text(value) for name, value in sorted(scores.items())}
+        changes = changes_of(state.seen, seen)
+        previous, state.seen = state.grade, seen
+        state.score, state.grade, state.status, state.revision = (
+            number_text(score), grade, status, state.revision + 1,
+        )  # fmt: skip
+        subject.grades[f"{owner.name}+|{period.window}|{period.label}"] = state
+        self.judge.touched.add(subject.key)
+        text = " + ".join(f"{number_text(parts[one])} * {number_text(scores[one])}" for one in sorted(parts))
+        detail = ScoreDetail(about="combined", exact=number_text(exact), changes=changes)
+        message = Grade(
+            id=grade_id(owner.name, "agent", subject.name, period.window, period.label, "combined"),
+            revision=state.revision, status=status, pack=owner.name, pack_version=owner.version, level="agent",
+            subject=subject.name, window=period.window, period=period.label, score=state.score, grade=grade,
+            previous_grade=previous, at=calendar.text(now_ms), entries=ids, formula=f"{text} = {state.score}",
+            explanation=sentence(subject.name, period.label, state.score, grade, detail), detail=detail,
+        )  # fmt: skip
+        self.judge.out.append(sent(message))
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+
+def _belongings(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """The entries by the rule they belong to: a waiver belongs to the rule of what it takes back."""
+    known = list(entries)
+    waived = {entry.waived_by: entry.rule for entry in known if entry.waived_by}
+    found: dict[str, list[Entry]] = {}
+    for entry in sorted(known, key=lambda one: one.id):
+        if entry.worth:
+            found.setdefault(waived.get(entry.id, entry.rule), []).append(entry)
+    return found
+
+
+def _entries(item: Item, most: Fraction, belongs: Mapping[str, list[Entry]]) -> _Read:
+    entries = [entry for rule in item.rules for entry in belongs.get(rule, [])]
+    worths = [entry.worth for entry in entries]
+    text = f"({number_text(most)} + ({number_text(sum(worths, Fraction(0)))})) / {number_text(most)}, held in 0..1"
+    return _Read(
+        cards.charged(most, worths), text, entries=[entry.id for entry in entries],
+        seen={f"entry:{entry.id}": entry.points for entry in entries}, untouched=not entries,
+    )  # fmt: skip
+
+
+def _said(pack: Pack, item: Item, most: Fraction, day: date, score: int | None, word: str) -> Fraction:
+    """The share that somebody's score or word stands for."""
+    if word:
+        return table_of(pack, item.words, day)[word]
+    return cards.inside(Fraction(score or 0, 100) / most, Fraction(0), Fraction(1))
+
+
+def _assessed(pack: Pack, item: Item, most: Fraction, day: date, sitting: Sitting | None) -> _Read:
+    weights = table_of(pack, item.roles, day)
+    voices = (
+        [one for one in sitting.voices if one.item == item.name and one.role in weights] if sitting else []
+    )
+    shares: dict[str, list[Fraction]] = {}
+    said, pulls = [], []
+    spoken = sum((weights[role] for role in {one.role for one in voices}), Fraction(0))
+    for one in voices:
+        share = _said(pack, item, most, day, one.total, one.word)
+        shares.setdefault(one.role, []).append(share)
+        named = "" if one.role in UNNAMED else one.by
+        said.append(Said(role=one.role, by=named, share=number_text(share), word=one.word))
+    for one, entry in zip(voices, said, strict=True):
+        share = _said(pack, item, most, day, one.total, one.word)
+        pull = weights[one.role] / spoken / len(shares[one.role]) if spoken else Fraction(0)
+        pulls.append((one.by, entry.role, 1, share, share * share, pull))
+    # Told in an order that does not betray the names.
+    said.sort(key=lambda one: (one.role, one.by, one.share, one.word))
+    seen = {}
+    for role in sorted(shares):
+        mean = cards.mean(shares[role])
+        assert mean is not None
+        seen[f"said:{item.name}:{role}"] = f"{number_text(mean)} of {len(shares[role])}"
+    missing = [role for role in item.required if role not in shares]
+    fewest = number_of(pack, item.at_least, day) if item.at_least else Fraction(0)
+    if missing or len(voices) < fewest:
+        why = f"{', '.join(missing)} did not speak" if missing else f"{len(voices)} of {fewest} voices"
+        return _Read(None, why, said=said, seen=seen, pulls=pulls, untouched=not voices)
+    total = " + ".join(
+        f"{number_text(weights[role] / spoken)} * mean({role})" for role in weights if role in shares
+    )
+    share_ = cards.heard(shares, weights)
+    return _Read(share_, total or "nobody spoke", said=said, seen=seen, pulls=pulls, untouched=not voices)
+
+
+def _evaluated(pack: Pack, item: Item, day: date, sitting: Sitting | None) -> _Read:
+    voices = [one for one in sitting.voices if one.role == EVALUATED] if sitting else []
+    count = sum(one.count for one in voices)
+    fewest = number_of(pack, item.at_least, day) if item.at_least else Fraction(1)
+    seen = (
+        {f"said:{item.name}:{EVALUATED}": f"{sum(one.total for one in voices)} of {count}"} if count else {}
+    )
+    if count < fewest:
+        return _Read(None, f"{count} of {number_text(fewest)} contacts", seen=seen, untouched=not count)
+    scale = 10_000
+    total = sum(one.total for one in voices)
+    pulls = [
+        (one.by, EVALUATED, one.count, Fraction(one.total, scale), Fraction(one.squares, scale**2),
+         Fraction(one.count, count))
+        for one in voices
+    ]  # fmt: skip
+    said = [
+        Said(
+            role=EVALUATED,
+            by=one.by,
+            share=number_text(Fraction(one.total, scale * one.count)),
+            count=one.count,
+        )
+        for one in voices
+    ]
+    text = f"{number_text(Fraction(total, 100))} / {count} / 100"
+    return _Read(Fraction(total, scale * count), text, said=said, seen=seen, pulls=pulls)
+
+
+def _periods(subject: Subject, pack: Pack, item: Item, moment: Moment) -> _Read:
+    period, calendar = moment.period, moment.calendar
+    assert period is not None
+    marks = [
+        mark
+        for mark in subject.marks.get(f"{pack.name}|{item.window}", [])
+        if period.start_ms <= calendar.period(item.window, mark.label).start_ms < period.end_ms
+    ]
+    fewest = number_of(pack, item.at_least, moment.day) if item.at_least else Fraction(1)
+    seen = {f"period:{item.name}:{mark.label}": mark.score for mark in marks}
+    labels = [mark.label for mark in marks]
+    if len(marks) < fewest:
+        return _Read(
+            None, f"{len(marks)} of {number_text(fewest)} {item.window}s", seen=seen, untouched=not marks
+        )
+    mean = cards.mean([Fraction(mark.score) for mark in marks])
+    assert mean is not None
+    text = f"mean({', '.join(mark.score for mark in marks)}) / 100"
+    share = cards.inside(mean / cards.FULL, Fraction(0), Fraction(1))
+    return _Read(share, text, seen=seen, rests=labels)
+
+
+def _dimensions(
+    card: Scorecard, weights: Mapping[str, Fraction], parts: Mapping[str, cards.Line]
+) -> list[ScoreDimension]:
+    found = []
+    for one in card.dimensions:
+        earned = [parts[item.name].contribution for item in one.items if item.name in parts]
+        found.append(
+            ScoreDimension(
+                name=one.name, clause=one.clause, title=one.title, weight=number_text(weights[one.name]),
+                contribution=number_text(sum(earned, Fraction(0))),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _lines(
+    pack: Pack, card: Scorecard, reads: Mapping[str, _Read], parts: Mapping[str, cards.Line], day: date
+) -> list[ScoreLine]:
+    return [
+        _line(pack, dimension.name, item, reads[item.name], parts.get(item.name), day)
+        for dimension in card.dimensions
+        for item in dimension.items
+    ]
+
+
+def _seen(
+    reads: Mapping[str, _Read], detail: ScoreDetail, state: GradeState, ruling: Ruling | None
+) -> dict[str, str]:
+    """What a revision rests on, by key: what the next one is compared with."""
+    seen = {key: text for read in reads.values() for key, text in read.seen.items()}
+    seen |= {f"item:{line.item}": line.contribution for line in detail.lines if line.share is not None}
+    seen |= {f"entry:{found}": worth for found, worth in detail.others.items()}
+    seen |= {f"cap:{name}": cap for name, cap in sorted(state.caps.items())}
+    if ruling is not None:
+        said = ruling.grade if ruling.score is None else number_text(Fraction(ruling.score, 100))
+        seen["ruling:"] = f"{ruling.event_id}: {said}"
+    return seen
+
+
+def _line(
+    pack: Pack, dimension: str, item: Item, read: _Read, line: cards.Line | None, day: date
+) -> ScoreLine:
+    return ScoreLine(
+        dimension=dimension, item=item.name, clause=item.clause, title=item.title,
+        most=number_text(number_of(pack, item.most, day)),
+        share=number_text(read.share) if read.share is not None else None,
+        part=number_text(line.part) if line is not None else "0",
+        contribution=number_text(line.contribution) if line is not None else "0",
+        calculation=read.calculation, value=read.value, unit=read.unit, word=read.word, entries=read.entries,
+        said=read.said,
+    )  # fmt: skip
+
+
+def _pulls(reads: Mapping[str, _Read], parts: Mapping[str, cards.Line]) -> list[Pull]:
+    found = []
+    for name, read in reads.items():
+        part = parts[name].part if name in parts and read.share is not None else Fraction(0)
+        for by, role, count, total, squares, pull in read.pulls:
+            found.append(Pull(by, role, count, str(total), str(squares), str(pull * part)))
+    return found
+
+
+def _rests(card: Scorecard, reads: Mapping[str, _Read], parts: Mapping[str, cards.Line]) -> list[Rest]:
+    items = {item.name: item for dimension in card.dimensions for item in dimension.items}
+    return [
+        Rest(items[name].window, read.rests, str(read.share), str(parts[name].part))
+        for name, read in reads.items()
+        if read.rests and read.share is not None and name in parts
+    ]
+
+
+# --- shared with the company's stage ----------------------------------------------------------------------------------
+
+
+def to_company(pack: Pack, level: str, window: str) -> bool:
+    """Whether the company's stage has the last word on a pack's results of a level and window."""
+    results, main = pack.results, pack.scorecard
+    if level == "department":
+        return results.ranking is not None and results.ranking.window == window
+    if main is None or level != main.level:
+        return False
+    if results.quota is not None and window == main.window:
+        return True
+    if results.calibration is None:
+        return False
+    own = [card for card in pack.cards if (card.level, card.window) == (level, window)]
+    kinds = {item.kind for card in own for dimension in card.dimensions for item in dimension.items}
+    return window == main.window or "periods" in kinds
+
+
+def _evaluates(card: Scorecard) -> bool:
+    return any(item.kind == "evaluated" for dimension in card.dimensions for item in dimension.items)
+
+
+def mark_key(pack: Pack, period: Period) -> str:
+    """Under which a subject keeps the marks of a pack and window."""
+    return f"{pack.name}|{period.window}"
+
+
+def sent(message: Grade) -> Output:
+    """A grade as it goes out."""
+    return Output("grades", message.subject.encode(), ENCODER.encode(message))
+
+
+def changes_of(before: Mapping[str, str], after: Mapping[str, str]) -> list[ScoreChange]:
+    """What differs between what two revisions rested on, by key."""
+    return [
+        ScoreChange(what=what, id=found, before=before.get(key, ""), after=after.get(key, ""))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        for what, _, found in [key.partition(":")]
+    ]
+
+
+def sentence(name: str, label: str, score: str, grade: str, detail: ScoreDetail) -> Words:
+    """A grade in one sentence in both languages, with what moved it and what decided it."""
+    titles = {line.item: line.title for line in detail.lines}
+    moved = [one for one in detail.changes if one.what == "item"] or detail.changes
+    told = moved[:CHANGES_TOLD]
+    en = [f"{titles[one.id].en if one.id in titles else one.id} {_moved(one)}" for one in told]
+    zh = [f"{titles[one.id].zh if one.id in titles else one.id} {_moved(one)}" for one in told]
+    more_en = f" and {len(moved) - len(told)} more" if len(moved) > len(told) else ""
+    more_zh = f"等 {len(moved)} 项" if len(moved) > len(told) else ""
+    word_en = f" ({detail.word.en})" if detail.word is not None else ""
+    word_zh = f"（{detail.word.zh}）" if detail.word is not None else ""
+    notes_en = "".join(f"; {one.en}" for one in detail.notes)
+    notes_zh = "".join(f"；{one.zh}" for one in detail.notes)
+    why_en = f"; moved by {', '.join(en)}{more_en}" if en else ""
+    why_zh = f"；变动：{'、'.join(zh)}{more_zh}" if zh else ""
+    kind_en, kind_zh = ("combined score", "综合得分") if detail.about == "combined" else ("score", "得分")
+    return Words(
+        en=f"{name}, {label}: {kind_en} {score}, grade {grade}{word_en}{notes_en}{why_en}",
+        zh=f"{name}，{label}：{kind_zh} {score}，等级 {grade}{word_zh}{notes_zh}{why_zh}",
+    )
+
+
+def _moved(change: ScoreChange) -> str:
+    before, after = (_short(text) for text in (change.before, change.after))
+    return f"{before or '–'} → {after or '–'}"
+
+
+def _short(text: str) -> str:
+    """An exact number as people read it: the approximation where it does not end."""
+    _, found, about = text.partition("(≈ ")
+    return about.rstrip(")") if found else text
+
+
+def tallied(pack: Pack, grade: Grade, marks: Sequence[Mark], calendar: Calendar) -> list[Output]:
+    """The proposals that follow from a final grade; ``marks`` end with its own."""
+    found = []
+    for tally in pack.results.tallies:
+        if (tally.level, tally.window) != (grade.level, grade.window):
+            continue
+        count, labels = cards.counted(marks, tally.grades, tally.within)
+        period = calendar.period(grade.window, grade.period)
+        day = calendar.day(period.start_ms)
+        wanted = number_of(pack, tally.reaches, day)
+        if count == wanted or (tally.or_more and count > wanted):
+            found.append(_proposed(pack, tally, grade, labels, day))
+    return found
+
+
+def _proposed(pack: Pack, tally: Tally, grade: Grade, labels: list[str], day: date) -> Output:
+    count = len(labels)
+    frame = {
+        "subject": grade.subject, "period": grade.period, "grade": grade.grade, "count": str(count),
+        "periods": ", ".join(labels),
+    }  # fmt: skip
+    en, zh = tally.explanation.en, tally.explanation.zh
+    if not en:
+        en = tally.title.en + ": {subject}, {period}: grade {grade}, number {count} ({periods})"
+        zh = tally.title.zh + "：{subject}，{period}：等级 {grade}，第 {count} 次（{periods}）"
+    for name, text in frame.items():
+        en, zh = en.replace("{" + name + "}", text), zh.replace("{" + name + "}", text)
+    ids = [grade_id(pack.name, grade.level, grade.subject, grade.window, label) for label in labels]
+    decision = Decision(
+        id=decision_id(pack.name, tally.id, "0", grade.level, grade.subject, grade.window, grade.period, "", ""),
+        revision=1, kind="proposal", status="final", pack=pack.name, pack_version=pack.version, rule=tally.id,
+        clause=tally.clause, level=grade.level, subject=grade.subject, window=grade.window, period=grade.period,
+        incident="", points="0", amount_minor=0, currency=pack.currency, at=grade.at,
+        facts={"grade": UsedFact(value=grade.grade), "count": UsedFact(value=str(count), unit="count")},
+        parameters={tally.reaches: used_parameter(pack.parameters[tally.reaches], day)}, evidence=ids[-20:],
+        evidence_count=count,
+        arithmetic=[Step(what="count", calculation=" + ".join("1" for _ in labels), result=str(count))],
+        explanation=Words(en=en, zh=zh), owner=tally.owner, proposal=tally.proposal,
+    )  # fmt: skip
+    return Output("decisions", grade.subject.encode(), ENCODER.encode(decision))
+
+
+def _formula(detail: ScoreDetail, score: Fraction) -> str:
+    parts = [one.contribution for one in detail.dimensions] + [
+        f"({worth})" for worth in detail.others.values()
+    ]
+    text = f"{' + '.join(parts)} = {detail.exact}"
+    return text if detail.exact == number_text(score) else f"{text}, shown as {number_text(score)}"
+
+
+def _level(subject: Subject) -> Level:
+    level: Any = subject.level
+    return level  # type: ignore[no-any-return]
+
+
+def number_of(pack: Pack, name: str, day: date) -> Fraction:
+    """A parameter's number in force on a day."""
+    value = pack.parameters[name].value_at(day)
+    assert isinstance(value, Fraction), name
+    return value
+
+
+def table_of(pack: Pack, name: str, day: date) -> dict[str, Fraction]:
+    """A parameter's table in force on a day."""
+    value = pack.parameters[name].value_at(day)
+    assert isinstance(value, dict), name
+    return value
+
+
+def _amount(value: Any) -> Fraction:
+    assert isinstance(value, (int, Fraction))
+    return Fraction(value)
