@@ -51,6 +51,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     uptos: list[tuple[int, int]]
     now_ms: int | None
     activations: list[tuple[int, str, str]]
+    complete_ms: list[tuple[int, int]] = []
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -79,6 +80,7 @@ class GroupEngine:
         self.numbers: dict[int, int] = {}
         self.firsts: dict[int, int] = {}
         self.uptos: dict[int, int] = {}
+        self.complete_ms: dict[int, int] = {}
         self.activations: list[tuple[int, str, str]] = []
         self.company = Company(self.packs, [zones.default, *zones.sites.values()])
         self.dropped: dict[int, int] = {}
@@ -167,7 +169,8 @@ class GroupEngine:
                     self._take_out(queue.popleft(), cells)
             for (level, name, start_ms), cell in cells.items():
                 self._add(level, name, start_ms, cell, minute_ms)
-            self.judge.out += self.company.complete(minute_ms)
+            if len(self.complete_ms) == self.source_partitions:
+                self.judge.out += self.company.complete(min(self.complete_ms.values()))
         self._run(upto_ms)
         self.judge.settle(upto_ms)
         self.now_ms = upto_ms
@@ -190,6 +193,7 @@ class GroupEngine:
 
     def _take_out(self, report: Report, cells: dict[tuple[str, str, int], Cell]) -> None:
         """Put a report's counts to those that other partitions reported for the same groups and minute."""
+        self.complete_ms[report.source] = report.upto_ms
         if report.proposals is not msgspec.UNSET:
             self.company.take(report.proposals)
         for level, name, start_ms, packed in report.groups:
@@ -219,7 +223,7 @@ class GroupEngine:
         ]
         frame = StoredFrame(
             sorted(self.numbers.items()), taken, sorted(self.firsts.items()), sorted(self.uptos.items()), self.now_ms,
-            self.activations,
+            self.activations, sorted(self.complete_ms.items()),
         )  # fmt: skip
         raw = _FRAME_ENCODER.encode(frame)
         if raw != self.stored_frame:
@@ -253,6 +257,7 @@ class GroupEngine:
         self.numbers, self.firsts, self.uptos = dict(frame.numbers), dict(frame.firsts), dict(frame.uptos)
         self.now_ms = frame.now_ms
         self.activations = frame.activations
+        self.complete_ms = dict(frame.complete_ms)
         self.company.restore(items)
         taken = dict(frame.taken)
         found: list[Report] = []

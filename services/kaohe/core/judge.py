@@ -314,6 +314,9 @@ class Judge:
             }
             if pack.scorecard is not None and pack.scorecard.level == level:
                 windows.add(pack.scorecard.window)
+            windows |= {
+                window for pack_key, own, window in self.grader.weighing if (pack_key, own) == (key, level)
+            }
             periods = frozenset(period for period in changed if period.window in windows)
             if periods:
                 found.append((key, periods))

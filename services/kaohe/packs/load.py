@@ -1,7 +1,7 @@
 """Loading a rule pack: from a folder of YAML to a checked ``kaohe.core.model.Pack``, or to all of its mistakes.
 
 Theory of operation: the files are read in the order in which they refer to each other (pack, clauses, parameters,
-deadlines and metrics, rules, scorecard, coverage). Each part is checked against what was read before it, every mistake
+deadlines and metrics, scorecard, rules, coverage). Each part is checked against what was read before it, every mistake
 is collected with its file, line and column, and a pack with a mistake is not given out. ``load_pack`` raises the first
 mistake; ``check_pack`` gives all of them.
 
@@ -271,8 +271,10 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     metrics, broken = _metrics(roots["metrics.yaml"], base)
     reader = RuleReader(base, metrics, broken)
     reader.read_grades(roots["scorecard.yaml"])
+    cards = CardReader(reader)
+    read = cards.read(roots["scorecard.yaml"])
     rules = reader.rules(roots["rules.yaml"])
-    read = CardReader(reader, rules).read(roots["scorecard.yaml"])
+    cards.check_entries(rules)
     pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard)
     coverage = _coverage(roots, reader)
     if problems.errors:

@@ -36,6 +36,7 @@ from kaohe.core.model import (
 )
 from kaohe.core.scorecard import ranked, weight_mistakes
 from kaohe.decisions import Level, Words
+from kaohe.errors import PackError
 from kaohe.packs.metrics import LEVELS
 from kaohe.packs.names import metric_names
 from kaohe.packs.rules import PROPOSALS, TASK_MAX_MS, RuleReader, shown
@@ -87,16 +88,15 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class CardReader:
-    """Reads the scorecards of one pack, after its rules."""
+    """Reads the scorecards of one pack. Which rules' entries its items name is checked once the rules are read."""
 
-    def __init__(self, reader: RuleReader, rules: Iterable[Rule]) -> None:
+    def __init__(self, reader: RuleReader) -> None:
         self.reader = reader
         self.base = reader.base
         self.problems = reader.problems
         self.parameters: Mapping[str, Parameter] = reader.parameters
         self.metrics: Mapping[str, Metric] = reader.metrics
-        self.rules = {rule.id: rule for rule in rules}
-        self.taken: dict[str, Node] = {}
+        self.entries: list[tuple[Node, str, str]] = []
         self.cards: dict[tuple[str, str], Scorecard] = {}
         self.main_window = ""
 
@@ -375,23 +375,35 @@ class CardReader:
         return found
 
     def _entries_item(self, fields: Fields, item: Item, level: str, window: str) -> Item:
-        wanted = fields.need("entries", several(choice(sorted(self.rules), "rule")), NO_TEXTS)
-        for rule_id in wanted if fields.ok() else ():
-            rule = self.rules[rule_id]
-            right = "name rules that give points to agents in this window"
+        wanted = fields.need("entries", several(kebab), NO_TEXTS)
+        node = fields.at("entries")
+        self.entries += [(one, level, window) for one in (node.items if node.kind == "list" else [node])]
+        return msgspec.structs.replace(item, rules=wanted)
+
+    def check_entries(self, rules: Iterable[Rule]) -> None:
+        """Note the rules that an item names although their entries cannot count in it."""
+        known = {rule.id: rule for rule in rules}
+        first: dict[str, int] = {}
+        for node, level, window in self.entries:
+            found = node.text
+            if found not in known:
+                if found not in self.reader.nodes:
+                    self._note(node, f"there is no rule {found!r}", nearest(found, known, "rule"))
+                continue
+            rule = known[found]
+            right = f"name rules that give points to each {level} in a {window}"
             own_window = rule.on if rule.trigger == "period" else self.main_window
             if level not in rule.levels or not any(effect.amount for effect in rule.effects):
-                fields.wrong("entries", f"the rule {rule_id} gives no points to an {level}", right)
+                self._note(node, f"the rule {found} gives no points to an {level}", right)
             elif own_window != window:
-                fields.wrong(
-                    "entries", f"the entries of {rule_id} belong to a {own_window}, not to a {window}", right
-                )
-            elif rule_id in self.taken:
-                first = self.taken[rule_id].place.line
-                fields.wrong("entries", f"the entries of {rule_id} would count twice",
-                             f"name the rule in one item; the first is in line {first}")  # fmt: skip
-            self.taken.setdefault(rule_id, fields.node)
-        return msgspec.structs.replace(item, rules=wanted)
+                self._note(node, f"the entries of {found} belong to a {own_window}, not to a {window}", right)
+            elif found in first:
+                self._note(node, f"the entries of {found} would count twice",
+                           f"name the rule in one item; the first is in line {first[found]}")  # fmt: skip
+            first.setdefault(found, node.place.line)
+
+    def _note(self, node: Node, wrong: str, right: str) -> None:
+        self.problems.add(PackError(node.place, node.path, wrong, right))
 
     def _assessed_item(self, fields: Fields, item: Item, level: str, _window: str) -> Item:
         body = fields.at("assessed")

@@ -183,7 +183,7 @@ _ENTITIES = (
 )
 _BY_RECORD: dict[type[Any], _Entity] = {entity.record: entity for entity in _ENTITIES}
 _JSON_FIELDS = frozenset(
-    ("facts", "parameters", "evidence", "arithmetic", "explanation", "title", "response", "entries")
+    ("facts", "parameters", "evidence", "arithmetic", "explanation", "title", "response", "entries", "detail")
 )
 
 

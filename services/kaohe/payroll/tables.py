@@ -116,6 +116,7 @@ class GradeRow(Origin, Base):
     entries: Mapped[str]
     formula: Mapped[str]
     explanation: Mapped[str]
+    detail: Mapped[str] = mapped_column(server_default="null")
 
 
 class ConflictRow(Origin, Base):
