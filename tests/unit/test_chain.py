@@ -167,3 +167,27 @@ def test_a_ledger_of_an_older_kaohe_is_sealed_when_it_is_upgraded(tmp_path: Path
     upgrade(f"sqlite:///{file}")
     found = verified(file)
     assert (found.links, found.broken) == (1, None)
+
+
+def test_a_column_that_was_added_later_breaks_no_seal_and_is_sealed_itself(tmp_path: Path) -> None:
+    """A grade that was kept and sealed before grades had a detail."""
+    file = tmp_path / "old.db"
+    upgrade(f"sqlite:///{file}", "0002")
+    (grades,) = (table for table in CHAINED if table.name == "grades")
+    row = {column.name: "x" for column in grades.columns if column.name != "detail"} | {
+        "revision": 1, "status": "final", "partition": 0, "record_offset": 0,
+    }  # fmt: skip
+    with closing(sqlite3.connect(file)) as connection:
+        marks = ", ".join("?" for _ in row)
+        connection.execute(f"INSERT INTO grades ({', '.join(row)}) VALUES ({marks})", list(row.values()))  # noqa: S608
+        connection.commit()
+    upgrade(f"sqlite:///{file}")
+    assert verified(file).broken is None
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT detail FROM current_grades").fetchall() == [("null",)]
+        connection.execute("DROP TRIGGER grades_no_update")
+        connection.execute("UPDATE grades SET detail = '{}'")
+        connection.commit()
+    broken = verified(file).broken
+    assert broken is not None
+    assert (broken.table, broken.what) == ("grades", "changed")

@@ -384,7 +384,7 @@ class Grader:
         combined = owner.results.combined
         assert combined is not None
         calendar = subject.series.calendar
-        state = subject.grades.get(f"{owner.name}+|{period.window}|{period.label}") or GradeState()
+        state = subject.grades.get(f"{joint_name(owner)}|{period.window}|{period.label}") or GradeState()
         if state.status == "final" and state.revision:
             return
         scores: dict[str, Fraction] = {}
@@ -418,13 +418,13 @@ class Grader:
         state.score, state.grade, state.status, state.revision = (
             number_text(score), grade, status, state.revision + 1,
         )  # fmt: skip
-        subject.grades[f"{owner.name}+|{period.window}|{period.label}"] = state
+        subject.grades[f"{joint_name(owner)}|{period.window}|{period.label}"] = state
         self.judge.touched.add(subject.key)
         text = " + ".join(f"{number_text(parts[one])} * {number_text(scores[one])}" for one in sorted(parts))
         detail = ScoreDetail(about="combined", exact=number_text(exact), changes=changes)
         message = Grade(
-            id=grade_id(owner.name, "agent", subject.name, period.window, period.label, "combined"),
-            revision=state.revision, status=status, pack=owner.name, pack_version=owner.version, level="agent",
+            id=grade_id(joint_name(owner), "agent", subject.name, period.window, period.label),
+            revision=state.revision, status=status, pack=joint_name(owner), pack_version=owner.version, level="agent",
             subject=subject.name, window=period.window, period=period.label, score=state.score, grade=grade,
             previous_grade=previous, at=calendar.text(now_ms), entries=ids, formula=f"{text} = {state.score}",
             explanation=sentence(subject.name, period.label, state.score, grade, detail), detail=detail,
@@ -647,6 +647,11 @@ def _evaluates(card: Scorecard) -> bool:
 def mark_key(pack: Pack, period: Period) -> str:
     """Under which a subject keeps the marks of a pack and window."""
     return f"{pack.name}|{period.window}"
+
+
+def joint_name(pack: Pack) -> str:
+    """Under which name of a pack the one score of several packs goes out: no pack can have it."""
+    return f"{pack.name}+"
 
 
 def sent(message: Grade) -> Output:

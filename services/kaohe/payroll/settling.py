@@ -458,7 +458,7 @@ class Books:
 
 def _grade(row: Mapping[Any, Any]) -> Grade:
     values = {name: row[name] for name in kept_fields(Grade)}
-    for name in ("entries", "explanation"):
+    for name in ("entries", "explanation", "detail"):
         values[name] = msgspec.json.decode(values[name])
     return msgspec.convert(values, Grade)
 

@@ -7,8 +7,8 @@ from alembic import op
 
 from kaohe.payroll.migrations.versions.v0002_append_only import CURRENT
 
-revision = "0003"
-down_revision: str | None = "0002"
+revision = "0004"
+down_revision: str | None = "0003"
 branch_labels: str | None = None
 depends_on: str | None = None
 
