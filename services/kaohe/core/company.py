@@ -178,7 +178,7 @@ class _Step:
 
     def _calibrate(self, proposals: Mapping[str, Proposal]) -> dict[str, Calibrated]:
         calibration = self.pack.results.calibration
-        if calibration is None or not self.is_main:
+        if calibration is None or self.level != "agent":
             return {}
         given = [
             Given(pull.by, pull.count, Fraction(pull.total), Fraction(pull.squares))

@@ -375,7 +375,7 @@ class Grader:
             if day < owner.in_force_from:
                 continue
             shares = table_of(owner, combined.shares, day)
-            if changed.name in shares:
+            if changed.name in shares and sum(name in self.judge.active for name in shares) > 1:
                 self._combine_for(subject, owner, shares, changed, period, now_ms)
 
     def _combine_for(
@@ -629,15 +629,27 @@ def to_company(pack: Pack, level: str, window: str) -> bool:
     results, main = pack.results, pack.scorecard
     if level == "department":
         return results.ranking is not None and results.ranking.window == window
-    if main is None or level != main.level:
+    if main is None or level != "agent":
         return False
     if results.quota is not None and window == main.window:
         return True
-    if results.calibration is None:
+    return _is_calibrated(pack, window)
+
+
+def _is_calibrated(pack: Pack, window: str) -> bool:
+    """Whether a calibration may move the scores of people in a window."""
+    if pack.results.calibration is None:
         return False
-    own = [card for card in pack.cards if (card.level, card.window) == (level, window)]
+    own = [card for card in pack.cards if (card.level, card.window) == ("agent", window)]
     kinds = {item.kind for card in own for dimension in card.dimensions for item in dimension.items}
-    return window == main.window or "periods" in kinds
+    return bool(kinds & {"assessed", "evaluated", "periods"})
+
+
+def moves_late(pack: Pack, window: str) -> bool:
+    """Whether the company's stage may move people's scores, and not only their grades."""
+    main = pack.scorecard
+    agreed = pack.results.quota is not None and main is not None and main.window == window and main.agree
+    return agreed or _is_calibrated(pack, window)
 
 
 def _evaluates(card: Scorecard) -> bool:

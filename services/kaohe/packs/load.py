@@ -23,6 +23,7 @@ from typing import Literal
 import msgspec
 
 from kaohe.core.calendars import calendar
+from kaohe.core.grading import moves_late
 from kaohe.core.model import Clause, Deadline, Metric, Pack, Parameter, Value
 from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
@@ -217,9 +218,14 @@ def _combined(packs: list[Pack]) -> list[PackError]:
         for other in packs:
             if other.name not in shares:
                 continue
-            if other.results.calibration is not None:
-                wrong = f"the scores of {other.name} are calibrated after they were combined"
-                found.append(PackError(place, "combined", wrong, "combine packs without a calibration"))
+            if moves_late(other, combined.window):
+                wrong = (
+                    f"the company's stage may still move the scores of {other.name} after they were combined"
+                )
+                right = (
+                    "combine packs without a calibration of that score, and without `agree` beside a quota"
+                )
+                found.append(PackError(place, "combined", wrong, right))
             clauses = {rule.clause for rule in other.rules if any(effect.amount for effect in rule.effects)}
             for clause in sorted(clauses):
                 first = charging.setdefault(clause, other.name)

@@ -107,9 +107,9 @@ class CardReader:
         weighted = node.get("dimensions") is not None
         window = node.get("window")
         self.main_window = window.text if window is not None else ""
-        fields = Fields(
-            node, self.problems, (*(CARD_KEYS if weighted else SIMPLE_KEYS), *RESULT_KEYS), "a scorecard"
-        )
+        own, what = (CARD_KEYS, "a scorecard of items") if weighted else (SIMPLE_KEYS, "a scorecard")
+        fields = Fields(node, self.problems, (*own, *RESULT_KEYS), what)
+        self._know_ids(node)
         main = self._weighted(fields) if weighted else self._simple(fields)
         if main is not None and weighted:
             self.cards[main.level, main.window] = main
@@ -120,6 +120,19 @@ class CardReader:
         if not fields.ok():
             return Read()
         return Read(main, tuple(self.cards.values()), results)
+
+    def _know_ids(self, node: Node) -> None:
+        """Learn what can be named like a rule, so that a mistake elsewhere in the file makes no name unknown."""
+        tallies = node.get("tallies")
+        found = [
+            node.get("calibration"),
+            node.get("ranking"),
+            *(tallies.items if tallies is not None else []),
+        ]
+        for body in found:
+            own = body.get("id") if body is not None else None
+            if body is not None and own is not None:
+                self.reader.nodes.setdefault(own.text, body)
 
     # --- cards
 
@@ -147,7 +160,7 @@ class CardReader:
         if len(node.items) > CARDS_MAX:
             node.fail(f"{len(node.items)} scorecards are too many", f"write at most {CARDS_MAX}")
         for item in node.items:
-            fields = Fields(item, self.problems, CARD_KEYS, "a scorecard")
+            fields = Fields(item, self.problems, CARD_KEYS, "a scorecard of items")
             card = self._weighted(fields)
             if card is None:
                 raise self.problems.errors[-1]
@@ -534,7 +547,7 @@ class CardReader:
     def _results(self, fields: Fields, main: Scorecard) -> Results:
         return Results(
             quota=fields.take("quota", lambda node: self._quota(node, main), None),
-            calibration=fields.take("calibration", lambda node: self._calibration(node, main), None),
+            calibration=fields.take("calibration", self._calibration, None),
             tallies=fields.take("tallies", lambda node: self._tallies(node, main), ()),
             ranking=fields.take("ranking", self._ranking, None),
             combined=fields.take("combined", lambda node: self._combined(node, main), None),
@@ -574,7 +587,7 @@ class CardReader:
             node.fail(f"p.{found} may lie outside 0 to 1", "bound it by `min: 0` and `max: 1`")
         return found
 
-    def _calibration(self, node: Node, main: Scorecard) -> Calibration:
+    def _calibration(self, node: Node) -> Calibration:
         known = (
             "id",
             "clause",
@@ -589,7 +602,8 @@ class CardReader:
             "due",
         )
         fields = Fields(node, self.problems, known, "a calibration")
-        kinds = {item.kind for dimension in main.dimensions for item in dimension.items}
+        own = [card for card in self.cards.values() if card.level == "agent"]
+        kinds = {item.kind for card in own for dimension in card.dimensions for item in dimension.items}
         heard = [*ROLES["agent"], "evaluated"]
         found = Calibration(
             id=fields.need("id", self._own_id, ""),
@@ -605,15 +619,14 @@ class CardReader:
             due_ms=fields.need("due", duration(60_000, TASK_MAX_MS), 0),
         )
         if fields.ok() and not kinds & {"assessed", "evaluated"}:
-            fields.wrong("roles", "nothing on the scorecard is assessed", "leave the calibration out")
+            fields.wrong("roles", "nothing on a scorecard of people is assessed", "leave the calibration out")
         if not fields.ok():
             raise self.problems.errors[-1]
-        self.reader.nodes[found.id] = node
         return found
 
     def _own_id(self, node: Node) -> str:
         found = kebab(node)
-        if found in self.reader.nodes:
+        if self.reader.nodes[found].get("id") is not node:
             node.fail(f"the id {found!r} is used twice", "choose another")
         return found
 
@@ -653,7 +666,6 @@ class CardReader:
         )  # fmt: skip
         if not fields.ok():
             raise self.problems.errors[-1]
-        self.reader.nodes[own_id] = node
         return tally
 
     def _at_least_one(self, node: Node) -> str:
@@ -683,7 +695,6 @@ class CardReader:
             )
         if not fields.ok():
             raise self.problems.errors[-1]
-        self.reader.nodes[found.id] = node
         return found
 
     def _combined(self, node: Node, main: Scorecard) -> Combined:
