@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 UNNAMED = ("peer", "department")
 """Roles whose names a grade does not tell: who is rated by colleagues is not to know which one said what."""
+JOINT = "+"
+"""What the name of a pack ends with where the score of several packs goes out: no pack can have it."""
 CHANGES_TOLD = 3
 """Changes that stand in a grade's sentence; all of them stand in its detail."""
 
@@ -662,8 +664,8 @@ def mark_key(pack: Pack, period: Period) -> str:
 
 
 def joint_name(pack: Pack) -> str:
-    """Under which name of a pack the one score of several packs goes out: no pack can have it."""
-    return f"{pack.name}+"
+    """Under which name the one score of several packs goes out."""
+    return pack.name + JOINT
 
 
 def sent(message: Grade) -> Output:

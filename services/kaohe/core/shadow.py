@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kaohe.core.engine import REPORT_DECODER, PartitionEngine
+from kaohe.core.grading import JOINT
 from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Stats
 from kaohe.core.live import CounterValue, LiveValue
@@ -39,6 +40,7 @@ from kaohe.decisions import (
     Alert,
     Decision,
     Grade,
+    ScoreDetail,
     shadow_id,
 )
 from kaohe.errors import UsageError
@@ -96,7 +98,7 @@ class Marker:
         if decoder is None:
             return None
         message: Decision | Alert | Grade = decoder.decode(output.value)
-        version = self.versions.get(message.pack)
+        version = self.versions.get(message.pack.removesuffix(JOINT))
         if version is None:
             return None
         own: dict[str, Any] = {"shadow": True, "id": shadow_id(message.id, version)}
@@ -104,8 +106,24 @@ class Marker:
             own["reverses"] = shadow_id(message.reverses, version)
         if isinstance(message, Grade):
             own["entries"] = sorted(shadow_id(entry, version) for entry in message.entries)
+            if message.detail is not None:
+                own["detail"] = _detail(message.detail, version)
         value = ENCODER.encode(msgspec.structs.replace(message, **own))
         return Output(output.topic, output.key, value, output.partition)
+
+
+def _detail(detail: ScoreDetail, version: str) -> ScoreDetail:
+    """The detail of a grade with the shadows' entries in it."""
+    lines = [
+        msgspec.structs.replace(line, entries=[shadow_id(entry, version) for entry in line.entries])
+        for line in detail.lines
+    ]
+    others = {shadow_id(entry, version): worth for entry, worth in detail.others.items()}
+    changes = [
+        msgspec.structs.replace(one, id=shadow_id(one.id, version)) if one.what == "entry" else one
+        for one in detail.changes
+    ]
+    return msgspec.structs.replace(detail, lines=lines, others=others, changes=changes)
 
 
 class ShadowPartition(PartitionEngine):
@@ -149,7 +167,7 @@ class ShadowGroup(GroupEngine):
         """Let the reports of a partition begin at number 1 again; what waits of it is left out."""
         self.waiting[source].clear()
         self._shrunk |= {chunk for chunk in self._stored if chunk[0] == source}
-        for known in (self.numbers, self.firsts, self.uptos, self.dropped):
+        for known in (self.numbers, self.firsts, self.uptos, self.dropped, self.complete_ms):
             known.pop(source, None)
 
 
