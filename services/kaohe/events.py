@@ -90,6 +90,9 @@ PAYLOADS: dict[str, type[Payload]] = {}
 ENVELOPES: dict[str, type[Envelope]] = {}
 """Event type to the struct of the whole event."""
 
+DERIVED: set[str] = set()
+"""Event types that the engine alone gives, out of what it knows: packs may name them, and no source may send them."""
+
 _P = TypeVar("_P", bound=type[Payload])
 
 
@@ -113,6 +116,12 @@ def event(tag: str) -> Callable[[_P], _P]:
         return payload
 
     return register
+
+
+def derived(tag: str) -> Callable[[_P], _P]:
+    """Register what the engine itself establishes, in the form of an event."""
+    DERIVED.add(tag)
+    return event(tag)
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
@@ -808,6 +817,251 @@ class DepartmentChanged(Payload, kw_only=True):
     leader: Label = ""
 
 
+# --- appeals ----------------------------------------------------------------------------------------------------------
+
+Reason = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\S")]
+"""Words for people that must be there."""
+Ground = Literal["result", "interview", "use"]
+"""What an appeal is against: a result, the conclusion of an interview, or the use that is made of a result."""
+Refusal = Literal["late", "provisional", "appealed", "taken_back"]
+"""Why an appeal is not heard: it came late, nothing is final yet, there was one before, or it was put right already."""
+
+
+class _Appeal(Payload, kw_only=True):
+    appeal_id: Name
+
+
+@event("appeal.filed")
+class AppealFiled(_Appeal, kw_only=True):
+    """The agent appeals, in writing, ``against`` a decision or grade (its id) or the conclusion of an interview."""
+
+    against: Name
+    ground: Ground = "result"
+    text: Reason
+
+
+@event("appeal.accepted")
+class AppealAccepted(_Appeal, kw_only=True):
+    """``by`` accepts the appeal: it will be looked into."""
+
+    by: Name
+    reason: Reason
+
+
+@event("appeal.rejected")
+class AppealRejected(_Appeal, kw_only=True):
+    """``by`` rejects the appeal with a reason, without looking into it."""
+
+    by: Name
+    reason: Reason
+
+
+@event("appeal.heard")
+class AppealHeard(_Appeal, kw_only=True):
+    """Somebody was heard about an accepted appeal."""
+
+    who: Literal["employee", "supervisor", "other"]
+    by: Label = ""
+    text: Text = ""
+
+
+@event("appeal.decided")
+class AppealDecided(_Appeal, kw_only=True):
+    """Leadership decided an accepted appeal.
+
+    Upheld, it takes back what it is against, and the decisions ``reversals`` beside or instead of it (where it is
+    against a grade). ``responsible`` is whoever made the mistake.
+    """
+
+    upheld: bool
+    by: Name
+    reason: Reason
+    responsible: Label = ""
+    reversals: Annotated[list[Name], Meta(max_length=64)] = []
+
+
+@event("result.announced")
+class ResultAnnounced(Payload, kw_only=True):
+    """The agent was told the result of a period. Where nobody says so, it counts as told when it became final."""
+
+    pack: Name
+    window: Name
+    period: Name
+    by: Label = ""
+
+
+class _OwnAppeal(_Appeal, kw_only=True):
+    against: Name
+    ground: Ground
+    pack: Name
+
+
+@derived("appeal.received")
+class AppealReceived(_OwnAppeal, kw_only=True):
+    """An appeal was filed in time, on the last of which day it would have been late (``last_day``)."""
+
+    text: Text
+    last_day: Day
+
+
+@derived("appeal.refused")
+class AppealRefused(_OwnAppeal, kw_only=True):
+    """An appeal is not heard; ``why``, and until when it could have been filed."""
+
+    why: Refusal
+    text: Text
+    last_day: Label = ""
+
+
+@derived("appeal.upheld")
+class AppealUpheld(_OwnAppeal, kw_only=True):
+    """An appeal was found right; ``reversals`` are the ids of all that is to be taken back."""
+
+    by: Name
+    reason: Text
+    responsible: Label = ""
+    reversals: list[Name] = []
+
+
+@derived("appeal.dismissed")
+class AppealDismissed(_OwnAppeal, kw_only=True):
+    """An appeal was looked into and found wrong."""
+
+    by: Name
+    reason: Text
+
+
+# --- goals, interviews and plans --------------------------------------------------------------------------------------
+
+
+class _Goal(Payload, kw_only=True):
+    goal_id: Name
+
+
+@event("goal.proposed")
+class GoalProposed(_Goal, kw_only=True):
+    """A goal for a period was written down: what is measured, and what is to be reached."""
+
+    period: Name
+    indicator: Reason
+    target: Reason
+    of: Label = ""
+    by: Label = ""
+
+
+@event("goal.signed")
+class GoalSigned(_Goal, kw_only=True):
+    """The employee or the supervisor signed a goal; it is in force when both have."""
+
+    who: Literal["employee", "supervisor"]
+    by: Label = ""
+
+
+@derived("goal.agreed")
+class GoalAgreed(_Goal, kw_only=True):
+    """Both have signed: the goal is in force."""
+
+    pack: Label = ""
+
+
+@derived("appraisal.closed")
+class AppraisalClosed(Payload, kw_only=True):
+    """The result of a person and period is final. ``appraisal_id`` is ``front-desk/a-17/2026-08``: pack, agent, period.
+
+    ``grade`` is the one that was given here; a quota over the whole company may still change it.
+    """
+
+    appraisal_id: Name
+    pack: Name
+    window: Name
+    period: Name
+    grade: Label = ""
+
+
+@event("interview.held")
+class InterviewHeld(Payload, kw_only=True):
+    """The result of a period was talked over, and both signed: strengths, shortfalls, and what is to be developed."""
+
+    interview_id: Name
+    appraisal_id: Name
+    by: Label = ""
+    strengths: Text = ""
+    shortfalls: Text = ""
+    development: Text = ""
+    employee_signed: bool = False
+    supervisor_signed: bool = False
+
+
+class _Improvement(Payload, kw_only=True):
+    plan_id: Name
+
+
+@event("improvement.planned")
+class ImprovementPlanned(_Improvement, kw_only=True):
+    """A measure was agreed: its goal, what is done, who sees to it, and by when."""
+
+    goal: Text = ""
+    measure: Reason
+    owner: Label = ""
+    interview_id: Label = ""
+    starts_at: Moment | None = None
+    due_at: Moment
+
+
+@event("improvement.done")
+class ImprovementDone(_Improvement, kw_only=True):
+    """The measure was carried out."""
+
+    by: Label = ""
+    result: Text = ""
+
+
+@event("meeting.held")
+class MeetingHeld(Payload, kw_only=True):
+    """A team met."""
+
+    meeting_id: Name
+    by: Label = ""
+
+
+@event("review.held")
+class ReviewHeld(Payload, kw_only=True):
+    """The work of one person was reviewed with that person."""
+
+    review_id: Name
+    by: Label = ""
+
+
+@event("alert.acknowledged")
+class AlertAcknowledged(Payload, kw_only=True):
+    """Somebody takes care of an alert (its id)."""
+
+    alert_id: Name
+    by: Name
+    text: Text = ""
+
+
+@derived("alert.raised")
+class AlertRaised(Payload, kw_only=True):
+    """An alert about the agent began."""
+
+    alert_id: Name
+    pack: Name
+    rule: Name
+    severity: Literal["info", "medium", "high", "critical"]
+    owner: Label = ""
+    incident: Label = ""
+
+
+@derived("alert.ended")
+class AlertEnded(Payload, kw_only=True):
+    """An alert about the agent ended."""
+
+    alert_id: Name
+    pack: Name
+    rule: Name
+
+
 # --- the frame: roster, packs, clock ----------------------------------------------------------------------------------
 
 
@@ -860,7 +1114,7 @@ def _union(classes: list[type[Envelope]]) -> Any:
     return union
 
 
-DECODER = msgspec.json.Decoder(_union(list(ENVELOPES.values())))
+DECODER = msgspec.json.Decoder(_union([ENVELOPES[tag] for tag in ENVELOPES if tag not in DERIVED]))
 """Decodes one event in one pass; raises msgspec.ValidationError or msgspec.DecodeError."""
 
 ENCODER = msgspec.json.Encoder()

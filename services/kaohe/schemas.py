@@ -21,7 +21,7 @@ import msgspec
 from ruamel.yaml import YAML
 
 from kaohe.decisions import Alert, Decision, Grade, MetricValue, Reject, Settlement, SettlementBatch
-from kaohe.events import ENVELOPES, PAYLOADS
+from kaohe.events import DERIVED, ENVELOPES, PAYLOADS
 
 FOLDER = Path(__file__).resolve().parents[2] / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,6 +35,9 @@ OUTPUTS: dict[str, type[msgspec.Struct]] = {
     "reject": Reject,
 }
 """What goes out, by the name of its file."""
+
+SENT = tuple(tag for tag in ENVELOPES if tag not in DERIVED)
+"""Event types that sources send."""
 
 CHANNELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kaohe.events": (
@@ -87,7 +90,7 @@ def event_schema(tag: str) -> dict[str, Any]:
 
 def asyncapi() -> dict[str, Any]:
     """The AsyncAPI 3.0 document of the topics."""
-    messages: dict[str, Any] = {tag: _event_message(tag) for tag in ENVELOPES}
+    messages: dict[str, Any] = {tag: _event_message(tag) for tag in SENT}
     for name, struct in OUTPUTS.items():
         if name != "metric":  # written to files, not sent
             messages[name] = _output_message(name, _words(struct), {"$ref": f"./outputs/{name}.json"})
@@ -96,7 +99,7 @@ def asyncapi() -> dict[str, Any]:
     operations = {}
     for topic, (purpose, names) in CHANNELS.items():
         key = topic.replace(".", "_")
-        chosen = names or tuple(ENVELOPES)
+        chosen = names or SENT
         channels[key] = {
             "address": topic,
             "description": purpose,
@@ -153,7 +156,7 @@ def _words(struct: type[msgspec.Struct]) -> str:
 def documents() -> dict[str, bytes]:
     """Every file of ``schemas/`` by its path inside that folder."""
     files: dict[str, bytes] = {}
-    for tag in ENVELOPES:
+    for tag in SENT:
         files[f"events/{tag}.json"] = _json(event_schema(tag))
     for name, struct in OUTPUTS.items():
         files[f"outputs/{name}.json"] = _json(schema_of(struct, f"urn:kaohe:schema:output:{name}"))

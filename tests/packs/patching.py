@@ -7,8 +7,8 @@ A patch names a file and what becomes of its lines, as a diff does::
     +  judged: fortnight
 
 Lines to be taken out must stand in the file exactly once. Added lines alone are appended; ``delete FILE`` removes it.
-``with pay`` or ``with attendance`` as the first line adds pay terms, or how attendance is judged, with clause and
-parameters (the files of ``with-pay`` and ``with-attendance``).
+``with pay``, ``with attendance`` or ``with appeals`` as the first line adds pay terms, how attendance is judged, or
+appeals, with clause and parameters (the files of ``with-pay`` and so on).
 """
 
 from __future__ import annotations

@@ -37,6 +37,13 @@ def test_the_minimal_pack_with_pay_terms_is_right(tmp_path: Path) -> None:
     assert loaded.pack.pay is not None
 
 
+def test_the_minimal_pack_with_appeals_is_right(tmp_path: Path) -> None:
+    loaded, problems = read_pack(patched("with appeals\n", tmp_path))
+    assert problems.errors == []
+    assert loaded is not None
+    assert loaded.pack.appeals is not None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mistake_is_told_with_its_place_and_its_remedy(kind: str, tmp_path: Path) -> None:
     pack = patched((BROKEN / kind / "change.patch").read_text(encoding="utf-8"), tmp_path)

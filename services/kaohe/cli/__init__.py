@@ -64,13 +64,24 @@ def _root(
 @functools.cache
 def command() -> Any:
     """The whole command line."""
-    from kaohe.cli import activating, backtesting, explaining, paying, replaying, rules, running, showing  # noqa: PLC0415 - they need this package
+    from kaohe.cli import (  # noqa: PLC0415 - they need this package
+        activating,
+        appealing,
+        backtesting,
+        explaining,
+        paying,
+        replaying,
+        rules,
+        running,
+        showing,
+    )
 
     for module in (showing, replaying, backtesting):
         module.register(app)
     activating.register(rules.app)
     app.add_typer(rules.app, name="rules")
     explaining.register(app)
+    appealing.register(app)
     app.add_typer(running.topics_app, name="topics")
     running.register(app)
     paying.register(app)

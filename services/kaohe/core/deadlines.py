@@ -81,6 +81,10 @@ class Deadlines:
                 "too_many_open", f"more than {MAX_ITEMS} items with a deadline are open in this partition"
             )
 
+    def has_room(self) -> bool:
+        """Whether a further item can be opened."""
+        return self._make_room()
+
     def _make_room(self) -> bool:
         """Whether there is room for an item; the one that ended first is forgotten for it."""
         if len(self.items) < MAX_ITEMS:

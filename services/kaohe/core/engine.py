@@ -17,6 +17,7 @@ import base64
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from datetime import timedelta
 from types import FunctionType
 from typing import Any
 from zlib import crc32
@@ -25,25 +26,45 @@ import msgspec
 
 from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation
 from kaohe.core.attending import Attending
-from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, calendar, check_moment, to_ms
+from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, Period, calendar, check_moment, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER
+from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
 from kaohe.core.facts import Moment
 from kaohe.core.grading import Proposal
 from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
-from kaohe.core.model import Pack, Rule
+from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
 from kaohe.core.series import pack_cell, unpack_cell
 from kaohe.core.storing import is_own
-from kaohe.core.subjects import MAX_STATES, SEPARATOR, RosterLine, StateLine, Subject, evidence_key
+from kaohe.core.subjects import (
+    MAX_STATES,
+    SEPARATOR,
+    AlertState,
+    RosterLine,
+    StateLine,
+    Subject,
+    evidence_key,
+)
 from kaohe.decisions import ENCODER, Reject
 from kaohe.errors import EventError
-from kaohe.events import DECODER, ENVELOPES, PAYLOADS, Envelope, RosterChanged, decode
+from kaohe.events import (
+    DECODER,
+    DERIVED,
+    ENVELOPES,
+    PAYLOADS,
+    AlertEnded,
+    AlertRaised,
+    AppraisalClosed,
+    Envelope,
+    RosterChanged,
+    decode,
+)
 from kaohe.privacy import mask
 
 AGENT_BUCKET_MS = 300_000
@@ -138,6 +159,20 @@ class Plan:
         self.check = bool(self.special or self.opens)
         self.items = bool(self.opens or self.meets or self.cancels)
         self.more = bool(self.evidence or self.rules or self.items or self.special)
+
+
+class Followers(msgspec.Struct):
+    """What an event asks for that is told to one pack at a time, or that the engine itself gives."""
+
+    rules: list[RuleSet]
+    opens: list[Kind]
+    meets: list[Kind]
+    cancels: list[Kind]
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody asks for it."""
+        return bool(self.rules or self.opens or self.meets or self.cancels)
 
 
 class StoredFrame(msgspec.Struct, array_like=True):
@@ -315,9 +350,14 @@ class PartitionEngine:
         self.seen = Seen()
         self.activations: list[tuple[int, str, str]] = []
         self.stored_frame = b""
+        self.dossiers = Dossiers(self.judge)
+        self.followers: dict[str, Followers] = {}
+        self._waiting: list[tuple[str, Told, int]] = []
+        self._escalations: frozenset[str] = frozenset()
         self.names = self.layout.names()
         self.state_counts = _state_counts(self.counters)
         self.plans = self._plan(deadlines)
+        self._listen(deadlines)
         self.accept_ms = RETENTION_MS
         self._tick_class = ENVELOPES["clock.tick"]
         self._site = ""
@@ -343,6 +383,7 @@ class PartitionEngine:
         if subject.level == "agent":
             self.agents.pop(subject.name, None)
             self.working.discard(subject.name)
+            self.dossiers.forget(subject.name)
 
     def _plan(self, deadlines: Iterable[Kind]) -> dict[type, Plan]:
         plans = {tag: Plan(tag) for tag in PAYLOADS}
@@ -362,6 +403,7 @@ class PartitionEngine:
                 plans[tag].cancels.append(kind)
         for tag, special in self._specials():
             plans[tag].special = special
+        self._set_apart(plans)
         for plan in plans.values():
             plan.settle()
         return {ENVELOPES[tag]: plan for tag, plan in plans.items()}
@@ -379,6 +421,33 @@ class PartitionEngine:
             yield tag, self._change_state
         for tag in self.attending.tags:
             yield tag, self._attend
+
+    def _set_apart(self, plans: Mapping[str, Plan]) -> None:
+        """What is told to one pack at a time, or by the engine itself, no event from outside brings about."""
+        for tag in TAGS:
+            plans[tag].special = self._note
+        for tag in sorted(GUARDED | DERIVED):
+            plan = plans[tag]
+            self.followers[tag] = Followers(plan.rules, plan.opens, plan.meets, plan.cancels)
+            plan.rules, plan.opens, plan.meets, plan.cancels = [], [], [], []
+
+    def _listen(self, deadlines: Iterable[Kind]) -> None:
+        """Have the judge say what some pack asks for; an alert about an alert that nobody sees to is not told again."""
+        if self.followers["appraisal.closed"].any:
+            self.judge.on_close = self._closed
+        if self.followers["alert.raised"].any:
+            self.judge.on_alert = self._alerted
+            names = {
+                f"{kind.pack_name}|{kind.deadline.name}"
+                for kind in deadlines
+                if kind.deadline.opens in ("alert.raised", "alert.ended")
+            }
+            self._escalations = frozenset(
+                f"{pack.name}|{rule.id}"
+                for pack in self.packs
+                for rule in pack.rules
+                if rule.trigger == "deadline" and f"{pack.name}|{rule.on.partition('/')[0]}" in names
+            )
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -459,6 +528,9 @@ class PartitionEngine:
             self._check_department(event)
         elif plan.tag in ASSESSMENTS:
             self._check_assessment(plan.tag, event, time_ms, agent)
+        elif plan.tag in TAGS:
+            self.dossiers.check(plan.tag, data, agent)
+            self.deadlines.check_room()
         if plan.tag in self.attending.tags:
             self.attending.check(plan.tag, data, agent)
         for kind in plan.opens:
@@ -594,6 +666,81 @@ class PartitionEngine:
             items.end(kind, event, time_ms, place, met=True)
         for kind in plan.cancels:
             items.end(kind, event, time_ms, place, met=False)
+        if self._waiting:
+            self._tell_waiting()
+
+    # --- what the engine itself gives ---------------------------------------------------------------------------------
+
+    def _note(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        """Put an event into the dossier of its agent, and tell what it means."""
+        assert agent is not None
+        for told in self.dossiers.take(self.plans[event.__class__].tag, event.data, time_ms, agent):
+            self._tell(event.id, told, time_ms)
+
+    def _closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        state = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+        if state is None or subject.level != "agent":
+            return
+        own_id = f"{pack.name}/{subject.name}/{period.label}"
+        data = AppraisalClosed(
+            agent=subject.name, appraisal_id=own_id, pack=pack.name, window=period.window, period=period.label,
+            grade=state.grade,
+        )  # fmt: skip
+        self._waiting.append((own_id, Told("appraisal.closed", data, pack.name), now_ms))
+
+    def _alerted(
+        self, subject: Subject, rule: Rule, effect: Effect, state: AlertState, to: str, incident: str, at_ms: int
+    ) -> None:  # fmt: skip
+        if subject.level != "agent" or f"{rule.pack}|{rule.id}" in self._escalations:
+            return
+        common = {"agent": subject.name, "alert_id": state.id, "pack": rule.pack, "rule": rule.id}
+        if to == "firing":
+            raised = AlertRaised(
+                **common, severity=effect.severity, owner=effect.owner, incident=incident
+            )  # fmt: skip
+            self._waiting.append((state.id, Told("alert.raised", raised, ""), at_ms))
+        else:
+            self._waiting.append((state.id, Told("alert.ended", AlertEnded(**common), ""), at_ms))
+
+    def _tell_waiting(self) -> None:
+        """Tell what the judge has said meanwhile; what follows from that is told as well."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for cause, told, at_ms in waiting:
+                self._tell(cause, told, at_ms)
+
+    def _tell(self, cause: str, told: Told, time_ms: int) -> None:
+        """Let rules and deadlines (of one pack, unless it concerns all) follow something that the engine gives."""
+        followers, data = self.followers[told.tag], told.data
+        count = self.plans[ENVELOPES[told.tag]].count if told.tag in DERIVED else None
+        if count is None and not followers.any:
+            return
+        agent = self.agents.get(data.agent)
+        assert agent is not None, data.agent
+        team, site, _ = agent.roster_at(time_ms)
+        if count is not None:
+            self.count_apart((count,), data, time_ms, agent, ("", team, site), 1)
+        event = ENVELOPES[told.tag](
+            id=cause,
+            source="kaohe",
+            subject=agent.name,
+            time=EPOCH + timedelta(milliseconds=time_ms),
+            data=data,
+        )
+        names = {"agent": agent.name, "queue": "", "team": team, "site": site}
+        for rules in followers.rules:
+            if told.pack in ("", rules.pack.name):
+                self._judge_single(rules, event, time_ms, names)
+        place = ("", team, site)
+        for kind in followers.opens:
+            if told.pack in ("", kind.pack_name) and self.deadlines.has_room():
+                self.items.open(kind, event, time_ms, place)
+        for kind in followers.meets:
+            if told.pack in ("", kind.pack_name):
+                self.items.end(kind, event, time_ms, place, met=True)
+        for kind in followers.cancels:
+            if told.pack in ("", kind.pack_name):
+                self.items.end(kind, event, time_ms, place, met=False)
 
     def subject(self, names: Mapping[str, str], level: str, time_ms: int) -> Subject | None:
         """The subject of a level, made when it is new; None where there is none, or no room for it."""
@@ -823,6 +970,8 @@ class PartitionEngine:
             and (self.judge.due_ms() or 0) <= now_ms
         ):
             self.judge.run(now_ms)
+        if self._waiting:
+            self._tell_waiting()
 
     def _report(self, upto_ms: int) -> None:
         """Tell the group stage what was counted for groups in the minutes before ``upto_ms``."""
@@ -875,6 +1024,7 @@ class PartitionEngine:
         self.deadlines.touched.clear()
         self.deadlines.dropped.clear()
         changed.update(self.attending.checkpoint())
+        changed.update(self.dossiers.checkpoint())
         changed.update(self.seen.checkpoint())
         groups = [
             (level, name, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
@@ -922,6 +1072,7 @@ class PartitionEngine:
         self.seen.restore(frame.part, dict(frame.chunks), items)
         self.activations = frame.activations
         self.judge.grader.proposals = frame.proposals
+        self.dossiers.restore(items)
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))

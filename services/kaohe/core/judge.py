@@ -118,6 +118,8 @@ class Judge:
         self.touched: set[tuple[str, str]] = set()
         self.on_drop: Callable[[Subject, Period], None] | None = None
         self.on_forget: Callable[[Subject], None] | None = None
+        self.on_close: Callable[[Subject, Pack, Period, int], None] | None = None
+        self.on_alert: Callable[[Subject, Rule, Effect, AlertState, str, str, int], None] | None = None
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
         self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
@@ -445,6 +447,8 @@ class Judge:
         )
         _count(self.stats.alerts, (pack.name, rule.id, to))
         self.out.append(message)
+        if self.on_alert is not None:
+            self.on_alert(subject, rule, effect, state, to, incident, moment.at_ms)
 
     # --- periods ------------------------------------------------------------------------------------------------------
 
@@ -592,6 +596,8 @@ class Judge:
         if waiting:
             self.unjudged[pack.key][subject.key] = waiting - {period}
             self.touched.add(subject.key)
+        if self.on_close is not None:
+            self.on_close(subject, pack, period, now_ms)
 
     def _adjust(self, subject: Subject, pack: Pack, closed: Period, now_ms: int) -> None:
         """Judge a closed period again; what differs from its final entries becomes an entry of the running period."""
@@ -670,9 +676,14 @@ class Judge:
         ):
             return False
         entry.points, entry.status, entry.revision = points, status, entry.revision + 1
+        entry.at_ms = self._known_ms(moment)
         self._put(subject, entry)
         self._send(subject, pack, rule, moment, entry, worked, cause)
         return True
+
+    def _known_ms(self, moment: Moment) -> int:
+        """When what is decided now can be known: an event that came late was not known when it happened."""
+        return max(moment.at_ms, self.grid_ms or 0)
 
     def _put(self, subject: Subject, entry: Entry) -> None:
         """Remember an entry. When there are too many, one of the oldest period goes, settled ones first."""
@@ -741,6 +752,8 @@ class Judge:
                     self._cap(subject, pack, rule, effect, period, True, cause.incident)
                 elif effect.kind == "waive":
                     self._waive(subject, pack, rule, index, moment, cause, now_ms)
+                elif effect.kind == "reverse":
+                    self._correct(subject, pack, rule, index, moment, cause, now_ms)
                 else:
                     self._once(subject, pack, rule, index, moment, period, cause, adjusts)
         self._grade(subject, pack, period, now_ms, "provisional")
@@ -772,6 +785,7 @@ class Judge:
         entry = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind=effect.kind, window=period.window,
             label=period.label, incident=cause.incident, points="0", revision=1, status="final", adjusts=adjusts,
+            at_ms=self._known_ms(moment),
         )  # fmt: skip
         self._put(subject, entry)
         extra = {"owner": effect.owner, "proposal": effect.proposal}
@@ -839,6 +853,20 @@ class Judge:
             subject.waivers = [*subject.waivers, waiver][-MAX_WAIVERS:]
             self.touched.add(subject.key)
 
+    def _correct(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
+    ) -> None:
+        """Take back what an appeal was upheld against."""
+        for wanted in moment.event.reversals:
+            entry = subject.entries.get(wanted)
+            if (
+                entry is not None
+                and entry.pack == pack.name
+                and not entry.waived_by
+                and entry.kind != "waive"
+            ):
+                self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+
     def _excuse(
         self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, cause: Cause,
         adjusts: str, now_ms: int,
@@ -884,7 +912,7 @@ class Judge:
         waiver = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind="waive", window=period.window,
             label=period.label, incident=entry.incident, points=number_text(points), revision=1, status="final",
-            adjusts=adjusts,
+            adjusts=adjusts, at_ms=self._known_ms(moment),
         )  # fmt: skip
         entry.waived_by = found
         self._put(subject, entry)

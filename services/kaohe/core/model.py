@@ -163,7 +163,7 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True):
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a rule does. Which fields matter depends on ``kind``."""
 
-    kind: Literal["deduct", "award", "alert", "grade", "proposal", "task", "waive"]
+    kind: Literal["deduct", "award", "alert", "grade", "proposal", "task", "waive", "reverse"]
     amount: Amount | None = None
     hold_ms: int = 0
     clear: Expr | None = None
@@ -377,6 +377,20 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     combined: Combined | None = None
 
 
+class AppealTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """Until when and how an appeal is heard.
+
+    It may be filed until the end of the last of ``window`` (a parameter) working days by ``calendar`` after the agent
+    was told. Before it is decided, everybody in ``hear`` was heard.
+    """
+
+    clause: str
+    window: str
+    calendar: WorkCalendar
+    hear: tuple[str, ...]
+    place: Place
+
+
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How a month's grades and entries become pay. All figures are names of parameters.
 
@@ -468,6 +482,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     scopes: dict[str, dict[str, ExprType]]
     pay: PayTerms | None = None
     attendance: Attendance | None = None
+    appeals: AppealTerms | None = None
     folder: str = ""
     cards: tuple[Scorecard, ...] = ()
     results: Results = Results()

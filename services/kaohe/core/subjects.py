@@ -43,7 +43,10 @@ MAX_WAIVERS = 200
 
 
 class Entry(msgspec.Struct, gc=False):
-    """What the core must remember about a ledger entry to revise, waive, adjust or score it."""
+    """What the core must remember about a ledger entry to revise, waive, adjust or score it.
+
+    ``at_ms`` is when its newest revision was decided.
+    """
 
     id: str
     pack: str
@@ -58,6 +61,7 @@ class Entry(msgspec.Struct, gc=False):
     status: str
     adjusts: str = ""
     waived_by: str = ""
+    at_ms: int = 0
 
     @property
     def worth(self) -> Fraction:

@@ -27,6 +27,7 @@ from kaohe.core.grading import moves_late
 from kaohe.core.model import Clause, Deadline, Metric, Pack, Parameter, Value
 from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
+from kaohe.packs.appeals import read_appeals
 from kaohe.packs.attendance import AttendanceReader
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
@@ -56,9 +57,9 @@ from kaohe.packs.source import (
 
 FILES = (
     "pack.yaml", "clauses.yaml", "parameters.yaml", "attendance.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml",
-    "pay.yaml",
+    "pay.yaml", "appeals.yaml",
 )  # fmt: skip
-OPTIONAL_FILES = ("attendance.yaml", "scorecard.yaml", "pay.yaml")
+OPTIONAL_FILES = ("attendance.yaml", "scorecard.yaml", "pay.yaml", "appeals.yaml")
 _PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": "rules.yaml"}
 UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "days", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
@@ -282,6 +283,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     rules = reader.rules(roots["rules.yaml"])
     cards.check_entries(rules)
     pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard)
+    appeals = read_appeals(roots["appeals.yaml"], base, rules, all_read=len(rules) == len(reader.nodes))
     coverage = _coverage(roots, reader)
     if problems.errors:
         return None
@@ -289,7 +291,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
         name=head.name, version=head.version, title=head.title, zone=head.zone, currency=head.currency,
         in_force_from=head.in_force_from, grace_ms=head.grace_ms, evaluate_ms=head.evaluate_ms, clauses=clauses,
         parameters=parameters, metrics=metrics, deadlines=base.deadlines, rules=rules,
-        scorecard=read.scorecard, scopes=reader.scopes, attendance=attendance, pay=pay,
+        scorecard=read.scorecard, scopes=reader.scopes, attendance=attendance, pay=pay, appeals=appeals,
         folder=str(folder), cards=read.cards, results=read.results,
     )  # fmt: skip
     return Loaded(pack=pack, coverage=coverage, warnings=tuple(problems.warnings))

@@ -59,7 +59,7 @@ from kaohe.packs.source import (
 )
 
 TRIGGERS = ("judged", "on", "deadline", "attendance", "watch")
-EFFECTS = ("deduct", "award", "points_by", "alert", "grade", "proposal", "task", "waive")
+EFFECTS = ("deduct", "award", "points_by", "alert", "grade", "proposal", "task", "waive", "reverse")
 PROPOSALS = (
     "observation", "probation", "transfer", "demotion", "promotion", "dismissal", "pay_rise", "pay_cut", "penalty",
 )  # fmt: skip
@@ -428,6 +428,8 @@ class RuleReader:
             return Effect(kind="proposal", proposal=choice(PROPOSALS, "proposal")(body))
         if key == "task":
             return self._task(body)
+        if key == "reverse":
+            return _reverse(body, trigger)
         return self._waive(body, trigger)
 
     def _amount(
@@ -568,6 +570,10 @@ class RuleReader:
     def _alert(
         self, node: Node, trigger: Trigger, levels: tuple[str, ...], scope: Mapping[str, ExprType]
     ) -> Effect:
+        if trigger.on in ("alert.raised", "alert.ended"):
+            node.fail(
+                "an alert about an alert would never end", "give it a deadline that opens on alert.raised"
+            )
         fields = Fields(node, self.problems, ("for", "clear", "severity", "owner", "response"), "an alert")
         hold_ms = fields.take("for", duration(0, HOLD_MAX_MS), 0)
         clear = fields.take("clear", lambda found: self._condition(found, scope, trigger, levels), None)
@@ -716,6 +722,14 @@ class RuleReader:
             table = parameter.values[-1][1]
             assert isinstance(table, dict)
             self.grades = tuple(table)
+
+
+def _reverse(node: Node, trigger: Trigger) -> Effect:
+    """``reverse: appealed``: take back all that an appeal was upheld against."""
+    choice(("appealed",), "thing to reverse")(node)
+    if trigger.on != "appeal.upheld":
+        node.fail("only an appeal that was upheld takes something back", "give the rule `on: appeal.upheld`")
+    return Effect(kind="reverse")
 
 
 def names_of(rule: Rule) -> set[str]:

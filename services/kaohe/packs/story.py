@@ -29,7 +29,7 @@ from kaohe.core.model import Pack
 from kaohe.core.replay import Replay
 from kaohe.decisions import Alert, Decision, Grade
 from kaohe.errors import KaoheError, PackError
-from kaohe.events import PAYLOADS, Envelope, make
+from kaohe.events import DERIVED, PAYLOADS, Envelope, make
 from kaohe.packs.load import CASES
 from kaohe.packs.rules import shown
 from kaohe.packs.source import (
@@ -54,6 +54,8 @@ REPEAT_MAX = 5_000
 EVENTS_MAX = 20_000
 """Events of one story, after repetition."""
 SOURCE = "story"
+TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
+"""Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
     "name", "clause", "case", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
     "expect_metrics", "expect_nothing_from",
@@ -244,7 +246,7 @@ class _Teller:
         kind_node = node.get("type")
         if kind_node is None:
             node.fail("the event has no type", "add `type:`")
-        kind = choice(tuple(PAYLOADS), "event type")(kind_node)
+        kind = choice(TOLD, "event type")(kind_node)
         own = ("at", "type", "subject", "id", "repeat", "every", "data")
         body = node.get("data")
         fields = Fields(node, self.problems, (*own, *PAYLOADS[kind].__struct_fields__), f"a {kind} event")
