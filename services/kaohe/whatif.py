@@ -20,17 +20,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from kaohe.core.calendars import bounds_of, calendar
+from kaohe.core.calendars import bounds_of
 from kaohe.core.facts import number_text
 from kaohe.core.model import Pack, Rule
 from kaohe.core.pay import (
-    Charge,
     PayFact,
     Person,
+    charge_of,
     final_grade,
-    is_graded,
     labels_of_month,
-    profile_of,
+    people_of,
     settle,
     terms_in_force,
     wrong_terms,
@@ -356,28 +355,25 @@ def _people(
     facts: Mapping[str, Sequence[PayFact]],
 ) -> Iterable[Person]:
     """Everybody whom a month concerns, with what the statement is worked out from, in the order of names."""
-    end_ms = calendar(terms.zone).period("month", month).end_ms
     labels = frozenset(labels_of_month(month)) if terms.clauses["money"] else frozenset()
     own: dict[str, list[Decision]] = {}
     others: dict[str, list[Decision]] = {}
-    for one in decisions:
+    for one in sorted(decisions, key=lambda one: one.id):
         (own if one.period in labels else others).setdefault(one.subject, []).append(one)
     fines_off = bool(labels) and terms.parameters["fines"].value == "off"
-    of_month = [one for one in grades if (one.window, one.period) == ("month", month)]
-    concerned = own.keys() | {one.subject for one in of_month}
-    concerned |= {name for name, known in facts.items() if is_graded(known, terms.grades_pack, month, end_ms)}
-    for agent in sorted(concerned):
-        known = facts.get(agent, ())
-        charges = own.get(agent, [])
-        earlier = _earlier(charges, others.get(agent, ())) if fines_off else []
-        yield Person(
-            agent=agent,
-            profile=profile_of(known, month, end_ms),
-            grade=final_grade(one for one in of_month if one.subject == agent),
-            charges=tuple(_charge(one) for one in sorted(charges, key=lambda one: one.id)),
-            earlier=tuple(_charge(one) for one in earlier),
-            graded=is_graded(known, terms.grades_pack, month, end_ms),
-        )
+    of_month: dict[str, list[Grade]] = {}
+    for grade in grades:
+        if (grade.window, grade.period) == ("month", month):
+            of_month.setdefault(grade.subject, []).append(grade)
+    final = {agent: final_grade(several) for agent, several in of_month.items()}
+    charges = {agent: [charge_of(one) for one in several] for agent, several in own.items()}
+    earlier = {
+        agent: [charge_of(one) for one in _earlier(several, others.get(agent, ()))]
+        for agent, several in own.items()
+        if fines_off
+    }
+    graded = {agent: grade for agent, grade in final.items() if grade is not None}
+    return people_of(terms, month, facts, graded, charges, earlier).values()
 
 
 def _earlier(charges: Iterable[Decision], others: Iterable[Decision]) -> list[Decision]:
@@ -395,7 +391,3 @@ def _earlier(charges: Iterable[Decision], others: Iterable[Decision]) -> list[De
             for one in adjusting
         )
     ]
-
-
-def _charge(one: Decision) -> Charge:
-    return Charge(**{name: getattr(one, name) for name in Charge.__struct_fields__})

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,12 +16,15 @@ from sqlalchemy import create_engine, text
 
 from kaohe.decisions import Decision
 from kaohe.errors import LedgerError
+from kaohe.payroll import chain
 from kaohe.payroll.consumer import Retry
 from kaohe.payroll.ledger import Ledger, LedgerAwayError, NextOffset, Written, find_decision, upgrade
+from kaohe.payroll.reconcile import check_database, holds
 from kaohe.payroll.records import DECISIONS_TOPIC, current_revision
 from kaohe.payroll.tables import METADATA
 from tests.support.ledger_entries import alert, decision, delivery, grade
 from tests.support.postgres import running_postgres
+from tests.support.settling import Log, Reader, batches, books
 
 pytestmark = pytest.mark.postgres
 
@@ -221,3 +225,66 @@ def test_text_that_postgresql_reads_in_its_own_way_comes_back_unchanged(ledger: 
     odd = decision(subject="坐席%(x)s:name\\'\"", period="2026-08'; --", incident="$1 ::text")
     assert write(ledger, odd) == Written(entries=1)
     assert ledger.current_entries(subject=odd.subject, period=odd.period) == [odd]
+
+
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+
+def paid_log() -> Log:
+    """A month of two people with a request for its settlement in the middle."""
+    log = Log()
+    for number in range(6):
+        log.roster(f"a-{number}", pay_base_minor=800_000 + number)
+        log.grade(f"a-{number}", "ABCD"[number % 4])
+        log.decide(f"a-{number}", str(-50 * number))
+    log.ask()
+    log.grade("a-0", "D", revision=2)
+    return log
+
+
+def test_a_settlement_is_the_same_on_both_databases_and_its_chain_holds(
+    ledger: Ledger, url: str, tmp_path: Path
+) -> None:
+    log = paid_log()
+    other_url = f"sqlite:///{tmp_path / 'other.db'}"
+    upgrade(other_url)
+    with Ledger(other_url) as other:
+        readers = [Reader(log, ledger, seed=1), Reader(log, other, seed=2)]
+        for reader in readers:
+            reader.read()
+        log.move("approved", batches(ledger)[0].id)
+        log.ask(reopen=True)
+        for reader in readers:
+            reader.read()
+        assert books(ledger) == books(other)
+        assert [one.row["kind"] for one in batches(ledger)] == ["regular", "correction"]
+        for one in (ledger, other):
+            with one.reading() as connection:
+                found = check_database(connection)
+            assert holds(found), found
+    run(url, "ALTER TABLE pay_entries DISABLE TRIGGER ALL")
+    run(url, "UPDATE pay_entries SET amount_minor = amount_minor + 1 WHERE component = 'penalty'")
+    with ledger.reading() as connection:
+        broken = chain.verify(connection).broken
+    assert broken is not None
+    assert (broken.table, broken.what) == ("pay_entries", "changed")
+
+
+def test_two_readers_of_one_log_settle_once_and_write_one_chain(url: str) -> None:
+    upgrade(url)
+    log = paid_log()
+    with Ledger(url) as first, Ledger(url) as second:
+        together(Reader(log, first, seed=3).read, Reader(log, second, seed=4).read)
+        (batch,) = batches(first)
+        assert batch.state == "draft"
+        with first.reading() as connection:
+            found = chain.verify(connection)
+        assert (found.broken, found.links) == (None, sum(found.rows.values()))
+
+
+def test_rows_of_pay_are_never_updated_deleted_or_truncated(ledger: Ledger, url: str) -> None:
+    Reader(paid_log(), ledger).read()
+    for table in ("pay_facts", "pay_batches", "pay_states", "pay_statements", "pay_entries", "ledger_chain"):
+        for statement in (f"DELETE FROM {table}", f"TRUNCATE {table}"):  # noqa: S608
+            with pytest.raises(Exception, match=f"{table} is append-only"):
+                run(url, statement)

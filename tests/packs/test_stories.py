@@ -153,3 +153,63 @@ def test_a_month_over_the_limit_deducts_steps_and_caps_the_grade(tmp_path: Path)
     (Path(pack.folder) / "tests" / "rating.yaml").write_text(told, encoding="utf-8")
     (story,) = load_stories(pack)
     assert run_story(pack, story).failures == ()
+
+
+PAY_STORY = """with pay
+tests/pay.yaml
++- name: A late B is paid by its coefficient
++  clause: MI-04
++  case: beyond
++  roster: {a-1: {pay_base_minor: 800000}, a-2: {pay_base_minor: 500000}}
++  events:
++    - {at: "2026-08-03T09:00", type: pay.stated, agent: a-2, period: 2026-08, annual_salary_minor: 24000000}
++    - {at: "2026-08-03T09:00", type: survey.cross_department, agent: a-1, rating: poor, repeat: 6, every: 1h}
++  until: "2026-09-10T00:00"
++  settle: 2026-08
++  expect_pay:
++    - {subject: a-1, period: 2026-08, component: performance, amount_minor: 56000}
++    - {subject: a-1, component: penalty, amount_minor: 0, rule: mi-rating}
++    - {subject: a-1, component: penalty, amount_minor: 0}
++    - {subject: a-1, component: penalty, amount_minor: 0}
++    - {subject: a-1, component: penalty, amount_minor: 0}
++    - {subject: a-1, component: penalty, amount_minor: 0}
++    - {subject: a-1, component: penalty, amount_minor: 0}
++    - {subject: a-2, component: performance, amount_minor: 160000, clause: MI-04}
++    - {subject: a-2, component: bonus, amount_minor: 16000}
++  expect_statements:
++    - {subject: a-1, period: 2026-08, grade: B, base_minor: 80000, pay_minor: 776000, held_minor: 0, missing: 0}
++    - {subject: a-2, period: 2026-08, grade: A, gross_minor: 1600000, total_minor: 176000}
+"""
+
+
+def _pay(tmp_path: Path, old: str = "", new: str = "") -> StoryResult:
+    pack = load_pack(patched(PAY_STORY.replace(old, new) if old else PAY_STORY, tmp_path))
+    (story,) = [one for one in load_stories(pack) if one.clause == "MI-04"]
+    return run_story(pack, story)
+
+
+def test_pay_is_settled_and_compared(tmp_path: Path) -> None:
+    assert _pay(tmp_path).failures == ()
+
+
+def test_other_pay_fails_with_the_line_and_its_explanation(tmp_path: Path) -> None:
+    result = _pay(tmp_path, "amount_minor: 16000}", "amount_minor: 16001}")
+    assert result.failures[0] == (
+        "expected but did not come: line of pay subject=a-2, component=bonus, amount_minor=16001"
+    )
+    assert (
+        "came but was not expected: line of pay subject=a-2, period=2026-08, component=bonus"
+        in result.failures[1]
+    )
+
+
+def test_other_statements_fail_with_the_figure(tmp_path: Path) -> None:
+    assert _pay(tmp_path, "pay_minor: 776000", "pay_minor: 1").failures == (
+        "subject=a-1, period=2026-08: pay_minor is 776000, not pay_minor=1",
+    )
+
+
+def test_a_statement_that_there_is_not_fails(tmp_path: Path) -> None:
+    assert _pay(
+        tmp_path, "+    - {subject: a-2, period: 2026-08, grade: A", "+    - {subject: a-3, grade: A"
+    ).failures == ("no statement for subject=a-3; name subject and period",)

@@ -143,18 +143,17 @@ def _replay(
 
 def _noting(items: Iterable[SourceItem], facts: dict[str, list[PayFact]]) -> Iterator[SourceItem]:
     """The same items; what they say about people's pay is noted, each event once."""
-    from kaohe.events import PayStated, RosterChanged
-    from kaohe.payroll.records import pay_fact
+    from kaohe.core.pay import fact_of
 
     known: set[tuple[str, str]] = set()
     for item in items:
         event = item.event
-        if event is not None and isinstance(event.data, RosterChanged | PayStated):
-            key = (event.source, event.id)
+        if event is not None and (event.source, event.id) not in known:
             with suppress(EventError):  # what cannot be used says nothing
-                if event.data.agent and key not in known:
-                    facts.setdefault(event.data.agent, []).append(pay_fact(event, event.id))
-                    known.add(key)
+                fact = fact_of(event, event.id)
+                if fact is not None and fact.agent:
+                    facts.setdefault(fact.agent, []).append(fact)
+                    known.add((event.source, event.id))
         yield item
 
 

@@ -29,15 +29,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
-from kaohe.core.calendars import bounds_of, label_of
+from kaohe.core.calendars import bounds_of, calendar, label_of, to_ms
 from kaohe.core.facts import number_text
 from kaohe.core.model import Pack
 from kaohe.core.money import Rounding, money_text, rounded
 from kaohe.decisions import (
+    Decision,
     Grade,
     PayComponent,
     PayGuard,
@@ -48,8 +49,8 @@ from kaohe.decisions import (
     Words,
     pay_id,
 )
-from kaohe.errors import UsageError
-from kaohe.events import PayTermsInForce, TermParameter
+from kaohe.errors import EventError, UsageError
+from kaohe.events import Envelope, PayStated, PayTermsInForce, RosterChanged, TermParameter
 
 COMPONENTS: tuple[PayComponent, ...] = ("performance", "bonus", "award", "penalty", "guard")
 _ROUNDING = {
@@ -214,6 +215,61 @@ def labels_of_month(period: str) -> tuple[str, ...]:
     if last.month == 12:
         labels.append(label_of("year", last))
     return tuple(labels)
+
+
+def fact_of(event: Envelope, source: str) -> PayFact | None:
+    """What an event says about a person's pay; None when it says nothing. ``source`` names the event.
+
+    EventError when a statement of pay says both or neither of its two figures.
+    """
+    data: Any = event.data
+    at_ms = to_ms(event.time)
+    if isinstance(data, RosterChanged):
+        return PayFact(
+            agent=data.agent, at_ms=at_ms, gross_minor=data.pay_base_minor, currency=data.currency,
+            packs=tuple(data.packs), left_on=data.left_on or "", source=source,
+        )  # fmt: skip
+    if not isinstance(data, PayStated):
+        return None
+    if (data.gross_minor is None) == (data.annual_salary_minor is None):
+        raise EventError(
+            "invalid", "a statement of pay says gross_minor or annual_salary_minor, and not both"
+        )
+    return PayFact(
+        agent=data.agent, at_ms=at_ms, period=data.period, gross_minor=data.gross_minor,
+        annual_minor=data.annual_salary_minor, currency=data.currency, source=source,
+    )  # fmt: skip
+
+
+def charge_of(decision: Decision) -> Charge:
+    """A ledger entry as pay sees it."""
+    values = {name: getattr(decision, name) for name in Charge.__struct_fields__}
+    return Charge(**values)
+
+
+def people_of(
+    terms: PayTermsInForce,
+    period: str,
+    facts: Mapping[str, Sequence[PayFact]],
+    grades: Mapping[str, Grade],
+    charges: Mapping[str, Sequence[Charge]],
+    earlier: Mapping[str, Sequence[Charge]],
+) -> dict[str, Person]:
+    """Everybody whom a month concerns: under the pack whose grades count, or with entries that may be money."""
+    end_ms = calendar(terms.zone).period("month", period).end_ms
+    concerned = grades.keys() | charges.keys()
+    concerned |= {one for one, known in facts.items() if is_graded(known, terms.grades_pack, period, end_ms)}
+    return {
+        agent: Person(
+            agent=agent,
+            profile=profile_of(facts.get(agent, ()), period, end_ms),
+            grade=grades.get(agent),
+            charges=tuple(charges.get(agent, ())),
+            earlier=tuple(earlier.get(agent, ())),
+            graded=is_graded(facts.get(agent, ()), terms.grades_pack, period, end_ms),
+        )
+        for agent in sorted(concerned)
+    }
 
 
 def profile_of(facts: Iterable[PayFact], period: str, end_ms: int) -> Profile | None:

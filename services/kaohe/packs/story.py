@@ -11,6 +11,10 @@ the clause's rules, ``expect_alerts`` every beginning and end of an alert of the
 newest grade of every subject and period. What is not listed must not come; a list that is left out is not compared,
 except ``expect``, which then is empty. ``expect_metrics`` gives single figures, ``expect_nothing_from`` rules (of any
 clause) that must be silent.
+
+With pay terms, ``settle`` names months that are settled at the end of the story, each as if it were the first one.
+``expect_pay`` then lists every line of everybody's statement (also those that come to 0), ``expect_statements`` figures
+of single statements.
 """
 
 from __future__ import annotations
@@ -26,8 +30,19 @@ import msgspec
 
 from kaohe.core.calendars import to_ms
 from kaohe.core.model import Pack
+from kaohe.core.pay import (
+    Charge,
+    PayFact,
+    charge_of,
+    fact_of,
+    final_grade,
+    labels_of_month,
+    people_of,
+    settle,
+    terms_in_force,
+)
 from kaohe.core.replay import Replay
-from kaohe.decisions import Alert, Decision, Grade
+from kaohe.decisions import Alert, Decision, Grade, PayLine, Settlement
 from kaohe.errors import KaoheError, PackError
 from kaohe.events import DERIVED, PAYLOADS, Envelope, make
 from kaohe.packs.load import CASES
@@ -41,6 +56,7 @@ from kaohe.packs.source import (
     choice,
     duration,
     local_moment,
+    month,
     nearest,
     number,
     read_yaml,
@@ -58,7 +74,7 @@ TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
 """Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
     "name", "clause", "case", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
-    "expect_metrics", "expect_nothing_from",
+    "expect_metrics", "expect_nothing_from", "settle", "expect_pay", "expect_statements",
 )  # fmt: skip
 _DECISION_KEYS = (
     "rule", "subject", "level", "period", "points", "status", "kind", "revision", "incident", "proposal", "owner",
@@ -67,7 +83,13 @@ _DECISION_KEYS = (
 _ALERT_KEYS = ("rule", "subject", "level", "state", "severity", "incident", "at", "since", "owner")
 _GRADE_KEYS = ("subject", "level", "period", "score", "grade", "previous_grade", "status", "revision")
 _METRIC_KEYS = ("metric", "level", "subject", "window", "period", "value", "numerator", "denominator")
-_NUMBERS = ("points", "score", "revision", "value", "numerator", "denominator")
+_PAY_KEYS = ("subject", "period", "component", "amount_minor", "effective_period", "clause", "rule")
+_STATEMENT_KEYS = (
+    "subject", "period", "grade", "gross_minor", "base_minor", "fixed_minor", "total_minor", "pay_minor", "held_minor",
+    "deductions_minor", "missing",
+)  # fmt: skip
+_MONEY = tuple(key for key in (*_PAY_KEYS, *_STATEMENT_KEYS) if key.endswith("_minor"))
+_NUMBERS = (*_MONEY, "missing", "points", "score", "revision", "value", "numerator", "denominator")
 _MOMENTS = ("at", "since")
 
 Wanted = Mapping[str, Any]
@@ -92,6 +114,9 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     expect_grades: tuple[Wanted, ...] | None
     expect_metrics: tuple[Wanted, ...]
     silent: tuple[str, ...]
+    settled: tuple[str, ...]
+    expect_pay: tuple[Wanted, ...]
+    expect_statements: tuple[Wanted, ...]
     place: str
 
 
@@ -173,6 +198,16 @@ class _Teller:
         grades = fields.take("expect_grades", self._some(_GRADE_KEYS, "an expected grade"), None)
         metrics = fields.take("expect_metrics", self._list(_METRIC_KEYS, "an expected figure"), _NOTHING)
         silent = fields.take("expect_nothing_from", several(choice(sorted(self.rules), "rule")), NO_TEXTS)
+        settled = fields.take("settle", several(month), NO_TEXTS)
+        pay = fields.take("expect_pay", self._list(_PAY_KEYS, "an expected line of pay"), _NOTHING)
+        statements = fields.take(
+            "expect_statements", self._list(_STATEMENT_KEYS, "an expected statement"), _NOTHING
+        )
+        if settled and self.pack.pay is None:
+            fields.wrong("settle", "the pack has no pay terms, so nothing is settled", "add pay.yaml")
+        for key in ("expect_pay", "expect_statements"):
+            if key in fields and not settled:
+                fields.wrong(key, "no month is settled", "name the months by `settle:`")
         if not fields.ok():
             return None
         self._check(fields, clause, case, events, until_ms)
@@ -181,7 +216,8 @@ class _Teller:
         return Story(
             pack=self.pack.name, name=name, clause=clause, case=case,
             events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
-            expect_grades=grades, expect_metrics=metrics, silent=silent, place=str(node.place),
+            expect_grades=grades, expect_metrics=metrics, silent=silent, settled=settled, expect_pay=pay,
+            expect_statements=statements, place=str(node.place),
         )  # fmt: skip
 
     def _check(self, fields: Fields, clause: str, case: str, events: list[Envelope], until_ms: int) -> None:
@@ -338,7 +374,8 @@ class _Teller:
                 wanted[key] = fields.need(key, choice(sorted(self.pack.metrics), "metric"), "")
             else:
                 wanted[key] = fields.need(key, scalar, "")
-        must = "rule" if "rule" in known else "metric" if "metric" in known else "subject"
+        ruled = "rule" in known and "component" not in known
+        must = "rule" if ruled else "metric" if "metric" in known else "subject"
         if must not in wanted:
             fields.need(must, scalar, "")
         if not fields.ok():
@@ -418,6 +455,8 @@ def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
         newest = {grade.id: grade for grade in replay.grade_list()}
         failures += _match(story.expect_grades, list(newest.values()), "grade", _grade_value, _grade_text)
     failures += _figures(story, replay)
+    if story.settled:
+        failures += _pay(pack, story, replay)
     for rule in story.silent:
         spoken = [_decision_text(one) for one in decisions if one.rule == rule]
         spoken += [_alert_text(one) for one in alerts if one.rule == rule]
@@ -490,6 +529,77 @@ def _grade_text(one: Grade) -> str:
         f"subject={one.subject}, period={one.period}, score={one.score}, grade={one.grade}, status={one.status}: "
         f"{one.explanation.en}"
     )
+
+
+def _pay(pack: Pack, story: Story, replay: Replay) -> list[str]:
+    """Settle the story's months and compare lines and statements."""
+    statements = [one for period in story.settled for one in _settled(pack, story, replay, period)]
+    lines = [(one, line) for one in statements for line in one.lines]
+    failures = _match(story.expect_pay, lines, "line of pay", _line_value, _line_text)
+    for wanted in story.expect_statements:
+        where = {key: value for key, value in wanted.items() if key in ("subject", "period")}
+        fitting = [
+            one for one in statements if all(_statement_value(one, key) == where[key] for key in where)
+        ]
+        if len(fitting) != 1:
+            said = f"{len(fitting)} statements" if fitting else "no statement"
+            failures.append(f"{said} for {_wanted_text(where)}; name subject and period")
+            continue
+        failures += [
+            f"{_wanted_text(where)}: {key} is {_statement_value(fitting[0], key)}, not {_wanted_text({key: value})}"
+            for key, value in wanted.items()
+            if _statement_value(fitting[0], key) != value
+        ]
+    return failures
+
+
+def _settled(pack: Pack, story: Story, replay: Replay, period: str) -> list[Settlement]:
+    terms = terms_in_force(pack, period)
+    facts: dict[str, list[PayFact]] = {}
+    for event in story.events:
+        fact = fact_of(event, event.id)
+        if fact is not None:
+            facts.setdefault(fact.agent, []).append(fact)
+    labels = labels_of_month(period)
+    charges: dict[str, list[Charge]] = {}
+    earlier: dict[str, list[Charge]] = {}
+    for decision in replay.newest_decisions().values():
+        if decision.status == "final" and decision.level == "agent":
+            where = charges if decision.period in labels else earlier
+            where.setdefault(decision.subject, []).append(charge_of(decision))
+    of_month: dict[str, list[Grade]] = {}
+    for grade in {one.id: one for one in replay.grade_list()}.values():
+        if (grade.pack, grade.period, grade.level) == (terms.grades_pack, period, "agent"):
+            of_month.setdefault(grade.subject, []).append(grade)
+    found = {agent: final_grade(several) for agent, several in of_month.items()}
+    grades = {agent: grade for agent, grade in found.items() if grade is not None}
+    people = people_of(terms, period, facts, grades, charges, earlier)
+    return [settle(terms, person, period) for person in people.values()]
+
+
+def _line_value(of: tuple[Settlement, PayLine], key: str) -> Any:
+    statement, line = of
+    if key in ("subject", "period"):
+        return statement.agent if key == "subject" else statement.period
+    return getattr(line, key)
+
+
+def _line_text(of: tuple[Settlement, PayLine]) -> str:
+    statement, line = of
+    return (
+        f"subject={statement.agent}, period={statement.period}, component={line.component}, "
+        f"amount_minor={line.amount_minor}, clause={line.clause}: {line.explanation.en}"
+    )
+
+
+def _statement_value(statement: Settlement, key: str) -> Any:
+    if key == "subject":
+        return statement.agent
+    if key == "missing":
+        return len(statement.missing)
+    if key in ("held_minor", "deductions_minor"):
+        return getattr(statement.guard, key)
+    return getattr(statement, key)
 
 
 def _figures(story: Story, replay: Replay) -> list[str]:

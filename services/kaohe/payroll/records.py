@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kaohe.core.calendars import to_ms
-from kaohe.core.pay import PayFact
+from kaohe.core.pay import PayFact, fact_of
 from kaohe.decisions import ALERT_DECODER, DECISION_DECODER, GRADE_DECODER, Alert, Decision, Grade
 from kaohe.errors import EventError
-from kaohe.events import PAY_EVENTS, PAYROLL_SUBJECT, Envelope, PayStated, RosterChanged, decode
+from kaohe.events import PAY_EVENTS, PAYROLL_SUBJECT, Envelope, decode
 from kaohe.privacy import mask, mask_text
 
 Record = Decision | Alert | Grade
@@ -141,30 +140,10 @@ def _read_event(partition: int, offset: int, raw: bytes | None) -> PayDelivery |
     else:
         if not data.agent or data.agent != event.subject:
             raise EventError("agent_not_subject", "$.data.agent must equal $.subject")
-        fact = pay_fact(event, key)
+        fact = fact_of(event, key)
     if b"\\u0000" in raw or len(raw) > EVENT_BYTES_MAX:
         raise EventError("unfit", f"the event holds a NUL character or more than {EVENT_BYTES_MAX} bytes")
     return PayDelivery(EVENTS_TOPIC, partition, offset, key, fact, event)
-
-
-def pay_fact(event: Envelope, key: str) -> PayFact:
-    """What a change of the roster or a statement of pay says. EventError when it cannot be used."""
-    data: Any = event.data
-    at_ms = to_ms(event.time)
-    if isinstance(data, RosterChanged):
-        return PayFact(
-            agent=data.agent, at_ms=at_ms, gross_minor=data.pay_base_minor, currency=data.currency,
-            packs=tuple(data.packs), left_on=data.left_on or "", source=key,
-        )  # fmt: skip
-    assert isinstance(data, PayStated), type(data)
-    if (data.gross_minor is None) == (data.annual_salary_minor is None):
-        raise EventError(
-            "invalid", "a statement of pay says gross_minor or annual_salary_minor, and not both"
-        )
-    return PayFact(
-        agent=data.agent, at_ms=at_ms, period=data.period, gross_minor=data.gross_minor,
-        annual_minor=data.annual_salary_minor, currency=data.currency, source=key,
-    )  # fmt: skip
 
 
 def decode_record(topic: str, raw: bytes | None) -> Record:

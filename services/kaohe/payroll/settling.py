@@ -34,9 +34,9 @@ from kaohe.core.pay import (
     corrections,
     entries_of,
     final_grade,
-    is_graded,
     labels_of_month,
     own_lines,
+    people_of,
     posted,
     profile_of,
     settle,
@@ -435,25 +435,10 @@ class Books:
 
     def people(self, terms: PayTermsInForce, period: str) -> dict[str, Person]:
         """Everybody whom a month concerns: under the pack whose grades count, or with entries that are money."""
-        end_ms = calendar(terms.zone).period("month", period).end_ms
-        grades, charges, facts = self.grades(terms, period), self.charges(terms, period), self.facts()
+        grades, charges = self.grades(terms, period), self.charges(terms, period)
         fines = terms.parameters["fines"].value if terms.clauses["money"] else ""
         earlier = self.earlier(charges) if fines == "off" else {}
-        concerned = grades.keys() | charges.keys()
-        concerned |= {
-            one for one, known in facts.items() if is_graded(known, terms.grades_pack, period, end_ms)
-        }
-        return {
-            agent: Person(
-                agent=agent,
-                profile=profile_of(facts.get(agent, ()), period, end_ms),
-                grade=grades.get(agent),
-                charges=tuple(charges.get(agent, ())),
-                earlier=tuple(earlier.get(agent, ())),
-                graded=is_graded(facts.get(agent, ()), terms.grades_pack, period, end_ms),
-            )
-            for agent in sorted(concerned)
-        }
+        return people_of(terms, period, self.facts(), grades, charges, earlier)
 
 
 def _grade(row: Mapping[Any, Any]) -> Grade:
