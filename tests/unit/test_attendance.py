@@ -501,6 +501,16 @@ def test_half_a_day_of_leave_leaves_the_other_half_to_work(
     assert rota.figure("rate", "day", DAY) == 1
 
 
+def test_of_two_leaves_on_a_day_the_one_approved_last_holds(rota: Rota) -> None:
+    rota.tick(f"{DAY}T00:00")
+    rota.shift(DAY)
+    rota.late(f"{DAY}T00:00", "leave.approved", **leave("annual", DAY, leave_id="m"))
+    rota.late("2026-08-02T20:00", "leave.approved", **leave("personal", DAY))
+    rota.tick(f"{DAY}T21:00")
+    assert rota.figure("rate", "day", DAY) == 1
+    assert rota.figure("leave_halves", "day", DAY) == 1
+
+
 def test_half_a_day_of_leave_with_split_shifts_covers_one_of_them(rota: Rota) -> None:
     rota.tick(f"{DAY}T00:00")
     rota.shift(DAY, "08:00", "12:00", "m")

@@ -231,11 +231,15 @@ def _logged_in_ms(book: Book, piece: Piece) -> int | None:
 
 
 def leave_on(book: Book, day: str) -> list[tuple[str, LeaveFacts, Decided, int]]:
-    """The leaves of a day with the halves that each covers, in the order of their decisions; two halves in all."""
+    """The leaves of a day with the halves that each covers, two halves in all. What was decided last holds."""
     given = sorted(
-        (decided, leave_id, facts)
-        for leave_id, facts in book.leaves.items()
-        if (decided := facts.on(day)) is not None
+        (
+            (decided, leave_id, facts)
+            for leave_id, facts in book.leaves.items()
+            if (decided := facts.on(day)) is not None
+        ),
+        key=lambda one: one[:2],
+        reverse=True,
     )  # fmt: skip
     found: list[tuple[str, LeaveFacts, Decided, int]] = []
     covered: set[str] = set()

@@ -243,8 +243,10 @@ def _pattern(
 
 
 def readable(value: str | None, unit: str, nothing: str) -> str:
-    """A fact or parameter as people read it: ratios in per cent, long numbers to two places. The exact value stands
-    beside it in the decision."""
+    """A fact or parameter as people read it: ratios in per cent, milliseconds as h:mm:ss, long numbers to two places.
+
+    The exact value stands beside it in the decision.
+    """
     return nothing if value is None else _rounded(value, unit)
 
 
@@ -261,6 +263,9 @@ def _rounded(value: str, unit: str) -> str:
             return value
     if bottom == 0:
         return value
+    if unit == "ms":
+        minutes, seconds = divmod(round(Fraction(top, 1000 * bottom)), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
     # In whole hundredths, half to even.
     hundredths, rest = divmod(top * (10_000 if unit == "ratio" else 100), bottom)
     if 2 * rest > bottom or (2 * rest == bottom and hundredths % 2):
