@@ -177,6 +177,14 @@ def test_what_is_no_number_is_shown_as_it_is(value: str | None, shown: str) -> N
     assert readable(value, "", "none") == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("0", "0:00:00"), ("300001", "0:05:00"), ("59999", "0:01:00"), ("100000000", "27:46:40")],
+)
+def test_milliseconds_are_shown_as_hours_minutes_and_seconds(value: str, shown: str) -> None:
+    assert readable(value, "ms", "none") == shown
+
+
 @settings(deadline=None)
 @given(st.fractions(-60, 60, max_denominator=8))
 def test_a_score_stays_in_its_bounds_and_a_cap_only_lowers_the_grade(

@@ -151,8 +151,7 @@ class _Centre:
             self._desk.teams(day, midnight_ms, day == self._days[0])
             self._work_day(day, shifts)
             self._callers_of(day, shifts)
-            if tomorrow <= self._days[-1]:  # a rota for days that are never told would look like absence
-                shifts = self._publish(tomorrow, midnight_ms + 18 * HOUR_MS)
+            shifts = self._publish(tomorrow, midnight_ms + 18 * HOUR_MS)
             for happening in self._floor.run(end_ms):
                 yield from self._outbox.until(happening.at_ms)
                 self._tell(happening)

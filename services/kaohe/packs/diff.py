@@ -20,6 +20,7 @@ import msgspec
 
 from kaohe.core.expressions import Expr
 from kaohe.core.model import Amount, Effect, Metric, Pack, Parameter, Rule, Value
+from kaohe.core.workdays import WorkCalendar
 from kaohe.decisions import Words
 from kaohe.packs.consequences import consequences, direction
 from kaohe.packs.describe import (
@@ -50,6 +51,7 @@ _PARTS = {
     "deadlines": Words("deadline", "时限"),
     "rules": Words("rule", "规则"),
     "scorecard": Words("scorecard", "评分"),
+    "attendance": Words("attendance", "出勤"),
     "pay": Words("pay", "薪酬"),
 }
 _HOW = {
@@ -353,6 +355,8 @@ def _flat(value: Any, path: str) -> Flat:
         return {path: _same(expression_text(value))}
     if isinstance(value, Amount):
         return {path: _same(amount_text(value))}
+    if isinstance(value, WorkCalendar):
+        return {path: _same(value.name)}
     if isinstance(value, msgspec.Struct):
         return {
             key: words
