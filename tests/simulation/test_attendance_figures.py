@@ -78,6 +78,8 @@ class Log:
                 plans[data.shift_id] = event
             elif kind in ("clock.in", "clock.out"):
                 (self.comings if kind == "clock.in" else self.goings)[data.shift_id].append(event.time)
+            elif kind == "clock.corrected":
+                self.goings[data.shift_id] = [data.clocked_at]
             elif kind == "leave.approved":
                 self.leaves |= {(data.agent, day): data.kind for day in days_of(event)}
             elif kind == "exemption.granted":
@@ -120,11 +122,13 @@ def counted_again(events: list[Envelope]) -> tuple[Figures, dict[tuple[str, str]
             points[data.agent, shift_id] -= 0 if shift_id in log.excused else 10
             continue
         assert came <= data.starts_at + ABSENT, "the simulated people are never that late"
-        went = max(log.goings[shift_id])
-        late, early = came > data.starts_at + LATE, went < data.ends_at - EARLY
-        for at in [came] * late + [went] * early:
+        went = max(log.goings[shift_id], default=None)
+        late = came > data.starts_at + LATE
+        early = went is not None and went < data.ends_at - EARLY
+        found += Counter(missing_clock_outs=went is None)
+        for at in [came] * late + log.goings[shift_id][-1:] * early:
             incidents[data.agent, data.day[:7]].append((at, shift_id))
-        full = shift_id in log.excused or not (late or early)
+        full = shift_id in log.excused or not (late or early or went is None)
         found += Counter(attended_halves=2, not_in=came > data.starts_at + GRACE, full_days=full)
     for (agent, month), found_incidents in incidents.items():
         counting = [shift_id for _, shift_id in sorted(found_incidents) if shift_id not in log.excused]
@@ -137,11 +141,16 @@ def counted_again(events: list[Envelope]) -> tuple[Figures, dict[tuple[str, str]
 def test_the_log_shows_enough(events: list[Envelope]) -> None:
     figures, points = counted_again(events)
     total = sum(figures.values(), Counter())
-    assert min(total[name] for name in ("lateness", "absences", "leave_days", "not_in")) > 3
+    assert (
+        min(total[name] for name in ("lateness", "absences", "leave_days", "not_in", "missing_clock_outs"))
+        > 1
+    )
     assert len(points) > 10
 
 
-@pytest.mark.parametrize("name", ["required_days", "full_days", "leave_days", "lateness", "absences"])
+@pytest.mark.parametrize(
+    "name", ["required_days", "full_days", "leave_days", "lateness", "absences", "missing_clock_outs"]
+)
 def test_every_count_is_what_the_events_say(name: str, events: list[Envelope], replay: Replay) -> None:
     figures, _ = counted_again(events)
     came = {

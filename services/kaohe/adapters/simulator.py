@@ -392,8 +392,28 @@ class _Centre:
             self._put(at_ms, "agent.logged_out", ident, agent, ev.AgentLoggedOut(agent=agent))
             shift = self._at_work.pop(who, None)
             if shift is not None:
-                out = ev.ClockOut(agent=agent, shift_id=shift.id)
-                self._put(at_ms + 2 * MINUTE_MS, "clock.out", f"{shift.id}-out", agent, out)
+                self._clock_out(at_ms + 2 * MINUTE_MS, agent, shift)
+
+    def _clock_out(self, at_ms: int, agent: str, shift: Shift) -> None:
+        """Clocking out. Some forget it; most of those have it put right the next day."""
+        rng = self._stream("forgotten")
+        forgotten, corrected = rng.random() < 0.01, rng.random() < 0.8
+        if not forgotten:
+            out = ev.ClockOut(agent=agent, shift_id=shift.id)
+            self._put(at_ms, "clock.out", f"{shift.id}-out", agent, out)
+        elif corrected:
+            right = ev.ClockCorrected(
+                agent=agent,
+                correction_id=f"{shift.id}-corrected",
+                shift_id=shift.id,
+                punch="out",
+                clocked_at=moment(at_ms),
+                by=self._world.people[shift.person].superior,
+                reason="forgot to clock out",
+            )
+            self._put(
+                shift.starts_ms + DAY_MS + HOUR_MS, "clock.corrected", right.correction_id, agent, right
+            )
 
 
 def _hour_factor(slot: int) -> float:

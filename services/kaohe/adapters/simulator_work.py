@@ -402,6 +402,10 @@ class Desk:
         self._put(at_ms, "leave.requested", f"{leave}-requested", agent, ev.LeaveRequested(**common))
         decided = self._office(at_ms + rng.randrange(HOUR_MS, 8 * HOUR_MS))
         if rng.random() < 0.25:
+            if self.stream("withdrawn").random() < 0.3:
+                withdrawn = ev.LeaveCancelled(**common, by=agent)
+                self._put(decided, "leave.cancelled", f"{leave}-cancelled", agent, withdrawn)
+                return None
             data = ev.LeaveRejected(**common, by=person.superior, reason="too few people on those days")
             self._put(decided, "leave.rejected", f"{leave}-rejected", agent, data)
             return None
