@@ -656,6 +656,39 @@ def test_only_packs_in_force_for_the_person_at_the_time_judge(story: Story) -> N
     assert [one.incident for one in story.replay.newest_decisions().values()] == ["c-2"]
 
 
+def test_who_comes_under_another_pack_in_the_month_is_not_charged_for_a_part_of_it(story: Story) -> None:
+    story.tell("2026-08-03T08:30:00", "roster.changed", packs=["small"])
+    errors(story, 4)
+    story.tick("2026-08-04T00:00")
+    assert revisions(story, "errors") == [(1, "-6", "provisional")]
+    story.tell("2026-08-20T08:00:00", "roster.changed", packs=["another"])
+    story.tick("2026-09-04T01:00")
+    assert revisions(story, "errors") == [(1, "-6", "provisional"), (2, "0", "final")]
+    assert [grade.status for grade in story.replay.grade_list()] == ["provisional"]
+
+
+def test_who_has_left_is_judged_for_that_month_and_for_none_after_it(story: Story) -> None:
+    story.tell("2026-08-03T08:30:00", "roster.changed")
+    errors(story, 3)
+    story.tell("2026-08-20T08:00:00", "roster.changed", left_on="2026-08-20")
+    errors(story, 5, "2026-09-02")
+    story.tick("2026-10-04T01:00")
+    assert revisions(story, "errors")[-1] == (2, "-3", "final")
+    final = [grade.period for grade in story.replay.grade_list() if grade.status == "final"]
+    assert final == ["2026-08"]
+    story.late("2026-09-10T09:00:00", "error.recorded")
+    story.tick("2026-10-04T02:00")
+    assert [one.period for one in story.replay.newest_decisions().values()] == ["2026-08"]
+
+
+def test_who_comes_back_is_judged_again(story: Story) -> None:
+    story.tell("2026-08-03T08:30:00", "roster.changed", left_on="2026-08-03")
+    story.tell("2026-10-12T08:30:00", "roster.changed")
+    story.tick("2026-11-04T01:00")
+    final = [grade.period for grade in story.replay.grade_list() if grade.status == "final"]
+    assert final == ["2026-08", "2026-10"]
+
+
 def test_a_pack_judges_nothing_before_it_is_in_force(tmp_path: Path) -> None:
     late = make_pack(
         tmp_path,

@@ -776,7 +776,7 @@ class PartitionEngine:
         assert agent is not None
         line = RosterLine(
             time_ms, data.team, data.site, data.position, list(data.packs), data.superior, data.leader,
-            data.department, data.hired_on or "",
+            data.department, data.hired_on or "", data.left_on or "",
         )  # fmt: skip
         agent.enrol(line)
         self.judge.move(agent, self.zones.of(agent.site), max(time_ms, self.watermark_ms))

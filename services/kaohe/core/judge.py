@@ -175,6 +175,11 @@ class Judge:
         packs = subject.packs_at(at_ms)
         return not packs or pack.name in packs
 
+    def _judges_in(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
+        """Whether this version judges a subject for a period: by the end of it, and unless they had left before."""
+        at_ms = min(now_ms, period.end_ms) - 1
+        return self.judges(pack, subject, at_ms) and not subject.left_before(period)
+
     def activate(self, name: str, version: str) -> None:
         """From now on ``version`` of the pack judges: it takes over the open periods from the one before."""
         before, after = f"{name}@{self.active[name]}", f"{name}@{version}"
@@ -458,7 +463,7 @@ class Judge:
             subject = self.subjects[key]
             self.touched.add(key)
             for period in sorted(waiting[key]):
-                if not self.judges(pack, subject, min(now_ms, period.end_ms) - 1):
+                if not self._judges_in(pack, subject, period, now_ms):
                     continue
                 if self.is_closed(pack, subject, period, now_ms):
                     self._adjust(subject, pack, period, now_ms)
@@ -589,9 +594,12 @@ class Judge:
         """Judge a period for good, if the subject was known in it."""
         if subject.first_seen_ms >= period.end_ms or period.window not in self.book.windows[pack.key]:
             return
-        if not self.judges(pack, subject, period.end_ms - 1):
-            return
-        self._judge_period(subject, pack, period, now_ms, "final")
+        if self._judges_in(pack, subject, period, now_ms):
+            self._judge_period(subject, pack, period, now_ms, "final")
+        elif self.active.get(pack.name) == pack.version:
+            # Who came under another policy in the course of the period is not charged by this one for a part of it.
+            self._judged.pop((pack.key, subject.key, period), None)
+            self._settle_left(subject, pack, self._period_moment(subject, period, now_ms))
         waiting = self.unjudged[pack.key].get(subject.key)
         if waiting:
             self.unjudged[pack.key][subject.key] = waiting - {period}

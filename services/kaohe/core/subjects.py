@@ -131,7 +131,10 @@ class Sitting(msgspec.Struct, array_like=True):
 
 
 class RosterLine(msgspec.Struct, omit_defaults=True, gc=False):
-    """Where an agent belongs from ``from_ms`` on. Of a department: ``superior`` is its head."""
+    """Where an agent belongs from ``from_ms`` on. Of a department: ``superior`` is its head.
+
+    ``left_on`` is the day on which the agent left, or empty.
+    """
 
     from_ms: int
     team: str
@@ -142,6 +145,7 @@ class RosterLine(msgspec.Struct, omit_defaults=True, gc=False):
     leader: str = ""
     department: str = ""
     hired_on: str = ""
+    left_on: str = ""
 
 
 class StateLine(msgspec.Struct, array_like=True, order=True, gc=False):
@@ -241,6 +245,13 @@ class Subject:
         """Keep the final result of a period, in the order of periods; a second one for the same period replaces it."""
         kept = [old for old in self.marks.get(key, []) if old.label != mark.label]
         self.marks[key] = sorted([*kept, mark], key=lambda one: one.label)[-MAX_MARKS:]
+
+    def left_before(self, period: Period) -> bool:
+        """Whether an agent had left before a period began, and did not come back in it."""
+        if not self.roster:
+            return False
+        left_on = self._line_at(period.end_ms - 1).left_on
+        return bool(left_on) and left_on < self.series.calendar.day(period.start_ms).isoformat()
 
     def _line_at(self, moment_ms: int) -> RosterLine:
         found = self.roster[0]
