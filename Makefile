@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install test demo lint format schemas bench lock clean
+.PHONY: help install test company demo lint format schemas bench lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -26,6 +26,9 @@ $(STAMP): requirements/build.txt requirements/dev.txt pyproject.toml tools/check
 
 test: install    ## Run all tests; those that need a program which is not here say so and are skipped
 	$(BIN)/pytest $(ARGS)
+
+company: install ## Run 300 simulated people for 14 months and compare all results with an independent calculation
+	KAOHE_COMPANY=300x14 $(BIN)/pytest tests/simulation/test_company.py -rP $(ARGS)
 
 demo: install    ## Show the whole way of an event on this machine, in a minute and a half
 	$(BIN)/kaohe demo

@@ -194,23 +194,35 @@ def produce_command(
 def simulate_command(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")],
     agents: Annotated[int, typer.Option(help="How many agents.")],
-    days: Annotated[int, typer.Option(help="How many days.")],
     out: Annotated[Path, typer.Option(help="File to write, one event a line.")],
-    start: Annotated[str, typer.Option(help="First day; default: 2026-08-03, a Monday.")] = "",
-    zone: Annotated[str, typer.Option(help="Time zone of the centre.")] = "Asia/Shanghai",
+    days: Annotated[int, typer.Option(help="How many days of a busy floor.")] = 0,
+    months: Annotated[int, typer.Option(help="Or: how many months of a whole company.")] = 0,
+    start: Annotated[str, typer.Option(help="First day; default: a Monday, or the first of a month.")] = "",
+    zone: Annotated[str, typer.Option(help="Time zone of the floor.")] = "Asia/Shanghai",
 ) -> None:
-    """Write the events of a simulated contact centre.
+    """Write the events of a simulated contact centre: days of a busy floor, or months of a whole company.
+
+    A company has five departments and two sites, each with its own time zone; its people have the events that
+    appraisal is about, and few calls.
 
     Example: kaohe simulate --seed 1 --agents 40 --days 31 --out august.jsonl
+
+    Example: kaohe simulate --seed 1 --agents 300 --months 14 --out company.jsonl
     """
     from kaohe.adapters.simulator import START, simulate
+    from kaohe.adapters.simulator_company import FIRST_MONTH, SITES, simulate_company
     from kaohe.events import encode
 
+    if bool(days) == bool(months):
+        raise UsageError("give either --days of a busy floor or --months of a whole company.")
     try:
-        first = date.fromisoformat(start) if start else START
+        first = date.fromisoformat(start) if start else FIRST_MONTH if months else START
     except ValueError:
         raise UsageError(f"--start is {start!r}; give a day such as 2026-08-03.") from None
-    events = simulate(seed, agents, days, first, zone_named(zone))
+    if months:
+        events = simulate_company(seed, agents, months, first)
+    else:
+        events = simulate(seed, agents, days, first, zone_named(zone))
     begun = list(islice(events, 1))  # what cannot be simulated is said before the file is touched
     count = 0
     try:
@@ -223,6 +235,9 @@ def simulate_command(
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}; name a file that can be written.") from None
     say(f"{count:,} events: {out}")
+    if months:
+        zones = ", ".join(f'{site} = "{zone}"' for site, zone in SITES.items())
+        say(f"the zones of its sites, for kaohe.toml: sites = {{ {zones} }}")
 
 
 def register(app: typer.Typer) -> None:

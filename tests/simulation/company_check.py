@@ -1,0 +1,560 @@
+"""An independent appraisal of the simulated company: the same policies, worked out a second time by plain SQL.
+
+Nothing here comes from the engine. Events are read from their JSON into one SQLite table, figures from the packs'
+``parameters.yaml``; every clause is a query or two, written from the policy's words. What is compared in the end are
+the final entries (``Entry``), scores and grades.
+
+How the policy was read, where its words leave a choice:
+
+- A month is the calendar month of a person's site, of the company's zone for a department. It is judged when it has
+  been over for three days; what arrives later changes nothing in it, and the difference is charged or given back in
+  the month in which it arrives.
+- "Tasks due", "requests" and "required trainings" count in the month in which they were done in time, or else in the
+  month in which their time ran out.
+- Who is under a policy at the end of a month is judged by it for the month; single incidents by the policy of their
+  moment.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+from math import floor
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from ruamel.yaml import YAML
+
+GRACE_MS = 72 * 3_600_000
+DAY_MS = 86_400_000
+COMPANY_ZONE = "Asia/Shanghai"
+SITE_ZONES = {"shanghai": "Asia/Shanghai", "berlin": "Europe/Berlin"}
+CONTENT = "('very_satisfied', 'satisfied')"
+_ORIGIN = datetime(1970, 1, 1, tzinfo=UTC)
+
+SCHEMA = """
+create table event (
+    pos integer primary key, type text, id text, agent text, team text, queue text, site text, at_ms integer,
+    arrived_ms integer, month text, team_month text, item text, word text, part integer, whole integer, due_ms integer
+);
+create index event_type on event (type, agent, month);
+create table roster (agent text, from_ms integer, team text, site text, packs text, left_on text);
+create table month (zone text, label text, begin_ms integer, end_ms integer);
+"""
+
+WORDS = ("satisfaction", "rating", "growth", "service", "kind", "severity")
+ITEMS = ("ticket_id", "task_id", "training_id", "complaint_id", "audit_id")
+
+
+class Entry(NamedTuple):
+    """A line of a person's (or department's) ledger: what counts in the end."""
+
+    rule: str
+    subject: str
+    period: str
+    incident: str
+    adjusts: str
+    points: Fraction
+
+
+class Score(NamedTuple):
+    """A final score and its grade."""
+
+    pack: str
+    subject: str
+    period: str
+    score: Fraction
+    grade: str
+
+
+def to_ms(text: str) -> int:
+    return (datetime.fromisoformat(text) - _ORIGIN) // timedelta(milliseconds=1)
+
+
+class Figures:
+    """The figures of one policy with the days from which they hold."""
+
+    def __init__(self, rules: Path, pack: str) -> None:
+        # Everything as it is written: a float would not be the decimal that the policy states.
+        yaml = YAML(typ="base", pure=True)
+        self._values = {
+            name: sorted((date.fromisoformat(str(day)), value) for day, value in line["values"].items())
+            for name, line in yaml.load(rules / pack / "parameters.yaml").items()
+        }
+
+    def word(self, name: str, day: date) -> Any:
+        """What is in force on a day, as it is written: a word, or a table of words."""
+        lines = self._values[name]
+        return lines[bisect_right([since for since, _ in lines], day) - 1][1]
+
+    def on(self, name: str, day: date) -> Fraction:
+        """The number in force on a day."""
+        return Fraction(self.word(name, day))
+
+    def table(self, name: str, day: date) -> dict[str, Fraction]:
+        """The table in force on a day."""
+        return {word: Fraction(number) for word, number in self.word(name, day).items()}
+
+
+class Company:
+    """The events of the company, ready to be asked."""
+
+    def __init__(self, lines: Iterable[bytes], rules: Path, packs: Iterable[str]) -> None:
+        self.packs = tuple(packs)
+        self.figures = {pack: Figures(rules, pack) for pack in self.packs}
+        self.db = sqlite3.connect(":memory:")
+        self.db.executescript(SCHEMA)
+        self._zones: dict[str, str] = {}
+        self.roster: dict[str, list[tuple[int, str, str, list[str], str]]] = {}
+        self._ends: dict[str, list[int]] = {}
+        self._labels: list[str] = []
+        self._load(lines)
+
+    # --- loading ------------------------------------------------------------------------------------------------------
+
+    def _load(self, lines: Iterable[bytes]) -> None:
+        events = [json.loads(line) for line in lines]
+        first = min(event["time"] for event in events)
+        last = max(event["time"] for event in events)
+        self._make_months(date.fromisoformat(first[:10]), date.fromisoformat(last[:10]))
+        for event in events:
+            if event["type"] == "roster.changed":
+                self._enrol(event)
+        seen: set[str] = set()
+        clock_ms = 0
+        rows = []
+        for pos, event in enumerate(events):
+            at_ms = to_ms(event["time"])
+            clock_ms = max(clock_ms, at_ms // 1000 * 1000)
+            if event["id"] not in seen:
+                seen.add(event["id"])
+                rows.append(self._row(pos, event, at_ms, clock_ms))
+        self.first_month = self.month_of(COMPANY_ZONE, to_ms(first))
+        self.db.executemany("insert into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _make_months(self, first: date, last: date) -> None:
+        year, number = first.year, first.month
+        if number == 1:
+            year, number = year - 1, 13
+        months = [date(year, number - 1, 1)]
+        while months[-1] <= last + timedelta(days=31):
+            months.append((months[-1] + timedelta(days=31)).replace(day=1))
+        self._labels = [f"{month:%Y-%m}" for month in months[:-1]]
+        for zone in {*SITE_ZONES.values(), COMPANY_ZONE}:
+            moments = [
+                to_ms(datetime(one.year, one.month, 1, tzinfo=ZoneInfo(zone)).isoformat()) for one in months
+            ]
+            self._ends[zone] = moments[1:]
+            rows = [(zone, label, *pair) for label, pair in zip(self._labels, pairwise(moments), strict=True)]
+            self.db.executemany("insert into month values (?, ?, ?, ?)", rows)
+
+    def _enrol(self, event: dict[str, Any]) -> None:
+        data = event["data"]
+        line = (
+            to_ms(event["time"]),
+            data["team"],
+            data["site"],
+            data.get("packs", []),
+            data.get("left_on") or "",
+        )
+        self.roster.setdefault(data["agent"], []).append(line)
+        self._zones[data["agent"]] = SITE_ZONES[data["site"]]
+        self.db.execute(
+            "insert into roster values (?, ?, ?, ?, ?, ?)",
+            (data["agent"], line[0], line[1], line[2], " ".join(line[3]), line[4]),
+        )
+
+    def line_at(self, agent: str, at_ms: int) -> tuple[int, str, str, list[str], str]:
+        """The roster's line about a person at a moment."""
+        lines = self.roster[agent]
+        return lines[max(0, bisect_right([line[0] for line in lines], at_ms) - 1)]
+
+    def month_of(self, zone: str, at_ms: int) -> str:
+        return self._labels[bisect_right(self._ends[zone], at_ms)]
+
+    def _row(self, pos: int, event: dict[str, Any], at_ms: int, clock_ms: int) -> tuple[Any, ...]:
+        data = event["data"]
+        agent = data.get("agent", "")
+        team, site = data.get("team", ""), data.get("site", "")
+        zone = SITE_ZONES.get(site, COMPANY_ZONE)
+        if agent:
+            line = self.line_at(agent, at_ms)
+            team, site, zone = team or line[1], site or line[2], self._zones[agent]
+        word = next((data[name] for name in WORDS if data.get(name)), "")
+        item = next((data[name] for name in ITEMS if data.get(name)), "")
+        part, whole = data.get("wait_ms", 0), 1
+        if event["type"] == "complaint.resolved":
+            part = data.get("handling_ms", 0)
+        if event["type"] == "flow.audited":
+            part, whole = data.get("steps_followed", 0), data["steps_checked"]
+        if event["type"] == "area.inspected":
+            part, word = data["score"], word or "area"
+        due_ms = to_ms(data["due_at"]) if data.get("due_at") else None
+        return (
+            pos, event["type"], event["id"], agent, team, data.get("queue", ""), site, at_ms, clock_ms,
+            self.month_of(zone, at_ms), self.month_of(COMPANY_ZONE, at_ms), item, word, part, whole, due_ms,
+        )  # fmt: skip
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def zone_of(self, subject: str) -> str:
+        return self._zones.get(subject, COMPANY_ZONE)
+
+    def end_of(self, zone: str, label: str) -> int:
+        return self._ends[zone][self._labels.index(label)]
+
+    def closed_months(self, zone: str, until_ms: int) -> list[str]:
+        """The months of the log that have been judged for good at a moment."""
+        return [
+            label
+            for label, end_ms in zip(self._labels, self._ends[zone], strict=True)
+            if label >= self.first_month and end_ms + GRACE_MS <= until_ms
+        ]
+
+    # --- quotients of a month -----------------------------------------------------------------------------------------
+
+    def quotients(
+        self, part: str, whole: str, who: str = "agent", month: str = "month"
+    ) -> Iterator[tuple[Any, ...]]:
+        """(subject, month, arrived_ms, part, whole) of each event that is in ``part`` or ``whole`` of a quotient."""
+        query = f"""
+            select {who}, {month}, arrived_ms, {part} as above, {whole} as below from event
+            where {who} != '' and (above != 0 or below != 0) order by arrived_ms
+        """  # noqa: S608 - the parts are written in this module
+        yield from self.db.execute(query)
+
+    def deadline(self, opens: str, met_by: str, due: str) -> Iterator[tuple[Any, ...]]:
+        """The same for what had to follow in time. ``due`` says by when.
+
+        What is known changes: an answer that happened in time and is reported late turns a miss into a success.
+        """
+        query = f"""
+            select o.agent, o.item, o.arrived_ms, {due} as due, e.at_ms, e.arrived_ms
+            from event o left join event e on e.type in {met_by} and e.item = o.item and e.agent = o.agent
+            where o.type = '{opens}' and o.agent != '' order by o.pos, e.arrived_ms
+        """  # noqa: S608
+        found: dict[tuple[str, str, int, int], list[tuple[int, int]]] = defaultdict(list)
+        for agent, item, opened_ms, due_ms, at_ms, arrived_ms in self.db.execute(query):
+            ends = found[agent, item, opened_ms, due_ms]
+            if at_ms is not None:
+                ends.append((arrived_ms, at_ms))
+        for (agent, _, opened_ms, due_ms), ends in found.items():
+            yield from self._changes(agent, opened_ms, due_ms, ends)
+
+    def _changes(
+        self, agent: str, opened_ms: int, due_ms: int, ends: list[tuple[int, int]]
+    ) -> Iterator[tuple[Any, ...]]:
+        zone = self._zones[agent]
+        in_time = [(max(arrived_ms, opened_ms), at_ms) for arrived_ms, at_ms in ends if at_ms <= due_ms]
+        missed_from_ms = max(opened_ms, due_ms + 1)
+        met_ms = None
+        for arrived_ms, at_ms in sorted(in_time):
+            if met_ms is not None and at_ms >= met_ms:
+                continue
+            if met_ms is not None:
+                yield agent, self.month_of(zone, met_ms), arrived_ms, -1, -1
+            elif arrived_ms > missed_from_ms:
+                yield agent, self.month_of(zone, due_ms), missed_from_ms, 0, 1
+                yield agent, self.month_of(zone, due_ms), arrived_ms, 0, -1
+            met_ms = at_ms
+            yield agent, self.month_of(zone, at_ms), arrived_ms, 1, 1
+        if met_ms is None:
+            yield agent, self.month_of(zone, due_ms), missed_from_ms, 0, 1
+
+
+class Charge(NamedTuple):
+    """A monthly clause: every full ``step`` over (or under) ``limit`` costs ``points``, at most ``cap``."""
+
+    rule: str
+    pack: str
+    over: bool
+    limit: str
+    step: str | Fraction
+    points: str
+    cap: str
+
+
+POINT = Fraction(1, 100)
+CHARGES = (
+    Charge("ls-complaint-rate", "logistics-service", True, "complaint_rate_limit", POINT, "complaint_rate_step_points",
+           "complaint_rate_cap"),
+    Charge("ls-satisfaction", "logistics-service", False, "service_satisfaction_target", POINT,
+           "service_satisfaction_step_points", "service_satisfaction_cap"),
+    Charge("ls-response-timeliness", "logistics-service", False, "response_timeliness_target", POINT,
+           "response_timeliness_step_points", "response_timeliness_cap"),
+    Charge("ls-task-completion", "logistics-service", False, "task_completion_target", POINT,
+           "task_completion_step_points", "task_completion_cap"),
+    Charge("ls-error-rate", "logistics-service", True, "error_rate_limit", POINT, "error_rate_step_points",
+           "error_rate_cap"),
+    Charge("ls-colleague-satisfaction", "logistics-service", False, "colleague_satisfaction_target", POINT,
+           "colleague_satisfaction_step_points", "colleague_satisfaction_cap"),
+    Charge("ls-training-participation", "logistics-service", False, "training_participation_target", POINT,
+           "training_participation_step_points", "training_participation_cap"),
+    Charge("fd-waiting-month", "front-desk", True, "waiting_limit", "waiting_step", "waiting_step_points",
+           "waiting_points_cap"),
+    Charge("fd-satisfaction", "front-desk", False, "satisfaction_target", POINT, "satisfaction_step_points",
+           "satisfaction_points_cap"),
+    Charge("fd-complaint-handling-slow", "front-desk", True, "complaint_handling_limit", "complaint_handling_step",
+           "complaint_handling_points", "complaint_handling_cap"),
+    Charge("fd-complaint-rating-low", "front-desk", False, "complaint_rating_target", "complaint_rating_step",
+           "complaint_rating_points", "complaint_rating_cap"),
+)  # fmt: skip
+
+
+def _is(*types: str) -> str:
+    return "type in ({})".format(", ".join(f"'{one}'" for one in types))
+
+
+SURVEYS = {
+    "ls-satisfaction": "survey.customer",
+    "fd-satisfaction": "survey.customer",
+    "ls-colleague-satisfaction": "survey.colleague",
+    "fd-complaint-rating-low": "survey.complaint_follow_up",
+}
+MEANS = {"fd-waiting-month": "call.answered", "fd-complaint-handling-slow": "complaint.resolved"}
+
+
+def changes_of(company: Company, rule: str) -> Iterator[tuple[Any, ...]]:
+    """What a monthly figure is made of: (subject, month, arrived_ms, above the line, below the line)."""
+    served = ("call.completed", "ticket.resolved")
+    if rule in SURVEYS:
+        asked = _is(SURVEYS[rule])
+        return company.quotients(f"{asked} and word in {CONTENT}", asked)
+    if rule in MEANS:
+        return company.quotients(f"part * ({_is(MEANS[rule])})", _is(MEANS[rule]))
+    if rule == "ls-complaint-rate":
+        return company.quotients(_is("complaint.upheld"), _is(*served))
+    if rule == "ls-error-rate":
+        return company.quotients(_is("error.recorded"), _is(*served, "task.completed"))
+    return timely(company, rule)
+
+
+def timely(company: Company, rule: str) -> Iterator[tuple[Any, ...]]:
+    """The same for what had to be done in time."""
+    figures = company.figures["logistics-service"]
+    if rule == "ls-response-timeliness":
+        limits = figures.table("response_limit", date(2026, 1, 1))
+        cases = " ".join(f"when '{word}' then {minutes}" for word, minutes in limits.items() if word != "*")
+        due = f"coalesce(o.due_ms, o.at_ms + 60000 * case o.word {cases} else {limits['*']} end)"
+        return company.deadline("ticket.opened", "('ticket.first_response', 'ticket.resolved')", due)
+    if rule == "ls-task-completion":
+        return company.deadline("task.assigned", "('task.completed')", "o.due_ms")
+    assert rule == "ls-training-participation", rule
+    days = figures.on("training_time_limit", date(2026, 1, 1))
+    due = f"coalesce(o.due_ms, o.at_ms + {DAY_MS} * {days})"
+    return company.deadline("training.assigned", "('training.attended')", due)
+
+
+# --- the appraisal ----------------------------------------------------------------------------------------------------
+
+
+class Appraisal:
+    """Everything the policies give for the company up to ``until_ms``."""
+
+    def __init__(self, company: Company, until_ms: int) -> None:
+        self.company = company
+        self.until_ms = until_ms
+        self.entries: list[Entry] = []
+        for charge in CHARGES:
+            if charge.pack in company.packs:
+                self._monthly(charge)
+        if "logistics-service" in company.packs:
+            self._rated("ls-cooperation", "survey.cross_department", "cooperation_points")
+            self._rated("ls-growth", "training.assessed", "growth_points")
+        if "front-desk" in company.packs:
+            self._breaches()
+            self._complaints_fell()
+        self.scores = [score for pack in company.packs for score in self._scores(pack)]
+
+    def under(self, pack: str, agent: str, at_ms: int) -> bool:
+        """Whether a person comes under a policy at a moment."""
+        return pack in self.company.line_at(agent, at_ms)[3]
+
+    def judged(self, pack: str, agent: str, month: str) -> bool:
+        """Whether a person is judged by a policy for a month: by the one of its end, unless they left before it."""
+        last_ms = self.company.end_of(self.company.zone_of(agent), month) - 1
+        left_on = self.company.line_at(agent, last_ms)[4]
+        return self.under(pack, agent, last_ms) and not (left_on and left_on < f"{month}-01")
+
+    def _monthly(self, charge: Charge) -> None:
+        by_month: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+        for subject, month, arrived_ms, above, below in changes_of(self.company, charge.rule):
+            by_month[subject, month].append((arrived_ms, above, below))
+        for (agent, month), changes in by_month.items():
+            zone = self.company.zone_of(agent)
+            end_ms = self.company.end_of(zone, month)
+            if end_ms + GRACE_MS > self.until_ms or not self.judged(charge.pack, agent, month):
+                continue
+            self._charge(charge, agent, month, zone, changes)
+
+    def _charge(
+        self, charge: Charge, agent: str, month: str, zone: str, changes: list[tuple[int, int, int]]
+    ) -> None:
+        """The entry of a month, and one for each later month in which something about it came late."""
+        close_ms = self.company.end_of(zone, month) + GRACE_MS
+
+        def worth(before_ms: int) -> Fraction:
+            known = [change for change in changes if change[0] < before_ms]
+            return self._points(charge, month, sum(c[1] for c in known), sum(c[2] for c in known))
+
+        charged = worth(close_ms)
+        if charged:
+            self.entries.append(Entry(charge.rule, agent, month, "", "", charged))
+        if self.until_ms <= close_ms:
+            return
+        late = {self.company.month_of(zone, change[0]) for change in changes if close_ms <= change[0]}
+        for running in sorted(late):
+            end_ms = self.company.end_of(zone, running)
+            now = worth(min(end_ms, self.until_ms))
+            if now != charged:
+                self.entries.append(Entry(charge.rule, agent, running, "", month, now - charged))
+                charged = now
+
+    def _points(self, charge: Charge, month: str, above: int, below: int) -> Fraction:
+        if below == 0:
+            return Fraction(0)
+        day = date.fromisoformat(f"{month}-01")
+        figures = self.company.figures[charge.pack]
+        limit = figures.on(charge.limit, day)
+        step = charge.step if isinstance(charge.step, Fraction) else figures.on(charge.step, day)
+        value = Fraction(above, below)
+        if charge.rule in ("fd-waiting-month", "fd-complaint-handling-slow"):
+            value /= 1000  # measured in milliseconds, limited in seconds
+        beyond = value - limit if charge.over else limit - value
+        steps = max(0, floor(beyond / step))
+        return -min(steps * figures.on(charge.points, day), figures.on(charge.cap, day))
+
+    # --- single incidents ---
+
+    def _incidents(self, rule: str, pack: str, query: str) -> Iterator[tuple[str, str, str, str, Any]]:
+        """(agent, period, adjusts, incident, word) of each incident, in the month in which it counts."""
+        for agent, incident, at_ms, arrived_ms, word in self.company.db.execute(query):
+            if not self.under(pack, agent, at_ms):
+                continue
+            zone = self.company.zone_of(agent)
+            month = self.company.month_of(zone, at_ms)
+            if arrived_ms >= self.company.end_of(zone, month) + GRACE_MS:
+                yield agent, self.company.month_of(zone, arrived_ms), month, incident, word
+            else:
+                yield agent, month, "", incident, word
+
+    def _rated(self, rule: str, event: str, table: str) -> None:
+        query = f"select agent, id, at_ms, arrived_ms, word from event where type = '{event}' and word != ''"  # noqa: S608
+        for agent, period, adjusts, incident, word in self._incidents(rule, "logistics-service", query):
+            day = date.fromisoformat(f"{adjusts or period}-01")
+            points = self.company.figures["logistics-service"].table(table, day)[word]
+            if points:
+                self.entries.append(Entry(rule, agent, period, incident, adjusts, points))
+
+    def _breaches(self) -> None:
+        query = """
+            select agent, item, at_ms, arrived_ms, '' from event where type = 'flow.audited' and part < whole
+        """
+        for agent, period, adjusts, incident, _ in self._incidents("fd-flow-breach", "front-desk", query):
+            day = date.fromisoformat(f"{adjusts or period}-01")
+            points = -self.company.figures["front-desk"].on("flow_breach_points", day)
+            self.entries.append(Entry("fd-flow-breach", agent, period, incident, adjusts, points))
+
+    # --- departments ---
+
+    def _complaints_fell(self) -> None:
+        """FD-03: a department's complaints of the month against those of the baseline month."""
+        company, figures = self.company, self.company.figures["front-desk"]
+        logged: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+        for team, month, arrived_ms, one, _ in company.quotients(
+            _is("complaint.logged"), "0", "team", "team_month"
+        ):
+            logged[team, month].append((arrived_ms, one, 0))
+        teams = [row[0] for row in company.db.execute("select distinct team from event where team != ''")]
+        for team in teams:
+            for month in company.closed_months(COMPANY_ZONE, self.until_ms):
+                day = date.fromisoformat(f"{month}-01")
+                baseline = figures.word("complaint_baseline_month", day)
+                close_ms = company.end_of(COMPANY_ZONE, month) + GRACE_MS
+                before = sum(1 for one in logged[team, baseline] if one[0] < close_ms)
+                now = sum(1 for one in logged[team, month] if one[0] < close_ms)
+                if not before:
+                    continue
+                beyond = Fraction(now, before) - 1 - figures.on("complaint_change_limit", day)
+                steps = max(0, floor(beyond / figures.on("complaint_excess_step", day)))
+                points = min(
+                    steps * figures.on("complaint_excess_points", day),
+                    figures.on("complaint_excess_cap", day),
+                )
+                if points:
+                    self.entries.append(Entry("fd-complaint-reduction", team, month, "", "", -points))
+
+    # --- alerts ---
+
+    def complaint_alerts(self) -> Iterator[tuple[str, str, str]]:
+        """FD-06: (rule, who, complaint) of each complaint that had no answer, or was not closed, inside its time."""
+        figures = self.company.figures["front-desk"]
+        for what, ends in (
+            ("response", "'complaint.responded', 'complaint.resolved', 'complaint.dismissed'"),
+            ("resolution", "'complaint.resolved', 'complaint.dismissed'"),
+        ):
+            limit_ms = int(figures.on(f"complaint_{what}_limit", date(2026, 1, 1)) * 3_600_000)
+            query = f"""
+                select agent, queue, item, at_ms + {limit_ms} as due from event o
+                where type = 'complaint.logged' and due < {self.until_ms} and not exists (
+                    select 1 from event e where e.type in ({ends}) and e.item = o.item and e.agent = o.agent
+                    and e.at_ms <= due and e.arrived_ms <= due)
+            """  # noqa: S608 - numbers and words of this module
+            for agent, queue, complaint, due_ms in self.company.db.execute(query):
+                if not agent:
+                    yield f"fd-complaint-{what}-missed-queue", queue, complaint
+                elif self.under("front-desk", agent, due_ms):
+                    yield f"fd-complaint-{what}-missed", agent, complaint
+
+    def inspection_alerts(self) -> Iterator[tuple[str, str, str]]:
+        """FD-07: (rule, site, inspection or month) of each inspection that was failed, or not made at all."""
+        company, figures = self.company, self.company.figures["front-desk"]
+        pass_score = figures.on("inspection_pass_score", date(2026, 1, 1)) * 100
+        failed = "select site, id, part from event where type = 'area.inspected'"
+        for site, inspection, score in company.db.execute(failed):
+            if score < pass_score:
+                yield "fd-inspection-failed", site, inspection
+        made = Counter(
+            company.db.execute("select site, month, word from event where type = 'area.inspected'").fetchall()
+        )
+        for site, zone in SITE_ZONES.items():
+            for month in company.closed_months(zone, self.until_ms):
+                day = date.fromisoformat(f"{month}-01")
+                for kind, rule, due in (
+                    ("area", "fd-inspection-missing", "area_inspections_due"),
+                    ("patrol", "fd-patrol-missing", "patrols_due"),
+                ):
+                    if made[site, month, kind] < figures.on(due, day):
+                        yield rule, site, month
+
+    # --- scores and grades ---
+
+    def _scores(self, pack: str) -> Iterator[Score]:
+        """The final score and grade of each person, policy and month: base and points, within the bounds."""
+        company, figures = self.company, self.company.figures[pack]
+        prefix = {"front-desk": "fd-", "logistics-service": "ls-"}[pack]
+        own = [entry for entry in self.entries if entry.rule.startswith(prefix)]
+        points: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
+        for entry in own:
+            points[entry.subject, entry.period] += entry.points
+        for agent, lines in company.roster.items():
+            zone = company.zone_of(agent)
+            for month in company.closed_months(zone, self.until_ms):
+                end_ms = company.end_of(zone, month)
+                if lines[0][0] >= end_ms or not self.judged(pack, agent, month):
+                    continue
+                day = date.fromisoformat(f"{month}-01")
+                base, lowest, highest = (
+                    figures.on(name, day) for name in ("base_score", "lowest_score", "highest_score")
+                )
+                score = min(max(base + points[agent, month], lowest), highest)
+                bands = figures.table("grade_bands", day)
+                grade = max((least, name) for name, least in bands.items() if score >= least)[1]
+                yield Score(pack, agent, month, score, grade)

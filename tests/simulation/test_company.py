@@ -1,0 +1,286 @@
+"""The simulated company under all policies at once: what ``kaohe replay`` wrote against an independent calculation.
+
+``company_check`` works the policies out a second time by SQL, and knows nothing of the engine. In the ordinary run the
+company is small; ``make company`` runs the whole one: 300 people, 14 months.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from kaohe.adapters.simulator_company import (
+    DEPARTMENTS,
+    FIRST_MONTH,
+    NO_DELAYS,
+    SITES,
+    month_after,
+    simulate_company,
+)
+from kaohe.core.engine import Zones
+from kaohe.core.replay import Replay
+from kaohe.errors import UsageError
+from kaohe.events import encode
+from kaohe.packs.load import load_packs, rules_dir
+from tests.simulation.company_check import CHARGES, SITE_ZONES, Appraisal, Company, Entry, Score, to_ms
+
+ROOT = Path(__file__).parents[2]
+PACKS = ("front-desk", "logistics-service")
+SEED = 7
+RULES = {charge.rule for charge in CHARGES} | {
+    "ls-cooperation",
+    "ls-growth",
+    "fd-flow-breach",
+    "fd-complaint-reduction",
+}
+"""All rules of these packs that give or take points."""
+
+
+class Run(NamedTuple):
+    """A company's log, what ``kaohe replay`` made of it, and the independent appraisal."""
+
+    log: Path
+    out: Path
+    appraisal: Appraisal
+
+    def rows(self, name: str) -> Iterator[dict[str, Any]]:
+        with (self.out / f"{name}.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def newest(self) -> list[dict[str, Any]]:
+        """The newest revision of every decision."""
+        found: dict[str, dict[str, Any]] = {}
+        for row in self.rows("decisions"):
+            old = found.get(row["id"])
+            if old is None or old["revision"] < row["revision"]:
+                found[row["id"]] = row
+        return list(found.values())
+
+
+def size() -> tuple[int, int]:
+    """People and months: small, unless ``KAOHE_COMPANY`` says ``PEOPLExMONTHS``."""
+    people, _, months = os.environ.get("KAOHE_COMPANY", "40x3").partition("x")
+    return int(people), int(months)
+
+
+def command(*arguments: str, config: Path) -> None:
+    """Run ``kaohe``; what it said is shown when it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kaohe", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "KAOHE_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    people, months = size()
+    folder = tmp_path_factory.mktemp("company")
+    config, log, out = folder / "kaohe.toml", folder / "company.jsonl", folder / "out"
+    config.write_text(
+        "[sites]\n" + "".join(f'{site} = "{zone}"\n' for site, zone in SITES.items()), encoding="utf-8"
+    )
+    begun = time.monotonic()
+    command("simulate", "--seed", str(SEED), "--agents", str(people), "--months", str(months),
+            "--out", str(log), config=config)  # fmt: skip
+    simulated = time.monotonic()
+    until = month_after(FIRST_MONTH, months) + timedelta(days=4)
+    named = [word for pack in PACKS for word in ("--pack", pack)]
+    command("replay", str(log), "--adapter", "events", *named, "--out", str(out), "--until", str(until),
+            config=config)  # fmt: skip
+    replayed = time.monotonic()
+    with log.open("rb") as lines:
+        company = Company(lines, ROOT / "rules", PACKS)
+    appraisal = Appraisal(company, to_ms(f"{until}T00:00:00+08:00"))
+    print(f"{people} people, {months} months: simulated in {simulated - begun:.1f} s, replayed in "
+          f"{replayed - simulated:.1f} s, checked in {time.monotonic() - replayed:.1f} s; "
+          f"{len(appraisal.entries)} entries, {len(appraisal.scores)} scores")  # fmt: skip
+    return Run(log, out, appraisal)
+
+
+def differences(engine: Counter[Any], check: Counter[Any]) -> str:
+    """The first lines that differ, for people."""
+    lines = [f"only kaohe has   {one}" for one in sorted((engine - check).elements())[:10]]
+    lines += [f"only the check has {one}" for one in sorted((check - engine).elements())[:10]]
+    return "\n".join(lines)
+
+
+# --- the simulator ----------------------------------------------------------------------------------------------------
+
+
+def test_the_company_is_the_same_for_the_same_seed_and_another_for_another() -> None:
+    first, again, other = ([encode(one) for one in simulate_company(seed, 10, 1)] for seed in (3, 3, 4))
+    assert first == again
+    assert set(first).isdisjoint(other)
+
+
+def test_without_delays_every_event_comes_in_its_order_and_once() -> None:
+    events = list(simulate_company(SEED, 25, 2, delays=NO_DELAYS))
+    assert [one.time for one in events] == sorted(one.time for one in events)
+    assert len({one.id for one in events}) == len(events)
+    assert {one.data.team for one in events if one.data.team} == {one.name for one in DEPARTMENTS}
+
+
+@pytest.mark.parametrize(
+    ("people", "months", "start"), [(4, 1, FIRST_MONTH), (9, 0, FIRST_MONTH), (9, 1, date(2026, 1, 2))]
+)
+def test_a_company_that_cannot_be_is_refused(people: int, months: int, start: date) -> None:
+    with pytest.raises(UsageError):
+        simulate_company(SEED, people, months, start)
+
+
+# --- against the independent calculation ------------------------------------------------------------------------------
+
+
+def test_the_company_has_all_that_the_check_is_about(run: Run) -> None:
+    """A rule that never charges anybody would be compared without effect."""
+    assert run.appraisal.company.packs == PACKS
+    assert SITE_ZONES == SITES
+    charged = {entry.rule for entry in run.appraisal.entries}
+    assert charged == RULES
+    assert any(entry.adjusts for entry in run.appraisal.entries), "nothing came after its month was closed"
+    summary = json.loads((run.out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["rejects"]["total"] == 0
+    assert summary["events"]["duplicates"] > 0
+    assert summary["events"]["late"] > 0
+
+
+def test_every_entry_is_the_one_that_the_independent_calculation_gives(run: Run) -> None:
+    engine = Counter(
+        Entry(row["rule"], row["subject"], row["period"], row["incident"], row["adjusts_period"],
+              Fraction(row["points"]))
+        for row in run.newest() if row["status"] == "final" and Fraction(row["points"])
+    )  # fmt: skip
+    check = Counter(run.appraisal.entries)
+    assert engine == check, differences(engine, check)
+
+
+def test_every_score_and_grade_is_the_one_that_the_independent_calculation_gives(run: Run) -> None:
+    engine = Counter(
+        Score(row["pack"], row["subject"], row["period"], Fraction(row["score"]), row["grade"])
+        for row in run.rows("grades") if row["status"] == "final"
+    )  # fmt: skip
+    check = Counter(run.appraisal.scores)
+    assert engine == check, differences(engine, check)
+
+
+def test_alerts_of_complaints_that_were_not_answered_or_closed_in_time(run: Run) -> None:
+    engine = Counter(
+        (row["rule"], row["subject"], row["incident"])
+        for row in run.rows("alerts")
+        if row["state"] == "firing" and row["clause"] == "FD-06"
+    )
+    check = Counter(run.appraisal.complaint_alerts())
+    assert check
+    assert engine == check, differences(engine, check)
+
+
+def test_alerts_of_inspections_that_failed_or_are_missing(run: Run) -> None:
+    engine = Counter(
+        (row["rule"], row["subject"], row["incident"])
+        for row in run.rows("alerts")
+        if row["state"] == "firing" and row["clause"] == "FD-07"
+    )
+    check = Counter(run.appraisal.inspection_alerts())
+    assert check
+    assert engine == check, differences(engine, check)
+
+
+# --- what must hold of every run --------------------------------------------------------------------------------------
+
+
+def test_no_entry_of_a_closed_month_is_left_provisional(run: Run) -> None:
+    company = run.appraisal.company
+    open_still = [
+        (row["rule"], row["subject"], row["period"])
+        for row in run.newest()
+        if row["status"] != "final"
+        and Fraction(row["points"])
+        and row["period"] in company.closed_months(company.zone_of(row["subject"]), run.appraisal.until_ms)
+    ]
+    assert open_still == []
+
+
+def test_the_sum_of_a_person_s_entries_is_the_score_shown(run: Run) -> None:
+    worth: dict[tuple[str, str, str], Fraction] = defaultdict(Fraction)
+    for row in run.newest():
+        worth[row["pack"], row["subject"], row["period"]] += Fraction(row["points"])
+    bounds = {"front-desk": (0, 100), "logistics-service": (0, 120)}
+    grades = [row for row in run.rows("grades") if row["status"] == "final"]
+    assert grades
+    for row in grades:
+        lowest, highest = bounds[row["pack"]]
+        score = min(max(100 + worth[row["pack"], row["subject"], row["period"]], lowest), highest)
+        assert Fraction(row["score"]) == score, row
+
+
+def test_nobody_is_charged_twice_for_one_clause_and_incident(run: Run) -> None:
+    charges = Counter(
+        (row["clause"], row["subject"], row["incident"] or row["adjusts_period"] or row["period"],
+         row["period"] if row["adjusts_period"] and not row["incident"] else "")
+        for row in run.newest() if row["kind"] in ("deduct", "award", "adjust") and Fraction(row["points"])
+        and row["rule"] not in ("fd-complaint-handling-slow", "fd-complaint-rating-low")
+    )  # fmt: skip
+    assert charges
+    assert [key for key, count in charges.items() if count > 1] == []
+
+
+def test_the_order_of_independent_events_does_not_matter() -> None:
+    """What several people did in the same quarter of an hour may arrive in any order."""
+    events = list(simulate_company(SEED, 15, 2, delays=NO_DELAYS))
+    packs = load_packs(list(PACKS), rules_dir())
+    zones = Zones(default=packs[0].zone, sites=dict(SITES))
+
+    def results(rng: random.Random | None) -> tuple[list[Any], list[Any]]:
+        replay = Replay(packs, zones=zones)
+        quarter: list[Any] = []
+        ends_s = 0
+        for event in [*events, None]:
+            at_s = int(event.time.timestamp()) if event is not None else 1 << 60
+            if at_s >= ends_s:
+                if rng is not None:
+                    # The frame comes first in either run: nobody works before being enrolled.
+                    quarter.sort(
+                        key=lambda one: (one.data.__class__.__name__ != "RosterChanged", rng.random())
+                    )
+                if quarter:
+                    replay.advance(ends_s * 1000)
+                for one in quarter:
+                    replay.feed(one)
+                quarter = []
+                ends_s = at_s // 900 * 900 + 900
+            if event is not None:
+                quarter.append(event)
+        replay.tick(datetime(2026, 2, 5, tzinfo=UTC))
+        replay.finish()
+        assert not replay.rejects
+        decisions = sorted(
+            (one.rule, one.subject, one.period, one.incident, one.points, one.status)
+            for one in replay.newest_decisions().values()
+        )
+        grades = sorted(
+            (one.pack, one.subject, one.period, one.score, one.grade)
+            for one in replay.grade_list()
+            if one.status == "final"
+        )
+        return decisions, grades
+
+    straight, shuffled = results(None), results(random.Random(11))
+    assert len(straight[0]) > 50
+    assert straight == shuffled
