@@ -128,7 +128,7 @@ def test_the_examples_stories_come_as_told(tmp_path: Path) -> None:
     loaded, _ = read_pack(assembled(tmp_path))
     assert loaded is not None
     results = [run_story(loaded.pack, one) for one in load_stories(loaded.pack)]
-    assert len(results) == 5
+    assert len(results) == 6
     assert [one.failures for one in results if not one.passed] == []
 
 

@@ -9,8 +9,8 @@ one is late, as it would be in a log. The log's clock moves to the second of eac
 What must come is the whole truth about the story's clause: ``expect`` lists the newest revision of every decision of
 the clause's rules, ``expect_alerts`` every beginning and end of an alert of the clause's rules, ``expect_grades`` the
 newest grade of every subject and period. What is not listed must not come; a list that is left out is not compared,
-except ``expect``, which then is empty. ``expect_metrics`` gives single figures, ``expect_nothing_from`` rules (of any
-clause) that must be silent.
+except ``expect`` and ``expect_rejects`` (events that are refused), which then are empty. ``expect_metrics`` gives single
+figures, ``expect_nothing_from`` rules (of any clause) that must be silent.
 
 With pay terms, ``settle`` names months that are settled at the end of the story, each as if it were the first one.
 ``expect_pay`` then lists every line of everybody's statement (also those that come to 0), ``expect_statements`` figures
@@ -42,7 +42,7 @@ from kaohe.core.pay import (
     terms_in_force,
 )
 from kaohe.core.replay import Replay
-from kaohe.decisions import Alert, Decision, Grade, PayLine, Settlement
+from kaohe.decisions import Alert, Decision, Grade, PayLine, Reject, Settlement
 from kaohe.errors import KaoheError, PackError
 from kaohe.events import DERIVED, PAYLOADS, Envelope, make
 from kaohe.packs.load import CASES
@@ -74,14 +74,25 @@ TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
 """Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
     "name", "clause", "case", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
-    "expect_metrics", "expect_nothing_from", "settle", "expect_pay", "expect_statements",
+    "expect_metrics", "expect_rejects", "expect_nothing_from", "settle", "expect_pay", "expect_statements",
 )  # fmt: skip
 _DECISION_KEYS = (
     "rule", "subject", "level", "period", "points", "status", "kind", "revision", "incident", "proposal", "owner",
     "adjusts_period",
 )  # fmt: skip
 _ALERT_KEYS = ("rule", "subject", "level", "state", "severity", "incident", "at", "since", "owner")
-_GRADE_KEYS = ("subject", "level", "period", "score", "grade", "previous_grade", "status", "revision")
+_REJECT_KEYS = ("code", "reason")
+_GRADE_KEYS = (
+    "subject",
+    "level",
+    "window",
+    "period",
+    "score",
+    "grade",
+    "previous_grade",
+    "status",
+    "revision",
+)
 _METRIC_KEYS = ("metric", "level", "subject", "window", "period", "value", "numerator", "denominator")
 _PAY_KEYS = ("subject", "period", "component", "amount_minor", "effective_period", "clause", "rule")
 _STATEMENT_KEYS = (
@@ -113,6 +124,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     expect_alerts: tuple[Wanted, ...] | None
     expect_grades: tuple[Wanted, ...] | None
     expect_metrics: tuple[Wanted, ...]
+    expect_rejects: tuple[Wanted, ...]
     silent: tuple[str, ...]
     settled: tuple[str, ...]
     expect_pay: tuple[Wanted, ...]
@@ -134,6 +146,13 @@ class StoryResult(msgspec.Struct, frozen=True, kw_only=True):
     def passed(self) -> bool:
         """Whether everything came as expected."""
         return not self.failures
+
+
+def rule_clauses(pack: Pack) -> dict[str, str]:
+    """Everything that makes decisions, with its clause: the rules, and what is made of the grades."""
+    results = pack.results
+    made = [one for one in (results.calibration, results.ranking) if one is not None]
+    return {rule.id: rule.clause for rule in (*pack.rules, *results.tallies, *made)}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -182,7 +201,7 @@ class _Teller:
         self.pack = pack
         self.problems = problems
         self.zone = ZoneInfo(pack.zone)
-        self.rules = {rule.id: rule for rule in pack.rules}
+        self.rules = rule_clauses(pack)
         self.count = 0
 
     def story(self, node: Node) -> Story | None:
@@ -197,6 +216,7 @@ class _Teller:
         alerts = fields.take("expect_alerts", self._some(_ALERT_KEYS, "an expected alert"), None)
         grades = fields.take("expect_grades", self._some(_GRADE_KEYS, "an expected grade"), None)
         metrics = fields.take("expect_metrics", self._list(_METRIC_KEYS, "an expected figure"), _NOTHING)
+        rejects = fields.take("expect_rejects", self._list(_REJECT_KEYS, "an expected reject"), _NOTHING)
         silent = fields.take("expect_nothing_from", several(choice(sorted(self.rules), "rule")), NO_TEXTS)
         settled = fields.take("settle", several(month), NO_TEXTS)
         pay = fields.take("expect_pay", self._list(_PAY_KEYS, "an expected line of pay"), _NOTHING)
@@ -216,7 +236,7 @@ class _Teller:
         return Story(
             pack=self.pack.name, name=name, clause=clause, case=case,
             events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
-            expect_grades=grades, expect_metrics=metrics, silent=silent, settled=settled, expect_pay=pay,
+            expect_grades=grades, expect_rejects=rejects, expect_metrics=metrics, silent=silent, settled=settled, expect_pay=pay,
             expect_statements=statements, place=str(node.place),
         )  # fmt: skip
 
@@ -235,9 +255,9 @@ class _Teller:
         for key in ("expect", "expect_alerts"):
             for item in _items(fields.node.get(key)):
                 rule = item.get("rule")
-                if rule is not None and rule.text in self.rules and self.rules[rule.text].clause != clause:
+                if rule is not None and self.rules.get(rule.text, clause) != clause:
                     self.problems.add(PackError(
-                        rule.place, rule.path, f"the rule {rule.text} belongs to {self.rules[rule.text].clause}",
+                        rule.place, rule.path, f"the rule {rule.text} belongs to {self.rules[rule.text]}",
                         f"list decisions of {clause}'s rules only, or name the other clause",
                     ))  # fmt: skip
 
@@ -306,7 +326,9 @@ class _Teller:
 
     @staticmethod
     def _event(node: Node, kind: str, event_id: str, subject: str, time: datetime, data: Any) -> Envelope:
-        named = subject or data.agent or data.queue or data.team or data.site
+        named = (
+            subject or data.agent or getattr(data, "department", "") or data.queue or data.team or data.site
+        )
         if not named:
             node.fail("the event has no subject", "add `agent:`, or `subject:` for an event without an agent")
         return make(kind, id=event_id, source=SOURCE, subject=named, time=time, data=data)
@@ -375,7 +397,7 @@ class _Teller:
             else:
                 wanted[key] = fields.need(key, scalar, "")
         ruled = "rule" in known and "component" not in known
-        must = "rule" if ruled else "metric" if "metric" in known else "subject"
+        must = "rule" if ruled else next((key for key in ("metric", "code") if key in known), "subject")
         if must not in wanted:
             fields.need(must, scalar, "")
         if not fields.ok():
@@ -437,10 +459,10 @@ def deliver(pack: Pack, story: Story) -> Replay:
 
 
 def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
-    own = {rule.id for rule in pack.rules if rule.clause == story.clause}
+    own = {rule for rule, clause in rule_clauses(pack).items() if clause == story.clause}
     decisions = list(replay.newest_decisions().values())
     alerts = replay.alert_list()
-    failures = [f"an event was rejected: {reject.code}: {reject.reason}" for reject in replay.rejects]
+    failures = _match(story.expect_rejects, replay.rejects, "reject", _reject_value, _reject_text)
     failures += _match(
         story.expect,
         [one for one in decisions if one.rule in own],
@@ -529,6 +551,14 @@ def _grade_text(one: Grade) -> str:
         f"subject={one.subject}, period={one.period}, score={one.score}, grade={one.grade}, status={one.status}: "
         f"{one.explanation.en}"
     )
+
+
+def _reject_value(reject: Reject, key: str) -> Any:
+    return getattr(reject, key)
+
+
+def _reject_text(one: Reject) -> str:
+    return f"code={one.code}: {one.reason}"
 
 
 def _pay(pack: Pack, story: Story, replay: Replay) -> list[str]:
