@@ -73,6 +73,7 @@ def command() -> Any:
         replaying,
         rules,
         running,
+        scorecards,
         showing,
     )
 
@@ -82,6 +83,7 @@ def command() -> Any:
     app.add_typer(rules.app, name="rules")
     explaining.register(app)
     appealing.register(app)
+    scorecards.register(app)
     app.add_typer(running.topics_app, name="topics")
     running.register(app)
     paying.register(app)

@@ -288,7 +288,7 @@ class _Step:
             detail, notes=[*detail.notes, *notes], exact=exact or detail.exact, word=self.rules.words.get(reached)
         )  # fmt: skip
         formula = grade.formula
-        if exact:
+        if exact or number_text(score) != grade.score:
             formula = f"{formula}; {'; '.join(note.en for note in notes)}: {number_text(score)}"
         return msgspec.structs.replace(
             grade, score=number_text(score), grade=reached, detail=detail, formula=formula

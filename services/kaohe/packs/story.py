@@ -9,8 +9,8 @@ one is late, as it would be in a log. The log's clock moves to the second of eac
 What must come is the whole truth about the story's clause: ``expect`` lists the newest revision of every decision of
 the clause's rules, ``expect_alerts`` every beginning and end of an alert of the clause's rules, ``expect_grades`` the
 newest grade of every subject and period. What is not listed must not come; a list that is left out is not compared,
-except ``expect`` and ``expect_rejects`` (events that are refused), which then are empty. ``expect_metrics`` gives single
-figures, ``expect_nothing_from`` rules (of any clause) that must be silent.
+except ``expect`` and ``expect_rejects`` (events that are refused), which then are empty. ``expect_metrics`` gives
+single figures, ``expect_nothing_from`` rules (of any clause) that must be silent.
 
 With pay terms, ``settle`` names months that are settled at the end of the story, each as if it were the first one.
 ``expect_pay`` then lists every line of everybody's statement (also those that come to 0), ``expect_statements`` figures
@@ -236,8 +236,8 @@ class _Teller:
         return Story(
             pack=self.pack.name, name=name, clause=clause, case=case,
             events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
-            expect_grades=grades, expect_rejects=rejects, expect_metrics=metrics, silent=silent, settled=settled, expect_pay=pay,
-            expect_statements=statements, place=str(node.place),
+            expect_grades=grades, expect_rejects=rejects, expect_metrics=metrics, silent=silent, settled=settled,
+            expect_pay=pay, expect_statements=statements, place=str(node.place),
         )  # fmt: skip
 
     def _check(self, fields: Fields, clause: str, case: str, events: list[Envelope], until_ms: int) -> None:

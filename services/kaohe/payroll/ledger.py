@@ -686,12 +686,17 @@ class Ledger:
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [dict(row) for row in rows]
 
-    def current_grades(self, limit: int = 100_000) -> list[Grade]:
-        """The revision that counts of every grade, in the order of their ids."""
+    def current_grades(
+        self, *, subject: str | None = None, period: str | None = None, limit: int = 100_000
+    ) -> list[Grade]:
+        """The revision that counts of every grade (or of those asked for), in the order of their ids."""
         assert limit > 0
         table = _BY_RECORD[Grade].table
         current = view_of("current_grades", *(column(stored.name) for stored in table.columns))
         query = select(current).order_by(current.c.id).limit(limit)
+        for name, wanted in (("subject", subject), ("period", period)):
+            if wanted is not None:
+                query = query.where(current.c[name] == wanted)
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Grade, _record(_BY_RECORD[Grade], row)) for row in rows]
 
