@@ -16,7 +16,7 @@ import pytest
 
 import kaohe
 from kaohe.core.model import CALENDAR_WINDOWS
-from kaohe.metric_names import EXPORTED
+from kaohe.metric_names import EXPORTED, PAYROLL_EXPORTED
 from kaohe.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, KafkaSecurity, Settings
 from tests.support.prometheus import DEPLOYED, ROOT, Query, load_yaml, require, rules, wallboard_queries
 
@@ -282,7 +282,7 @@ def test_each_alert_says_what_to_do_and_has_a_test() -> None:
 
 SERIES = {
     exported.name + suffix: {*exported.labels, *(["le"] if suffix == "_bucket" else [])}
-    for exported in EXPORTED
+    for exported in (*EXPORTED, *PAYROLL_EXPORTED)
     for suffix in (("_bucket", "_sum", "_count") if exported.kind == "histogram" else ("",))
 }
 PROMETHEUS_OWN = {"up": {"job", "instance"}}
