@@ -29,12 +29,13 @@ from kaohe.core.pay import (
     profile_of,
     settle,
     terms_in_force,
+    wrong_terms,
 )
 from kaohe.decisions import PayLine, Settlement
 from kaohe.errors import UsageError
 from kaohe.packs.load import check_together, load_pack
 from tests.packs.patching import patched
-from tests.support.pay import PERIOD, annual, charge, graded, monthly, person, terms
+from tests.support.pay import PERIOD, annual, charge, graded, monthly, parameter, person, terms
 
 
 def amounts(statement: Settlement) -> dict[str, int]:
@@ -134,6 +135,20 @@ def test_fines_are_off_by_default_and_the_line_says_so() -> None:
     fine = next(line for line in statement.lines if line.source == "d-003")
     assert "Fines are off" in fine.explanation.en
     assert fine.arithmetic[-1].calculation == "−30.00 CNY is not money"
+
+
+def test_a_point_can_be_worth_another_amount_by_rule() -> None:
+    """A fine in money: one point for an incident of its rule, and other rules' points are no money."""
+    in_force = terms()
+    table = parameter("point_value", "minor", **{"ck-rude": "5000"})
+    in_force = msgspec.structs.replace(in_force, parameters=in_force.parameters | {"point_value": table})
+    statement = settle(in_force, person(charge("-1", rule="ck-rude"), charge("-9", number=2)), PERIOD)
+    assert amounts(statement) == {"performance": 80_000, "penalty": -5_000}
+    assert statement.lines[1].parameters["point_value"].value == "5000"
+    assert wrong_terms(in_force) == ""
+    table = parameter("point_value", "minor", **{"ck-rude": "much"})
+    wrong = msgspec.structs.replace(in_force, parameters=in_force.parameters | {"point_value": table})
+    assert wrong_terms(wrong) == "the term point_value is 'much', which is no decimal number of 0 or more"
 
 
 def waiver(of: Charge, **changes: Any) -> Charge:
@@ -405,6 +420,21 @@ def test_two_packs_with_pay_terms_are_not_loaded_together(tmp_path: Path) -> Non
     other = msgspec.structs.replace(pack, name="other", metrics={}, rules=())
     (error,) = check_together([pack, other])
     assert "both have pay terms; let one of them settle pay" in str(error)
+
+
+def test_a_value_for_a_rule_of_another_pack_is_looked_up_there(tmp_path: Path) -> None:
+    pack = load_pack(patched("with pay\n", tmp_path))
+    assert pack.pay is not None
+    values = (pack.parameters["worth"].values[0][0], {"mi-rating": Fraction(5), "of-late": Fraction(7)})
+    worth = msgspec.structs.replace(pack.parameters["worth"], kind="table", values=(values,))
+    pay = msgspec.structs.replace(pack.pay, packs=("minimal", "other"))
+    paying = msgspec.structs.replace(pack, pay=pay, parameters=pack.parameters | {"worth": worth})
+    late = msgspec.structs.replace(pack.rules[0], id="of-late")
+    other = msgspec.structs.replace(pack, name="other", pay=None, metrics={}, rules=(late,))
+    assert check_together([paying, other]) == []
+    assert check_together([paying]) == [], "the other pack is not there to be looked at"
+    (error,) = check_together([paying, msgspec.structs.replace(other, rules=())])
+    assert "there is a line for 'of-late'" in str(error)
 
 
 def test_amounts_are_rounded_alike_on_both_sides_of_nothing() -> None:

@@ -101,6 +101,11 @@ def _terms(settings: Settings, pack: str, period: str) -> PayTermsInForce:
     if not paying:
         named = ", ".join(one.name for one in packs)
         raise UsageError(f"no pack has pay terms (loaded: {named}); name one that has a pay.yaml by --pack.")
+    if len(paying) > 1:
+        versions = ", ".join(one.version for one in paying)
+        raise UsageError(
+            f"{paying[0].name} is loaded in the versions {versions}; name the folder of one by --pack."
+        )
     return terms_in_force(paying[0], period)
 
 

@@ -397,8 +397,9 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     The pay base is ``share`` of the month's gross pay, for annual salaries ``share`` of ``annual_share`` of a twelfth;
     ``inside_gross`` says that it is a part of the gross pay, otherwise it comes on top. ``coefficients`` and
     ``bonuses`` are tables from a grade of ``grades_pack`` to a share of the base. Entries of ``packs`` are money:
-    ``point_value`` minor units a point (``money_clause`` is empty where no entry is money); those that take something
-    away only where ``fines`` is ``on``. The guard keeps deductions to ``limit`` of the gross pay, and pay at ``floor``.
+    ``point_value`` minor units a point, one for all or a table from rules (``money_clause`` is empty where no entry is
+    money); those that take something away only where ``fines`` is ``on``. The guard keeps deductions to ``limit`` of
+    the gross pay, and pay at ``floor``.
     """
 
     base_clause: str

@@ -8,8 +8,9 @@ it is worked out, and a settlement can be checked by working it out again.
 Lines, in this order:
 
 - *performance*: the pay base times the grade's coefficient; *bonus*: the pay base times the grade's bonus;
-- *award* and *penalty*: entries with points (times the value of a point) or with an amount of money. Where fines are
-  off, what an entry would take stays in points: its line shows 0, and so does the line of whatever waives it;
+- *award* and *penalty*: entries with points (times the value of a point, which may differ from rule to rule: a fine in
+  money is a point of its rule) or with an amount of money. Where fines are off, what an entry would take stays in
+  points: its line shows 0, and so does the line of whatever waives it;
 - adjustments: what months settled before came to since, each line naming its month;
 - *guard*: what the pay guard gives back.
 
@@ -189,8 +190,13 @@ def wrong_terms(terms: PayTermsInForce) -> str:
     lacking += sorted({"base", "performance", "money"} - terms.clauses.keys())
     if lacking:
         return f"the terms lack {', '.join(lacking)}"
-    numbers = [(part, terms.parameters[part].value) for part in wanted & {*_NUMBERS, "point_value"}]
-    numbers += [(part, text) for part in _TABLES for text in terms.parameters[part].table.values()]
+    numbers = [(part, terms.parameters[part].value) for part in _NUMBERS]
+    tables = [*_TABLES]
+    if "point_value" in wanted:
+        points = terms.parameters["point_value"]
+        tables += ["point_value"] if points.table else []
+        numbers += [] if points.table else [("point_value", points.value)]
+    numbers += [(part, text) for part in tables for text in terms.parameters[part].table.values()]
     for part, text in numbers:
         if not _DECIMAL.fullmatch(text):
             return f"the term {part} is {text!r}, which is no decimal number of 0 or more"
@@ -343,12 +349,17 @@ class _Book:
     def number(self, part: str) -> Fraction:
         return Fraction(self.terms.parameters[part].value)
 
+    def point_value(self, rule: str) -> Fraction:
+        """What a point of a rule's entries is worth, in minor units."""
+        one = self.terms.parameters["point_value"]
+        return Fraction(one.table.get(rule, one.table.get("*", "0")) if one.table else one.value)
+
     def used(self, *parts: str, word: str = "") -> dict[str, UsedParameter]:
         """The parameters of these parts as they were used; of a table the line of ``word``."""
         found = {}
         for part in parts:
             one = self.terms.parameters[part]
-            value = one.table.get(word, one.table.get("*", "")) if one.table else one.value
+            value = one.table.get(word, one.table.get("*", "0")) if one.table else one.value
             found[one.name] = UsedParameter(value, one.unit, one.since, one.clause)
         return found
 
@@ -524,7 +535,7 @@ def _worth(book: _Book, charge: Charge) -> int:
     """What an entry is worth in minor units, were fines on."""
     if charge.pack not in book.terms.packs:
         return 0
-    worth = rounded(Fraction(charge.points) * book.number("point_value"), book.how)
+    worth = rounded(Fraction(charge.points) * book.point_value(charge.rule), book.how)
     if charge.amount_minor and charge.currency != book.terms.currency:
         words = Words(
             f"The entry {charge.id} is in {charge.currency}; nothing is converted.",
@@ -539,7 +550,7 @@ def _worth(book: _Book, charge: Charge) -> int:
 def _charge_line(book: _Book, charge: Charge, worth: int, amount: int) -> None:
     # A waiver belongs to what it takes back.
     component: PayComponent = "award" if (worth > 0) != (charge.kind == "waive") else "penalty"
-    points, value = Fraction(charge.points), book.number("point_value")
+    points, value = Fraction(charge.points), book.point_value(charge.rule)
     steps = []
     if points:
         calculation = f"{number_text(points)} × {book.money(int(value)) if value.denominator == 1 else value}"
@@ -556,7 +567,7 @@ def _charge_line(book: _Book, charge: Charge, worth: int, amount: int) -> None:
     book.line(
         component, amount, source=charge.id, at=charge.at, clause=charge.clause, pack=charge.pack, rule=charge.rule,
         effective_period=closed, explanation=Words(en, zh), arithmetic=steps,
-        parameters=book.used("point_value", "fines"),
+        parameters=book.used("point_value", "fines", word=charge.rule),
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from kaohe.packs.appeals import read_appeals
 from kaohe.packs.attendance import AttendanceReader
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
-from kaohe.packs.pay import read_pay
+from kaohe.packs.pay import read_pay, unknown_rules
 from kaohe.packs.rules import RuleReader, shown
 from kaohe.packs.scorecards import CardReader
 from kaohe.packs.source import (
@@ -202,7 +202,22 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
                 )
             found += _shared_names(pack, other)
         known.append(pack)
-    return [*found, *_combined(known)]
+    strange = [error for pack in known for error in _points_of_strange_rules(pack, known)]
+    return [*found, *strange, *_combined(known)]
+
+
+def _points_of_strange_rules(pack: Pack, together: Iterable[Pack]) -> list[PackError]:
+    """Lines for rules that there are not, where every pack whose entries are money is there to be looked at."""
+    terms = pack.pay
+    if terms is None or not terms.money_clause or not set(terms.packs) <= {one.name for one in together}:
+        return []
+    rules = {rule.id for one in together if one.name in terms.packs for rule in one.rules}
+    return [
+        PackError(
+            terms.place, "money.point_value", f"there is a line for {wrong!r}", nearest(wrong, rules, "rule")
+        )
+        for wrong in unknown_rules(pack.parameters[terms.point_value], rules)
+    ]
 
 
 def _combined(packs: list[Pack]) -> list[PackError]:
@@ -282,7 +297,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     read = cards.read(roots["scorecard.yaml"])
     rules = reader.rules(roots["rules.yaml"])
     cards.check_entries(rules)
-    pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard)
+    pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard, reader.nodes)
     appeals = read_appeals(roots["appeals.yaml"], base, rules, all_read=len(rules) == len(reader.nodes))
     coverage = _coverage(roots, reader)
     if problems.errors:

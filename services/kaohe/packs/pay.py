@@ -9,12 +9,15 @@
     rounding: p.pay_rounding
 
 ``performance.grades_of`` names another pack whose grades count; ``money`` may be left out (then no entry is money), and
-so may its ``packs`` (then they are the pack's own entries). Every figure is a parameter, so each has its clause, its
-bounds and the day from which it holds.
+so may its ``packs`` (then they are the pack's own entries). ``point_value`` is one amount for each point, or a table
+from rules to amounts (``"*"`` is every other rule; without it the points of other rules are no money): with one point
+an incident, that is a fine in money. Every figure is a parameter, so each has its clause, its bounds and the day from
+which it holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 
 from kaohe.core.model import Parameter, PayTerms
@@ -24,15 +27,21 @@ from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, kebab, n
 
 FINES = ("off", "on")
 ROUNDINGS = ("half_up", "half_even", "down")
+_TABLE = ("number", "table")
 _KEYS = ("base", "performance", "money", "guard", "rounding")
 
 
 def read_pay(
-    node: Node | None, base: MetricReader, own_name: str, grades: tuple[str, ...], has_scorecard: bool
+    node: Node | None,
+    base: MetricReader,
+    own_name: str,
+    grades: tuple[str, ...],
+    has_scorecard: bool,
+    rules: Collection[str],
 ) -> PayTerms | None:
     """``pay.yaml``; None when there is none or it is wrong (the mistakes are noted).
 
-    ``grades`` are those of the pack's own scorecard.
+    ``grades`` are those of the pack's own scorecard, ``rules`` its own rules.
     """
     if node is None:
         return None
@@ -65,7 +74,9 @@ def read_pay(
         bonuses=performance.need("bonuses", table, ""),
         money_clause=money.need("clause", base.clause, "") if money else "",
         packs=money.take("packs", several(kebab), (own_name,)) if money else NO_TEXTS,
-        point_value=money.need("point_value", minor, "") if money else "",
+        point_value=money.need("point_value", _figure(base, "minor", Fraction(0), None, _TABLE), "")
+        if money
+        else "",
         fines=money.need("fines", _word(base, FINES, exactly=True), "") if money else "",
         limit=guard.need("limit", ratio, ""),
         floor=guard.need("floor", minor, ""),
@@ -77,7 +88,16 @@ def read_pay(
     if grades_of == own_name:
         for key in ("coefficients", "bonuses"):
             _check_grades(performance, key, base.parameters[getattr(terms, key)], grades)
-    return terms if performance.ok() else None
+    if money is not None and terms.packs == (own_name,):
+        for wrong in unknown_rules(base.parameters[terms.point_value], rules):
+            money.wrong("point_value", f"there is a line for {wrong!r}", nearest(wrong, rules, "rule"))
+    return terms if performance.ok() and (money is None or money.ok()) else None
+
+
+def unknown_rules(points: Parameter, rules: Collection[str]) -> list[str]:
+    """The lines of a table of points' values that are for no rule that there is."""
+    tables = [value for _, value in points.values if isinstance(value, dict)]
+    return sorted({word for table in tables for word in table if word != "*" and word not in rules})
 
 
 def _part(
@@ -90,9 +110,11 @@ def _part(
     return Fields(node, base.problems, known, f"the part {key}") if node is not None else None
 
 
-def _figure(base: MetricReader, unit: str, low: Fraction, high: Fraction | None) -> Reader[str]:
-    """A number parameter of ``unit`` whose bounds lie between ``low`` and ``high``."""
-    find = base.parameter(unit)
+def _figure(
+    base: MetricReader, unit: str, low: Fraction, high: Fraction | None, kinds: tuple[str, ...] = ("number",)
+) -> Reader[str]:
+    """A parameter of ``unit`` whose bounds lie between ``low`` and ``high``."""
+    find = base.parameter(unit, kinds=kinds)
 
     def read(node: Node) -> str:
         found = base.parameters[find(node)]
