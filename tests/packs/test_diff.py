@@ -288,6 +288,35 @@ def test_no_field_of_a_pack_can_change_unseen(tmp_path: Path) -> None:
     assert unseen == []
 
 
+def test_what_only_some_packs_have_cannot_change_unseen_either() -> None:
+    pack = load_pack(RULES / "full-attendance")
+    variants = _variants(pack.attendance, ("place",))
+    assert len(variants) > 3
+    others = [(field, msgspec.structs.replace(pack, attendance=one)) for field, one in variants]
+    assert [field for field, other in others if not _text(diff(pack, other))] == []
+    text = _text(diff(pack, msgspec.structs.replace(pack, attendance=None)), "zh")
+    assert "考勤 删除" in text
+
+
+@pytest.mark.parametrize("folder", sorted(RULES.glob("*/pack.yaml")), ids=lambda path: path.parent.name)
+def test_something_follows_from_every_figure_of_the_packs_we_ship(folder: Path) -> None:
+    """A figure from which nothing follows would be one that the policy states and nobody applies."""
+    pack = load_pack(folder.parent)
+    for name, parameter in pack.parameters.items():
+        day, value = parameter.values[-1]
+        match value:
+            case Fraction():
+                other: Any = value + 1
+            case dict():
+                other = {word: number + 1 for word, number in value.items()}
+            case _:
+                other = f"{value}x"
+        changed = msgspec.structs.replace(parameter, values=(*parameter.values[:-1], (day, other)))
+        found = diff(pack, msgspec.structs.replace(pack, parameters=pack.parameters | {name: changed}))
+        (detail,) = _only(found).details
+        assert detail.follows, name
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,7 @@ def consequences(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words
     yield from _of_pay(pack, parameter, moved)
     for part in _other_parts(pack):
         if mentions(getattr(pack, part), parameter):
-            yield Words(f"{part} uses it", f"用于 {part}")
+            yield Words(f"{part} uses it", f"用于{_PARTS_ZH.get(part, part)}")
 
 
 def _either(moved: Direction, up: Words, down: Words, unknown: Words) -> Words:
@@ -165,6 +165,7 @@ def _of_scorecard(pack: Pack, parameter: str, moved: Direction) -> Iterator[Word
         yield Words("the scorecard uses it", "用于评分")
 
 
+_PARTS_ZH = {"attendance": "考勤"}
 _PAY = {
     "share": Words("the share of pay that depends on grades", "绩效基数比例"),
     "annual_share": Words("the share of annual salaries that depends on grades", "年薪绩效比例"),

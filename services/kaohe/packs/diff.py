@@ -53,6 +53,7 @@ _PARTS = {
     "scorecard": Words("scorecard", "评分"),
     "attendance": Words("attendance", "出勤"),
     "pay": Words("pay", "薪酬"),
+    "attendance": Words("attendance", "考勤"),
 }
 _HOW = {
     "added": Words("added", "新增"),
