@@ -264,11 +264,13 @@ def test_a_shadow_beside_a_running_engine_goes_on_as_if_it_had_been_activated_th
     assert decoded(marks(out)) == as_shadow(expected, "3.0")
     assert len(expected) > 10
     # Its first checkpoint holds all of it, not only what changed since.
-    save(shadowed, stored)
+    early = beside(versions, versions[2:])
+    early.restore(dict(stored))
+    first = early.apply(records[cut : cut + 1])
+    save(early, stored)
     again = beside(versions, versions[2:])
     again.restore(dict(stored))
-    more = records_of(life(rng, 60, at_ms("2027-03-01T08:00")))[0]
-    assert marks(again.apply(more)) == marks(shadowed.apply(more)) != []
+    assert marks(first) + marks(again.apply(records[cut + 1 :])) == marks(out)
 
 
 def test_a_shadow_that_is_taken_away_or_replaced_is_forgotten(versions: tuple[Pack, Pack, Pack]) -> None:
@@ -360,11 +362,26 @@ def test_reports_of_an_earlier_line_are_left_out(versions: tuple[Pack, Pack, Pac
     expected = group_beside(versions[:1], versions[2:])
     wanted = marks(expected.apply(new))
     found = group_beside(versions[:1], versions[2:])
-    mixed = [*theirs[2:], *new[:2], *theirs, *new[2:]]
+    line = [one for one in new if one.key is not None and MARK.encode() in one.key]
+    own = [one for one in new if one not in line]
+    mixed = [*own, *theirs[2:], *line[:2], *theirs, *line[2:]]
     assert marks(found.apply(mixed)) == wanted
     assert expected.shadow is not None
     assert found.shadow is not None
     assert found.shadow.numbers == expected.shadow.numbers != {}
+
+
+def test_what_waits_of_an_earlier_line_leaves_nothing_in_the_store(versions: tuple[Pack, Pack, Pack]) -> None:
+    records = records_of(life(random.Random(seed()), 200))[0]
+    reports = as_records(beside(versions[:1], versions[2:]).apply(records))
+    group, stored = ShadowGroup(versions[:1], versions[2:], zones=ZONES, source_partitions=2), Stored()
+    group.apply([one for one in reports if one.key is not None and MARK.encode() in one.key])
+    save(group, stored)
+    waiting = [key for key in stored if key.startswith("b")]
+    assert len(waiting) > 1
+    group.begin_again(0)
+    save(group, stored)
+    assert [key for key in stored if key.startswith("b")] == []
 
 
 def test_a_worker_without_shadows_passes_over_their_reports(versions: tuple[Pack, Pack, Pack]) -> None:

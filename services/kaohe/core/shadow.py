@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from kaohe.core.engine import REPORT_DECODER, PartitionEngine
+from kaohe.core.engine import PartitionEngine
 from kaohe.core.grading import JOINT
 from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Stats
@@ -360,8 +360,6 @@ class BesideGroup(_Beside[GroupEngine]):
             if int(begun) < known_ms:
                 continue
             if int(begun) > known_ms:
-                if REPORT_DECODER.decode(record.value).number != 1:
-                    continue
                 self._begun[int(source)] = int(begun)
                 shadow.begin_again(int(source))
             yield record
