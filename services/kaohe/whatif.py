@@ -22,6 +22,7 @@ import msgspec
 
 from kaohe.core.calendars import bounds_of
 from kaohe.core.facts import number_text
+from kaohe.core.grading import JOINT
 from kaohe.core.model import Pack, Rule
 from kaohe.core.pay import (
     PayFact,
@@ -42,12 +43,13 @@ NO_WORDS = Words("", "")
 
 
 class SubjectKey(NamedTuple):
-    """Whose, and over which period."""
+    """Whose, over which period, and under which pack: empty for the compared one, ``+`` for its joint grades."""
 
     level: str
     subject: str
     window: str
     period: str
+    pack: str = ""
 
 
 class Points(msgspec.Struct, frozen=True):
@@ -68,12 +70,17 @@ class Money(msgspec.Struct, frozen=True):
 
 
 class SubjectLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A subject and period under both packs. Score and grade are empty where a pack gives none."""
+    """A subject and period under both packs. Score and grade are empty where a pack gives none.
+
+    ``pack`` is empty for the compared pack, ``+`` for a grade that it gives jointly with others, and the name of a pack
+    that judges beside both.
+    """
 
     level: str
     subject: str
     window: str
     period: str
+    pack: str
     points: Points
     old_score: str
     new_score: str
@@ -93,6 +100,7 @@ class RuleLine(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     window: str
     period: str
+    pack: str
     rule: str
     old_entries: int
     new_entries: int
@@ -116,7 +124,10 @@ class RuleTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How much differs in all. ``grade_changes`` counts moves such as ``A -> B``; (none) stands for no grade."""
+    """How much differs in all, under the compared pack alone.
+
+    ``grade_changes`` counts moves such as ``A -> B``; (none) stands for no grade.
+    """
 
     subjects: int
     differing: int
@@ -155,18 +166,15 @@ class _Side:
     """One outcome, summed."""
 
     def __init__(self, outcome: Outcome, wanted: Callable[[str], bool]) -> None:
+        self.name = outcome.pack.name
         newest = {one.id: one for one in outcome.decisions}.values()
         self.entries: dict[tuple[SubjectKey, str], list[Fraction]] = {}
         for one in newest:
             worth = points_of(one)
             if wanted(one.period) and (worth or one.kind in ("task", "proposal")):
-                key = SubjectKey(one.level, one.subject, one.window, one.period)
+                key = self._key(one)
                 self.entries.setdefault((key, one.rule), []).append(worth)
-        self.grades = {
-            SubjectKey(one.level, one.subject, one.window, one.period): one
-            for one in outcome.grades
-            if wanted(one.period)
-        }
+        self.grades = {self._key(one): one for one in outcome.grades if wanted(one.period)}
         firing = {one.id: one for one in outcome.alerts if one.state == "firing"}.values()
         self.alerts = Counter(one.rule for one in firing)
         money = outcome.money
@@ -176,6 +184,11 @@ class _Side:
         self.points: dict[SubjectKey, Fraction] = {}
         for (key, _), worths in self.entries.items():
             self.points[key] = self.points.get(key, Fraction(0)) + sum(worths)
+
+    def _key(self, one: Decision | Grade) -> SubjectKey:
+        own = one.pack.removesuffix(JOINT)
+        pack = one.pack if own != self.name else JOINT if own != one.pack else ""
+        return SubjectKey(one.level, one.subject, one.window, one.period, pack)
 
     def keys(self) -> set[SubjectKey]:
         return self.points.keys() | self.grades.keys() | (self.money or {}).keys()
@@ -212,7 +225,7 @@ def _subject_line(key: SubjectKey, old: _Side, new: _Side) -> SubjectLine:
     money = _money([key], old, new)
     moved = money is not None and money.old_minor != money.new_minor
     return SubjectLine(
-        level=key.level, subject=key.subject, window=key.window, period=key.period, points=points,
+        level=key.level, subject=key.subject, window=key.window, period=key.period, pack=key.pack, points=points,
         old_score=scores[0], new_score=scores[1], old_grade=letters[0], new_grade=letters[1], money=money,
         differs=points.old != points.new or scores[0] != scores[1] or letters[0] != letters[1] or moved,
     )  # fmt: skip
@@ -236,7 +249,7 @@ def _rule_line(key: SubjectKey, rule: str, old: _Side, new: _Side) -> RuleLine:
     olds, news = old.entries.get((key, rule), []), new.entries.get((key, rule), [])
     points = _points(sum(olds, Fraction(0)), sum(news, Fraction(0)))
     return RuleLine(
-        level=key.level, subject=key.subject, window=key.window, period=key.period, rule=rule,
+        level=key.level, subject=key.subject, window=key.window, period=key.period, pack=key.pack, rule=rule,
         old_entries=len(olds), new_entries=len(news), points=points,
         differs=len(olds) != len(news) or points.old != points.new,
     )  # fmt: skip
@@ -271,8 +284,11 @@ def _fraction(text: str) -> Fraction:
     return Fraction(text.partition(" ")[0])
 
 
-def _summary(subjects: Sequence[SubjectLine], old: _Side, new: _Side) -> Summary:
-    sums = [sum(side.points.values(), Fraction(0)) for side in (old, new)]
+def _summary(every: Sequence[SubjectLine], old: _Side, new: _Side) -> Summary:
+    subjects = [one for one in every if not one.pack]
+    sums = [
+        sum((worth for key, worth in side.points.items() if not key.pack), Fraction(0)) for side in (old, new)
+    ]
     changes = [_fraction(one.points.change) for one in subjects]
     moves = Counter(
         f"{one.old_grade or '(none)'} -> {one.new_grade or '(none)'}"

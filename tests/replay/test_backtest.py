@@ -157,6 +157,14 @@ def test_other_packs_can_judge_beside_both(folder: Path, capsys: pytest.CaptureF
     assert document["beside"] == ["front-desk@1.0"]
     assert any(one["rule"].startswith("fd-") for one in document["rules"])
     assert not any(one["differs"] for one in document["rules"] if one["rule"].startswith("fd-"))
+    # Both packs grade the month; each against itself.
+    packs = {
+        (one["subject"], one["pack"]): (one["old_grade"], one["new_grade"]) for one in document["subjects"]
+    }
+    assert {pack for _, pack in packs} == {"", "front-desk"}
+    assert any(old != new for (_, pack), (old, new) in packs.items() if not pack)
+    assert not any(old != new for (_, pack), (old, new) in packs.items() if pack)
+    assert document["summary"]["subjects"] == 6
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,7 @@ def _show_subjects(found: Comparison) -> None:
     table = _table(columns)
     for one in rows[:ROWS_MAX]:
         name = one.subject if one.level == "agent" else f"{one.level} {one.subject}"
+        name += f" ({'joint' if one.pack == '+' else one.pack})" if one.pack else ""
         cells = [
             name, one.period, _change(one.points), _arrow(one.old_score, one.new_score),
             _arrow(one.old_grade, one.new_grade),

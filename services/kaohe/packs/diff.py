@@ -51,9 +51,8 @@ _PARTS = {
     "deadlines": Words("deadline", "时限"),
     "rules": Words("rule", "规则"),
     "scorecard": Words("scorecard", "评分"),
-    "attendance": Words("attendance", "出勤"),
-    "pay": Words("pay", "薪酬"),
     "attendance": Words("attendance", "考勤"),
+    "pay": Words("pay", "薪酬"),
 }
 _HOW = {
     "added": Words("added", "新增"),
