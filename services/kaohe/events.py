@@ -1098,10 +1098,31 @@ class PackActivated(Payload, kw_only=True):
     reason: Text = ""
 
 
+class _PeriodOrder(Payload, kw_only=True):
+    pack: Name
+    window: CalendarWindow
+    period: Name
+    by: Name
+    reason: Reason
+
+
+@event("period.closed")
+class PeriodClosed(_PeriodOrder, kw_only=True):
+    """A period of a pack is closed before its grace is over, or again after it was opened; to every partition."""
+
+
+@event("period.reopened")
+class PeriodReopened(_PeriodOrder, kw_only=True):
+    """A closed period of a pack takes late events itself again, until it is closed; to every partition."""
+
+
 @event("clock.tick")
 class ClockTick(Payload, kw_only=True):
     """The log's clock: no event before this time is missing except late ones. It goes to every partition."""
 
+
+EVERYWHERE = (PackActivated, PeriodClosed, PeriodReopened)
+"""The data of events that go to every partition, beside ticks."""
 
 Event = Envelope
 """Any decoded event."""

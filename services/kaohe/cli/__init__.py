@@ -70,6 +70,7 @@ def command() -> Any:
         backtesting,
         explaining,
         paying,
+        periods,
         replaying,
         rules,
         running,
@@ -84,6 +85,7 @@ def command() -> Any:
     explaining.register(app)
     appealing.register(app)
     scorecards.register(app)
+    periods.register(app)
     app.add_typer(running.topics_app, name="topics")
     running.register(app)
     paying.register(app)

@@ -147,11 +147,11 @@ def entries_of(items: Iterable[SourceItem], *, ticks: bool) -> Iterator[Entry]:
 
 def _entry(item: SourceItem) -> Entry:
     from kaohe.decisions import ENCODER, Reject
-    from kaohe.events import PackActivated, encode
+    from kaohe.events import EVERYWHERE, encode
     from kaohe.stream.produce import Entry
 
     if item.event is not None:
-        everywhere = isinstance(item.event.data, PackActivated)
+        everywhere = isinstance(item.event.data, EVERYWHERE)
         return Entry(encode(item.event), item.event.subject, item.event.time, everywhere=everywhere)
     reject = Reject(
         code=item.reject_code, reason=item.reject_reason, topic=item.file, partition=0, offset=item.line,

@@ -24,6 +24,7 @@ from zlib import crc32
 
 import msgspec
 
+from kaohe.core import reopening
 from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation
 from kaohe.core.attending import Attending
 from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, Period, calendar, check_moment, to_ms
@@ -38,6 +39,7 @@ from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output, Record
+from kaohe.core.reopening import ORDERS, order_text
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
 from kaohe.core.series import pack_cell, unpack_cell
@@ -193,7 +195,8 @@ class Report(msgspec.Struct):
     """What one partition counted for groups since its last report, up to a minute of log time.
 
     ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``activations`` the versions of
-    packs (moment of log time, pack, version) that were activated since the report before, ``proposals`` the closed
+    packs (moment of log time, pack, version) that were activated since the report before, or in the version's place
+    what happened to a period (``close month 2026-08``, ``reopen month 2026-08``), ``proposals`` the closed
     results for which the company must be known (only in reports to the partition of the company, and only if any).
     """
 
@@ -412,6 +415,8 @@ class PartitionEngine:
         """What the engine itself does at some events."""
         yield "roster.changed", self._change_roster
         yield "pack.activated", self._activate
+        for tag in ORDERS:
+            yield tag, self._order
         yield "department.changed", self._change_department
         for tag in ASSESSMENTS:
             yield tag, self._hear
@@ -528,14 +533,21 @@ class PartitionEngine:
             self._check_department(event)
         elif plan.tag in ASSESSMENTS:
             self._check_assessment(plan.tag, event, time_ms, agent)
-        elif plan.tag in TAGS:
-            self.dossiers.check(plan.tag, data, agent)
-            self.deadlines.check_room()
+        elif plan.tag in ORDERS or plan.tag in TAGS:
+            self._check_people(plan.tag, data, agent)
         if plan.tag in self.attending.tags:
             self.attending.check(plan.tag, data, agent)
         for kind in plan.opens:
             kind.check(data)
         if plan.opens:
+            self.deadlines.check_room()
+
+    def _check_people(self, tag: str, data: Any, agent: Subject | None) -> None:
+        """Refuse what people said about a period, an appeal or a goal and cannot be carried out."""
+        if tag in ORDERS:
+            reopening.check(self.judge, tag, data, self.zones.of(""), self.watermark_ms)
+        else:
+            self.dossiers.check(tag, data, agent)
             self.deadlines.check_room()
 
     def _check_activation(self, data: Any) -> None:
@@ -795,6 +807,12 @@ class PartitionEngine:
         if tag in STATES:
             self._change_state(event, time_ms, agent)
         self.attending.take(tag, event, time_ms, agent)
+
+    def _order(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
+        """Close a period early or open it again, here and (by the next report) in the group stage."""
+        order = order_text(self.plans[event.__class__].tag, event.data)
+        reopening.carry_out(self.judge, event.data.pack, order, self.watermark_ms)
+        self.activations.append((self.watermark_ms, event.data.pack, order))
 
     # --- assessments --------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from itertools import takewhile
 
 import msgspec
 
+from kaohe.core import reopening
 from kaohe.core.calendars import Calendar
 from kaohe.core.company import Company
 from kaohe.core.counting import Cell, Layout, merge
@@ -184,7 +185,10 @@ class GroupEngine:
                 if due_ms is None or at_ms < due_ms:
                     del self.activations[0]
                     self.judge.settle(at_ms)
-                    if f"{pack}@{version}" in self.judge.packs:
+                    if " " in version:
+                        if pack in self.judge.active:
+                            reopening.carry_out(self.judge, pack, version, at_ms)
+                    elif f"{pack}@{version}" in self.judge.packs:
                         self.judge.activate(pack, version)
                     continue
             if due_ms is None or due_ms > upto_ms:

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kaohe.core import messages, storing
+from kaohe.core import messages, reopening, storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
+from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
 from kaohe.core.facts import Moment, fact_text, number_text, reader
@@ -120,6 +121,8 @@ class Judge:
         self.on_forget: Callable[[Subject], None] | None = None
         self.on_close: Callable[[Subject, Pack, Period, int], None] | None = None
         self.on_alert: Callable[[Subject, Rule, Effect, AlertState, str, str, int], None] | None = None
+        self.reopened: set[tuple[str, str, str]] = set()
+        self.early: set[tuple[str, str, str]] = set()
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
         self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
@@ -143,7 +146,7 @@ class Judge:
         self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
         self._baselines = _baseline_labels(packs)
         self._compared = _compared_windows(packs)
-        self._retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
+        self.retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
         self.grader = Grader(self, packs)
 
     # --- subjects -----------------------------------------------------------------------------------------------------
@@ -465,12 +468,14 @@ class Judge:
             for period in sorted(waiting[key]):
                 if not self._judges_in(pack, subject, period, now_ms):
                     continue
-                if self.is_closed(pack, subject, period, now_ms):
+                if self.reopened and self._is_reopened(pack, period):
+                    reopening.revise(self, subject, pack, period, now_ms)
+                elif self.is_closed(pack, subject, period, now_ms):
                     self._adjust(subject, pack, period, now_ms)
                 else:
                     self._judge_period(subject, pack, period, now_ms, "provisional")
 
-    def _period_moment(self, subject: Subject, period: Period, now_ms: int) -> Moment:
+    def period_moment(self, subject: Subject, period: Period, now_ms: int) -> Moment:
         calendar = subject.series.calendar
         roster = subject.roster_at(min(now_ms, period.end_ms) - 1)
         return Moment(subject.series, roster, now_ms, day=calendar.day(period.start_ms), period=period)
@@ -488,7 +493,7 @@ class Judge:
             and self._is_judged(subject, rules, period)
         ):
             return
-        moment = self._period_moment(subject, period, now_ms)
+        moment = self.period_moment(subject, period, now_ms)
         if rules is not None:
             changed = self._apply_period_rules(subject, rules, moment, status)
             if not changed and not weighs and status == "provisional":
@@ -567,9 +572,27 @@ class Judge:
     def is_closed(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether a period was closed: by this version, or by one before it whose grace may have been another."""
         following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
+        if self.reopened and self._is_reopened(pack, period):
+            return False
         if following is None:
             return period.end_ms + pack.grace_ms <= now_ms
         return period.end_ms <= following.start_ms
+
+    def _is_reopened(self, pack: Pack, period: Period) -> bool:
+        return (pack.name, period.window, period.label) in self.reopened
+
+    def close_early(self, name: str, window: str, label: str, now_ms: int) -> None:
+        """Close every period up to this one that is over in its zone, although its grace is not."""
+        pack = self.packs[f"{name}@{self.active[name]}"]
+        for key in sorted(self.closes):
+            if (key[0], key[2]) != (pack.key, window):
+                continue
+            while self.closes[key].label <= label and self.closes[key].end_ms <= now_ms:
+                period = self.closes[key]
+                for known in sorted(self.subjects):
+                    if self.subjects[known].series.calendar.name == key[1]:
+                        self._close_for(self.subjects[known], pack, period, now_ms)
+                self.closes[key] = shared_calendar(key[1]).following(period)
 
     def _close(self, now_ms: int) -> None:
         for key in sorted(self.closes):
@@ -596,21 +619,21 @@ class Judge:
             return
         if self._judges_in(pack, subject, period, now_ms):
             self._judge_period(subject, pack, period, now_ms, "final")
+            if self.on_close is not None:
+                self.on_close(subject, pack, period, now_ms)
         elif self.active.get(pack.name) == pack.version:
             # Who came under another policy in the course of the period is not charged by this one for a part of it.
             self._judged.pop((pack.key, subject.key, period), None)
-            self._settle_left(subject, pack, self._period_moment(subject, period, now_ms))
+            self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
         waiting = self.unjudged[pack.key].get(subject.key)
         if waiting:
             self.unjudged[pack.key][subject.key] = waiting - {period}
             self.touched.add(subject.key)
-        if self.on_close is not None:
-            self.on_close(subject, pack, period, now_ms)
 
     def _adjust(self, subject: Subject, pack: Pack, closed: Period, now_ms: int) -> None:
         """Judge a closed period again; what differs from its final entries becomes an entry of the running period."""
         rules = self.book.period.get((pack.key, subject.level, closed.window))
-        moment = self._period_moment(subject, closed, now_ms)
+        moment = self.period_moment(subject, closed, now_ms)
         if rules is None or moment.day < pack.in_force_from:
             return
         running = subject.series.calendar.containing(closed.window, now_ms - 1)
@@ -619,12 +642,16 @@ class Judge:
             for index, effect in enumerate(rule.effects):
                 if effect.kind not in ("deduct", "award"):
                     continue
-                charged = self._charges(subject, pack, rule, index, closed)
-                if any(entry.waived_by for entry in charged):
+                charged = self.charges(subject, pack, rule, index, closed)
+                if any(reopening.is_excused(subject, entry) for entry in charged):
                     continue
                 worked = work_out(self.layout, pack, effect, moment) if rule.id in fired else NOTHING
                 settled = sum(
-                    (entry.worth for entry in charged if not entry.adjusts or entry.label != running.label),
+                    (
+                        entry.worth
+                        for entry in charged
+                        if not entry.waived_by and (not entry.adjusts or entry.label != running.label)
+                    ),
                     Fraction(0),
                 )
                 difference = Worked(worked.points - settled, worked.how)
@@ -634,7 +661,7 @@ class Judge:
         self._grade(subject, pack, running, now_ms, "provisional")
 
     @staticmethod
-    def _charges(
+    def charges(
         subject: Subject, pack: Pack, rule: Rule, index: int, period: Period, incident: str = ""
     ) -> list[Entry]:
         """The entries of one effect for a period: its own ones, and those that adjusted it later."""
@@ -693,6 +720,22 @@ class Judge:
         """When what is decided now can be known: an event that came late was not known when it happened."""
         return max(moment.at_ms, self.grid_ms or 0)
 
+    def post_new(
+        self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, entry: Entry, worked: Worked
+    ) -> None:
+        """Send a new entry about a period, and remember it."""
+        self._put(subject, entry)
+        self._send(subject, pack, rule, moment, entry, worked, None)
+
+    def take_back_entries(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, entries: Iterable[Entry],
+        now_ms: int,
+    ) -> None:  # fmt: skip
+        """Reverse entries by the rule that had charged them."""
+        for entry in entries:
+            cause = Cause(moment.at_ms, entry.incident, ())
+            self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+
     def _put(self, subject: Subject, entry: Entry) -> None:
         """Remember an entry. When there are too many, one of the oldest period goes, settled ones first."""
         if entry.id not in subject.entries and len(subject.entries) >= MAX_ENTRIES:
@@ -747,7 +790,7 @@ class Judge:
         for rule in fired:
             cause = cause_of(rule)
             for index, effect in enumerate(rule.effects):
-                charged = self._charges(subject, pack, rule, index, own, cause.incident) if closed else []
+                charged = self.charges(subject, pack, rule, index, own, cause.incident) if closed else []
                 if any(not entry.waived_by or not cause.attempt for entry in charged):
                     continue  # this incident was charged already: an event that comes twice charges once
                 if effect.kind in ("deduct", "award"):
@@ -945,10 +988,12 @@ class Judge:
 
     def _grade(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
         """Bring score and grade of a period up to date; a revision goes out when either changed."""
+        if self.reopened and self._unsettle(subject, pack, period):
+            status = "final"
         if pack.cards:
             weighed = self.grader.card(pack, subject.level, period.window)
             if weighed is not None:
-                moment = self._period_moment(subject, period, now_ms)
+                moment = self.period_moment(subject, period, now_ms)
                 if moment.day >= pack.in_force_from:
                     self.grader.grade(subject, pack, weighed, moment, status)
                 return
@@ -984,6 +1029,14 @@ class Judge:
         else:
             self.out.append(sent(message))
 
+    def _unsettle(self, subject: Subject, pack: Pack, period: Period) -> bool:
+        """Let the final grade of a period that is open again get a further final revision, if it has one."""
+        known = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+        if known is None or known.status != "final" or not self._is_reopened(pack, period):
+            return False
+        known.status = "provisional"
+        return True
+
     def regrade(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Bring score and grade of a running period up to date: something was said, or a part of it was closed."""
         self._grade(subject, pack, period, now_ms, "provisional")
@@ -995,9 +1048,13 @@ class Judge:
 
         Each zone by its own midnights: when somebody's past is forgotten must not depend on who else is judged here.
         """
-        edge = now_ms - self._retention_ms
+        edge = now_ms - self.retention_ms
         for known in [known for known in self._judged if known[2].end_ms <= edge]:
             del self._judged[known]
+        for ordered in (self.reopened, self.early):
+            for one in sorted(ordered):
+                if shared_calendar(zone).period(one[1], one[2]).end_ms <= edge:
+                    ordered.discard(one)
         for key in sorted(self.subjects):
             subject = self.subjects[key]
             if subject.series.calendar.name != zone:

@@ -34,7 +34,7 @@ from kaohe.decisions import (
     Reject,
 )
 from kaohe.errors import EventError
-from kaohe.events import Envelope, PackActivated, encode
+from kaohe.events import EVERYWHERE, Envelope, encode
 from kaohe.privacy import mask
 
 
@@ -69,7 +69,7 @@ class Replay:
     def feed(self, event: Envelope, *, line: int = 0, raw: bytes = b"", topic: str = "") -> None:
         """Apply one event; one that cannot be used becomes a reject with its line. An activation goes everywhere."""
         own = crc32(event.subject.encode()) % len(self.engines)
-        everywhere = isinstance(event.data, PackActivated)
+        everywhere = isinstance(event.data, EVERYWHERE)
         for engine in self.engines if everywhere else self.engines[own : own + 1]:
             try:
                 engine.take(event)

@@ -52,6 +52,8 @@ class StoredJudge(msgspec.Struct, array_like=True):
     grid_ms: int | None
     active: dict[str, str]
     closes: list[tuple[str, str, str, str]]
+    reopened: list[tuple[str, str, str]] = []
+    early: list[tuple[str, str, str]] = []
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -83,6 +85,8 @@ def checkpoint(judge: Judge) -> dict[str, bytes | None]:
             grid_ms=judge.grid_ms,
             active=judge.active,
             closes=[(*key, period.label) for key, period in sorted(judge.closes.items())],
+            reopened=sorted(judge.reopened),
+            early=sorted(judge.early),
         )
     )
     if frame != judge.stored_frame:
@@ -184,6 +188,8 @@ def _revive_subject(judge: Judge, key: Key, raw: bytes) -> None:
 
 def _restore_frame(judge: Judge, state: StoredJudge) -> None:
     judge.grid_ms = state.grid_ms
+    judge.reopened = set(state.reopened)
+    judge.early = set(state.early)
     replaced = []
     for name, version in state.active.items():
         if f"{name}@{version}" in judge.packs:

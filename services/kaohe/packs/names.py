@@ -34,7 +34,9 @@ from kaohe.errors import ExpressionError, PackError, Place
 from kaohe.events import PAYLOADS, Score
 from kaohe.packs.source import MILLIS, Node, scalar
 
-FRAME_EVENTS = ("clock.tick", "department.changed", "pack.activated", "roster.changed")
+FRAME_EVENTS = (
+    "clock.tick", "department.changed", "pack.activated", "period.closed", "period.reopened", "roster.changed",
+)  # fmt: skip
 """Event types that move the engine itself; a pack neither counts nor judges them. Nor what a person earns."""
 
 EVENT_TYPES = tuple(name for name in PAYLOADS if name not in (*FRAME_EVENTS, "pay.stated"))

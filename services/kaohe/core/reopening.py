@@ -1,0 +1,135 @@
+"""Closing a period before its time, and opening one again that was closed.
+
+Theory of operation. Both are events that go to every partition, and from the first one to the group stage, like the
+activation of a pack. A period that is closed early is judged for good as it would be at the end of its grace. A period
+that is open again takes what comes late itself, instead of leaving it to the running one: whatever now differs from its
+final entries is taken back by an entry that reverses it, and charged anew by one of its own, both final at once; the
+grade gets a further final revision. Nothing that was final is changed. It stays open until it is closed again, or is
+forgotten. A period whose grades were given by comparing the whole company is not opened again.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from kaohe.core.calendars import Calendar, Period
+from kaohe.core.effects import NOTHING, Worked, work_out
+from kaohe.core.facts import Moment, number_text
+from kaohe.core.model import Pack, Rule
+from kaohe.core.subjects import Entry, Subject
+from kaohe.decisions import decision_id
+from kaohe.errors import EventError, UsageError
+
+if TYPE_CHECKING:
+    from kaohe.core.judge import Judge
+
+ORDERS = {"period.closed": "close", "period.reopened": "reopen"}
+"""The events, and the word by which reports to the group stage carry them."""
+MAX_REOPENED = 36
+"""Periods that may be open again at a time."""
+
+
+def order_text(tag: str, data: Any) -> str:
+    """An event of these kinds as a report carries it in the place of a version."""
+    return f"{ORDERS[tag]} {data.window} {data.period}"
+
+
+def check(judge: Judge, tag: str, data: Any, calendar: Calendar, now_ms: int) -> None:
+    """EventError when a period cannot be closed or opened again."""
+    version = judge.active.get(data.pack)
+    if version is None:
+        raise EventError("unknown_pack", f"the pack {data.pack} is not loaded here")
+    pack = judge.packs[f"{data.pack}@{version}"]
+    if data.window not in judge.book.windows[pack.key]:
+        raise EventError("period_state", f"{data.pack} judges no {data.window}")
+    try:
+        period = calendar.period(data.window, data.period)
+    except UsageError as error:
+        raise EventError("invalid", f"$.data.period: {error}") from None
+    # Every partition must say the same, whether or not it knows anybody whose period that is.
+    early = any(one[:2] == (data.pack, data.window) and one[2] >= data.period for one in judge.early)
+    closed = early or period.end_ms + pack.grace_ms <= now_ms
+    reopened = (data.pack, data.window, data.period) in judge.reopened
+    if tag == "period.closed":
+        if period.end_ms > now_ms:
+            raise EventError("period_state", f"{data.period} is not over yet")
+        if closed and not reopened:
+            raise EventError("period_state", f"{data.period} is closed already")
+        return
+    if not closed or reopened:
+        raise EventError("period_state", f"{data.period} is open")
+    if period.end_ms <= now_ms - judge.retention_ms:
+        raise EventError(
+            "period_state", f"{data.period} is forgotten here; put it right in the running period"
+        )
+    if pack.key in judge.grader.follows:
+        raise EventError(
+            "period_state", f"the grades of {data.pack} compare the whole company and stay as they are"
+        )
+    if len(judge.reopened) >= MAX_REOPENED:
+        raise EventError("period_state", f"{MAX_REOPENED} periods are open again already")
+
+
+def carry_out(judge: Judge, name: str, order: str, now_ms: int) -> None:
+    """Do what an order says that was found in order (``close month 2026-08``)."""
+    verb, window, label = order.split(" ")
+    key = (name, window, label)
+    if verb == "reopen":
+        judge.reopened.add(key)
+    elif key in judge.reopened:
+        judge.reopened.discard(key)
+    else:
+        judge.early.add(key)
+        judge.close_early(name, window, label, now_ms)
+
+
+def revise(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+    """Judge a period that is open again; what differs from its entries is taken back and charged anew."""
+    rules = judge.book.period.get((pack.key, subject.level, period.window))
+    moment = judge.period_moment(subject, period, now_ms)
+    if rules is None or moment.day < pack.in_force_from:
+        return
+    fired = {rule.id for rule in rules.fired(moment)}
+    changed = False
+    for rule in rules.rules:
+        for index, effect in enumerate(rule.effects):
+            if effect.kind in ("deduct", "award"):
+                worked = work_out(judge.layout, pack, effect, moment) if rule.id in fired else NOTHING
+                changed |= _revise_one(judge, subject, pack, rule, index, moment, worked, now_ms)
+    if changed:
+        judge.regrade(subject, pack, period, now_ms)
+
+
+def _revise_one(
+    judge: Judge, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, worked: Worked, now_ms: int
+) -> bool:  # fmt: skip
+    period = moment.period
+    assert period is not None
+    charged = judge.charges(subject, pack, rule, index, period)
+    if any(is_excused(subject, entry) for entry in charged):
+        return False
+    own = [entry for entry in charged if entry.label == period.label and not entry.waived_by]
+    elsewhere = sum((entry.worth for entry in charged if entry.label != period.label), Fraction(0))
+    points = worked.points - elsewhere
+    if points == sum((entry.worth for entry in own), Fraction(0)):
+        return False
+    judge.take_back_entries(subject, pack, rule, index, moment, [one for one in own if one.worth], now_ms)
+    if not points:
+        return True
+    number = sum(entry.label == period.label for entry in charged)
+    found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
+                        "", "", f"revision {number}")  # fmt: skip
+    entry = Entry(
+        id=found, pack=pack.name, rule=rule.id, effect=index, kind="deduct" if points < 0 else "award",
+        window=period.window, label=period.label, incident="", points=number_text(points), revision=1, status="final",
+        at_ms=now_ms,
+    )  # fmt: skip
+    judge.post_new(subject, pack, rule, moment, entry, Worked(points, worked.how))
+    return True
+
+
+def is_excused(subject: Subject, entry: Entry) -> bool:
+    """Whether an entry was taken back by an exemption or an appeal, and not by its own rule's revision."""
+    reversal = subject.entries.get(entry.waived_by) if entry.waived_by else None
+    return bool(entry.waived_by) and (reversal is None or reversal.rule != entry.rule)

@@ -1,0 +1,198 @@
+"""Closing a period early, and opening one again: nothing that was final changes, and all partitions agree."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaohe.core import reopening
+from kaohe.core.engine import PartitionEngine, Zones
+from kaohe.core.model import Pack
+from kaohe.decisions import Decision
+from kaohe.packs.load import load_pack
+from tests.support.packs import Story
+
+RULES = Path(__file__).resolve().parents[2] / "rules"
+MONTH = {"pack": "logistics-service", "window": "month", "period": "2026-08"}
+
+
+@pytest.fixture(scope="module")
+def pack() -> Pack:
+    return load_pack(RULES / "logistics-service")
+
+
+def surveys(story: Story, day: str, satisfied: int, neutral: int) -> None:
+    for number in range(satisfied + neutral):
+        answer = "satisfied" if number < satisfied else "neutral"
+        story.late(f"{day}T09:00", "survey.customer", satisfaction=answer)
+
+
+def order(story: Story, when: str, tag: str, **more: Any) -> None:
+    story.tell(
+        when, tag, agent="", subject="periods", by="hr", reason="It must be.", **(MONTH | more)
+    )  # fmt: skip
+
+
+def said(story: Story) -> list[Decision]:
+    story.replay.finish()
+    return story.replay.decision_list()
+
+
+def august(pack: Pack, partitions: int = 1) -> Story:
+    """Ten of a hundred not satisfied costs nothing; two more each cost a point (the target is 90 %)."""
+    story = Story(pack, partitions=partitions)
+    story.tick("2026-08-24T09:00")
+    surveys(story, "2026-08-24", 88, 12)
+    return story
+
+
+def test_a_period_that_is_closed_early_is_final_at_once(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-01T10:00")
+    order(story, "2026-09-01T10:00", "period.closed")
+    assert [(one.points, one.status) for one in said(story)][-1] == ("-2", "final")
+    assert story.replay.grade_list()[-1].status == "final"
+    surveys(story, "2026-08-24", 0, 8)
+    story.tick("2026-09-02T00:00")
+    late = said(story)[-1]
+    assert (late.kind, late.period, late.adjusts_period) == ("adjust", "2026-09", "2026-08")
+    story.tick("2026-09-10T00:00")
+    finals = [one for one in story.replay.grade_list() if (one.period, one.status) == ("2026-08", "final")]
+    assert len(finals) == 1
+
+
+def test_a_period_that_is_open_again_takes_late_events_itself(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    first = said(story)[-1]
+    assert (first.points, first.status, first.revision) == ("-2", "final", 2)
+    order(story, "2026-09-05T10:00", "period.reopened")
+    surveys(story, "2026-08-24", 0, 10)
+    story.tick("2026-09-05T12:00")
+    reversal, anew = said(story)[-2:]
+    assert (reversal.kind, reversal.points, reversal.reverses, reversal.period) == (
+        "waive",
+        "2",
+        first.id,
+        "2026-08",
+    )
+    assert (anew.kind, anew.points, anew.status, anew.period) == ("deduct", "-10", "final", "2026-08")
+    grade = story.replay.grade_list()[-1]
+    assert (grade.score, grade.status, grade.period) == ("90", "final", "2026-08")
+    surveys(story, "2026-08-24", 100, 0)
+    story.tick("2026-09-05T14:00")
+    total = sum(Fraction(one.points) for one in story.replay.newest_decisions().values())
+    assert total == 0
+    assert story.replay.grade_list()[-1].score == "100"
+
+
+def test_closed_again_it_adjusts_the_running_period(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    order(story, "2026-09-05T10:00", "period.reopened")
+    surveys(story, "2026-08-24", 0, 10)
+    story.tick("2026-09-05T12:00")
+    order(story, "2026-09-05T13:00", "period.closed")
+    surveys(story, "2026-08-24", 0, 10)
+    story.tick("2026-09-05T15:00")
+    late = said(story)[-1]
+    assert (late.kind, late.period, late.adjusts_period) == ("adjust", "2026-09", "2026-08")
+    total = sum(Fraction(one.points) for one in story.replay.newest_decisions().values())
+    assert total == -16  # 88 of 120 is 73.3 %: 16 full points below 90 %, and two thirds of one
+    assert story.rejects() == []
+
+
+def test_what_an_exemption_took_back_stays_taken_back(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    entry = said(story)[-1]
+    story.tell("2026-09-05T08:00", "appeal.filed", appeal_id="a", against=entry.id, text="No.")
+    story.tell("2026-09-05T08:10", "appeal.accepted", appeal_id="a", by="hr", reason="Yes.")
+    story.tell("2026-09-05T08:20", "appeal.heard", appeal_id="a", who="employee")
+    story.tell("2026-09-05T08:21", "appeal.heard", appeal_id="a", who="supervisor")
+    story.tell("2026-09-05T08:30", "appeal.decided", appeal_id="a", upheld=True, by="gm", reason="So.")
+    order(story, "2026-09-05T10:00", "period.reopened")
+    surveys(story, "2026-08-24", 0, 10)
+    before = len(said(story))
+    story.tick("2026-09-05T12:00")
+    assert len(said(story)) == before
+
+
+@pytest.mark.parametrize(
+    ("when", "tag", "more"),
+    [
+        ("2026-08-25T10:00", "period.closed", {}),
+        ("2026-09-02T10:00", "period.reopened", {}),
+        ("2026-09-05T10:00", "period.closed", {}),
+        ("2026-09-05T10:00", "period.closed", {"pack": "unknown"}),
+        ("2026-09-05T10:00", "period.reopened", {"window": "week", "period": "2026-W33"}),
+        ("2026-09-05T10:00", "period.reopened", {"period": "August"}),
+        ("2026-12-05T10:00", "period.reopened", {}),
+    ],
+)
+def test_what_cannot_be_done_is_refused(pack: Pack, when: str, tag: str, more: dict[str, str]) -> None:
+    story = august(pack)
+    story.tick(when)
+    order(story, when, tag, **more)
+    assert len(story.rejects()) == 1
+
+
+def test_the_number_of_open_periods_is_bounded(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reopening, "MAX_REOPENED", 0)
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    order(story, "2026-09-05T10:00", "period.reopened")
+    assert story.rejects() == ["period_state"]
+
+
+def test_a_period_open_again_is_forgotten_with_its_counts(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    order(story, "2026-09-05T10:00", "period.reopened")
+    assert story.replay.engines[0].judge.reopened == {("logistics-service", "month", "2026-08")}
+    story.tick("2026-11-20T00:00")
+    assert story.replay.engines[0].judge.reopened == set()
+
+
+def test_partitions_and_the_group_stage_agree(pack: Pack) -> None:
+    found = []
+    for partitions in (1, 3):
+        story = august(pack, partitions)
+        story.tick("2026-09-05T00:00")
+        order(story, "2026-09-05T10:00", "period.reopened")
+        story.tick("2026-09-05T10:10")
+        assert all(engine.judge.reopened for engine in story.replay.engines)
+        assert story.replay.group.judge.reopened
+        surveys(story, "2026-08-24", 0, 10)
+        story.tick("2026-09-05T12:00")
+        found.append((story.decisions(), story.grades()))
+    assert found[0] == found[1]
+
+
+def test_a_successor_knows_what_is_open_again(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    order(story, "2026-09-05T10:00", "period.reopened")
+    stored = {key: raw for key, raw in story.replay.engines[0].checkpoint().items() if raw is not None}
+    successor = PartitionEngine((pack,), zones=Zones(default="Asia/Shanghai"))
+    successor.restore(stored)
+    assert successor.judge.reopened == {("logistics-service", "month", "2026-08")}
+
+
+def test_a_period_closed_early_can_be_opened_again(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-01T10:00")
+    order(story, "2026-09-01T10:00", "period.closed")
+    order(story, "2026-09-01T10:01", "period.closed")
+    order(story, "2026-09-01T10:02", "period.reopened")
+    order(story, "2026-09-01T10:03", "period.reopened")
+    assert story.rejects() == ["period_state", "period_state"]
+    surveys(story, "2026-08-24", 0, 10)
+    story.tick("2026-09-10T00:00")
+    assert [(one.points, one.period) for one in said(story)][-1] == ("-10", "2026-08")
+    assert story.replay.grade_list()[-1].score == "90"
+    story.tick("2026-11-20T00:00")
+    assert story.replay.engines[0].judge.early == set()
