@@ -8,11 +8,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from kaohe.core import company
 from kaohe.core.engine import Zones
+from kaohe.core.grading import Proposal
 from kaohe.core.model import Pack
+from kaohe.core.replay import Replay
 from kaohe.decisions import DECISION_DECODER, GRADE_DECODER, Decision, Grade, ScoreDetail
+from kaohe.errors import StateError
 from kaohe.events import PAYLOADS, make
 from kaohe.packs.load import load_pack
 from tests.support.core_runs import Timed, run_all, seed
@@ -537,6 +542,20 @@ def lived(
             for topic in decoders}  # fmt: skip
 
 
+def replayed(pack: Pack, log: list[Timed], partitions: int) -> dict[str, dict[str, bytes]]:
+    """What ``kaohe replay`` says about the log."""
+    replay = Replay((pack,), zones=Zones("Asia/Shanghai", ZONES), partitions=partitions)
+    for _, what in log:
+        if isinstance(what, int):
+            replay.tick(what)
+            continue
+        replay.feed(what)
+    replay.finish()
+    found = {"grades": (replay.grades, GRADE_DECODER), "decisions": (replay.decisions, DECISION_DECODER)}
+    return {topic: {decoder.decode(raw).id: raw for raw in _in_order(raws, decoder)}  # type: ignore[attr-defined]
+            for topic, (raws, decoder) in found.items()}  # fmt: skip
+
+
 def _in_order(raws: list[bytes], decoder: Any) -> list[bytes]:
     """By revision, final ones last: partitions and the company's stage say theirs in no common order."""
     return sorted(raws, key=lambda raw: (decoder.decode(raw).status == "final", decoder.decode(raw).revision))
@@ -550,6 +569,7 @@ def test_grades_are_the_same_over_partitions_and_restarts_at_any_place(pack: Pac
     assert lived(pack, log, 1, rng, lambda: rng.random() < 0.08) == one
     assert lived(pack, log, 2, rng) == one
     assert lived(pack, log, 4, rng, lambda: rng.random() < 0.04) == one
+    assert replayed(pack, log, 1) == replayed(pack, log, 4) == one
     grades = [GRADE_DECODER.decode(raw) for raw in one["grades"].values()]
     months = [grade for grade in grades if grade.window == "month" and grade.level == "agent"]
     assert {grade.status for grade in months} == {"final"}
@@ -571,3 +591,26 @@ def consistent(months: list[Grade], decisions: list[Decision]) -> None:
         charged = [one for one in decisions if one.subject == grade.subject and one.period == grade.period]
         entries = {one.id for one in charged if one.points != "0" and one.level == "agent"}
         assert set(grade.entries) == entries
+
+
+def test_a_company_keeps_a_bound_on_what_it_remembers(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "MAX_MARKED", 2)
+    story = Story(pack)
+    for agent in ("a-1", "a-2", "a-3"):
+        enrol(story, agent=agent, department=agent)
+    months_of(story, ["2026-02"], {"a-1": [5000], "a-2": [5000], "a-3": [5000]})
+    assert len(story.replay.group.company.marks) == 2
+    assert story.replay.group.company.count == 0
+    changed = story.replay.group.checkpoint()
+    assert sum(key.startswith("m\x1f") and raw is not None for key, raw in changed.items()) == 2
+    proposed = msgspec.structs.replace(PROPOSED, grade=newest(story))
+    monkeypatch.setattr(company, "MAX_WAITING", 1)
+    fresh = company.Company((pack,), ["Asia/Shanghai"])
+    fresh.take([proposed])
+    with pytest.raises(StateError, match="1 results wait for the rest of the company"):
+        fresh.take([proposed])
+
+
+PROPOSED = Proposal(
+    grade=None, caps=[], ruled=False, hired_on="", previous="", pulls=[], rests=[]  # type: ignore[arg-type]
+)  # fmt: skip

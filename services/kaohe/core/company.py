@@ -32,7 +32,12 @@ from kaohe.core.records import Output
 from kaohe.core.scorecard import Calibrated, Candidate, Given, Mark
 from kaohe.core.subjects import MAX_MARKS, SEPARATOR
 from kaohe.decisions import ENCODER, Decision, Grade, ScoreDetail, Step, UsedFact, Words, decision_id
+from kaohe.errors import StateError
 
+MAX_WAITING = 1_000_000
+"""Results that may wait for the rest of the company."""
+MAX_MARKED = 1_000_000
+"""Subjects, packs and windows whose final results are remembered; beyond it the one graded longest ago is forgotten."""
 WINDOW_ORDER = ("day", "week", "month", "quarter", "year")
 
 Group = tuple[str, str, str, str]
@@ -57,15 +62,22 @@ class Company:
         self.packs = {pack.key: pack for pack in packs}
         self.calendars = [calendar(zone) for zone in sorted(set(zones))]
         self.waiting: dict[Group, dict[str, Proposal]] = {}
+        self.count = 0
         self.marks: dict[tuple[str, str, str, str], list[Mark]] = {}
         self._changed: dict[str, bytes | None] = {}
 
     def take(self, proposals: Iterable[Proposal]) -> None:
-        """Remember what a partition proposed."""
+        """Remember what a partition proposed. StateError when far too much waits."""
         for proposal in proposals:
+            if self.count >= MAX_WAITING:
+                raise StateError(
+                    f"{MAX_WAITING} results wait for the rest of the company; is a partition missing?"
+                )
             grade = proposal.grade
             group = (grade.pack, grade.level, grade.window, grade.period)
-            self.waiting.setdefault(group, {})[grade.subject] = proposal
+            own = self.waiting.setdefault(group, {})
+            self.count += grade.subject not in own
+            own[grade.subject] = proposal
             self._changed[_waiting_key(group, grade.subject)] = _ENCODER.encode(proposal)
 
     def complete(self, upto_ms: int) -> list[Output]:
@@ -80,6 +92,7 @@ class Company:
         out: list[Output] = []
         for closed_ms, _, group in done:
             proposals = self.waiting.pop(group)
+            self.count -= len(proposals)
             for subject in proposals:
                 self._forget(_waiting_key(group, subject))
             out += self._decide(group, proposals, closed_ms)
@@ -103,6 +116,10 @@ class Company:
     def mark(self, grade: Grade) -> list[Mark]:
         """Keep a final result; all marks of the subject up to it."""
         key = (grade.pack, grade.level, grade.window, grade.subject)
+        if key not in self.marks and len(self.marks) >= MAX_MARKED:
+            oldest = min(self.marks, key=lambda one: (self.marks[one][-1].label, one))
+            del self.marks[oldest]
+            self._forget(SEPARATOR.join(("m", *oldest)))
         before = [one for one in self.marks.get(key, []) if one.label < grade.period]
         found = self.marks[key] = [*before, Mark(grade.period, grade.score, grade.grade)][-MAX_MARKS:]
         self._changed[SEPARATOR.join(("m", *key))] = _ENCODER.encode(StoredMarks(found))
@@ -126,6 +143,7 @@ class Company:
                 proposal = _PROPOSAL_DECODER.decode(items[key])
                 group = (parts[0], parts[1], parts[2], parts[3])
                 self.waiting.setdefault(group, {})[proposal.grade.subject] = proposal
+                self.count += 1
             elif kind == "m":
                 self.marks[parts[0], parts[1], parts[2], parts[3]] = _MARKS_DECODER.decode(items[key]).marks
 

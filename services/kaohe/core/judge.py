@@ -485,7 +485,7 @@ class Judge:
             return
         rules = self.book.period.get((pack.key, subject.level, period.window))
         # What a scorecard weighs may have changed although nothing did that a rule looks at.
-        weighs = (pack.key, subject.level, period.window) in self.grader.weighing
+        weighs = bool(pack.cards) and (pack.key, subject.level, period.window) in self.grader.weighing
         if (
             rules is not None
             and status == "provisional"

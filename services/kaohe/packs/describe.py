@@ -368,8 +368,25 @@ def _part_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[str
         yield f"  {label('attendance', language)}: {pack.attendance.calendar.name}"
     if cover.scorecard and pack.scorecard is not None:
         yield f"  {label('scorecard', language)}: {pick(pack.scorecard.formula, language)}"
+    yield from _card_lines(pack, cover.clause, language)
     if cover.pay and pack.pay is not None:
         yield f"  {label('pay', language)}: {Path(pack.pay.place.file).name}"
+
+
+def _card_lines(pack: Pack, clause: str, language: Language) -> Iterator[str]:
+    """The dimensions and items of scorecards, and what is made of the grades, that carry a clause out."""
+    for card in pack.cards:
+        for dimension in card.dimensions:
+            for item in dimension.items:
+                if item.clause == clause:
+                    names = f"{pick(dimension.title, language)} / {pick(item.title, language)}"
+                    source = item.metric or ", ".join(item.rules) or item.window or item.kind
+                    yield f"    {card.level}, {card.window}: {names} ({item.kind}: {source}; p.{item.most})"
+    results = pack.results
+    made = [one for one in (results.calibration, results.ranking) if one is not None]
+    for one in (*results.tallies, *made):
+        if one.clause == clause:
+            yield f"    {one.id}: {pick(one.title, language)}"
 
 
 def _in_force(parameter: Parameter) -> str:
