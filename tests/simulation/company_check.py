@@ -21,7 +21,7 @@ import json
 import sqlite3
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from chinese_calendar import is_workday
 from ruamel.yaml import YAML
 
 GRACE_MS = 72 * 3_600_000
@@ -42,15 +43,26 @@ _ORIGIN = datetime(1970, 1, 1, tzinfo=UTC)
 SCHEMA = """
 create table event (
     pos integer primary key, type text, id text, agent text, team text, queue text, site text, at_ms integer,
-    arrived_ms integer, month text, team_month text, item text, word text, part integer, whole integer, due_ms integer
+    arrived_ms integer, month text, team_month text, item text, word text, part integer, whole integer, due_ms integer,
+    day text, until text, begin_ms integer, finish_ms integer
 );
 create index event_type on event (type, agent, month);
+create index event_item on event (type, agent, item);
 create table roster (agent text, from_ms integer, team text, site text, packs text, left_on text);
 create table month (zone text, label text, begin_ms integer, end_ms integer);
 """
 
 WORDS = ("satisfaction", "rating", "growth", "service", "kind", "severity")
-ITEMS = ("ticket_id", "task_id", "training_id", "complaint_id", "audit_id")
+ITEMS = (
+    "ticket_id",
+    "task_id",
+    "training_id",
+    "complaint_id",
+    "audit_id",
+    "shift_id",
+    "leave_id",
+    "incident",
+)
 
 
 class Entry(NamedTuple):
@@ -137,7 +149,10 @@ class Company:
                 seen.add(event["id"])
                 rows.append(self._row(pos, event, at_ms, clock_ms))
         self.first_month = self.month_of(COMPANY_ZONE, to_ms(first))
-        self.db.executemany("insert into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self.db.executemany(
+            f"insert into event values ({', '.join('?' * 20)})",  # noqa: S608
+            rows,
+        )
 
     def _make_months(self, first: date, last: date) -> None:
         year, number = first.year, first.month
@@ -196,10 +211,23 @@ class Company:
             part, whole = data.get("steps_followed", 0), data["steps_checked"]
         if event["type"] == "area.inspected":
             part, word = data["score"], word or "area"
-        due_ms = to_ms(data["due_at"]) if data.get("due_at") else None
+        if event["type"] == "complaint.upheld":
+            part, whole = int(data.get("bad_attitude", False)), int(data.get("improper_handling", False))
+        if event["type"] == "shift.changed":
+            assert data["cancelled"], "shifts of the company are called off or held"
+        due_ms, begin_ms, finish_ms = (
+            to_ms(text) if text else None
+            for text in (
+                data.get("due_at"),
+                data.get("starts_at") or data.get("clocked_at"),
+                data.get("ends_at"),
+            )
+        )
+        day, until = data.get("day") or data.get("first_day"), data.get("last_day")
         return (
             pos, event["type"], event["id"], agent, team, data.get("queue", ""), site, at_ms, clock_ms,
             self.month_of(zone, at_ms), self.month_of(COMPANY_ZONE, at_ms), item, word, part, whole, due_ms,
+            day, until, begin_ms, finish_ms,
         )  # fmt: skip
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -352,6 +380,168 @@ def timely(company: Company, rule: str) -> Iterator[tuple[Any, ...]]:
     return company.deadline("training.assigned", "('training.attended')", due)
 
 
+# --- attendance ---------------------------------------------------------------------------------------------------
+
+
+class Day(NamedTuple):
+    """What became of a day with work, in halves; ``minor`` counts lateness and early leave."""
+
+    month: str
+    full: bool
+    attended: int
+    absent: int
+    minor: int
+    shift: str
+
+
+class Attendance:
+    """FA-01 to FA-07: shifts, clockings, leave and exemptions.
+
+    All of it arrives long before its month is closed, so that only what is known in the end counts.
+    """
+
+    def __init__(self, company: Company, until_ms: int, judged: Callable[[str, str, str], bool]) -> None:
+        self.company = company
+        self.figures = company.figures["full-attendance"]
+        self.until_ms = until_ms
+        self.judged = judged
+        self.entries: list[Entry] = []
+        self._taken: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._given = self._leaves()
+        days: dict[str, list[Day]] = defaultdict(list)
+        for agent, day in self._days():
+            days[agent].append(day)
+        for agent in company.roster:
+            self._months(agent, days[agent])
+
+    def _leaves(self) -> dict[str, list[tuple[str, date, date]]]:
+        """The leaves that were approved: (kind, first day, last day) by person, in their order."""
+        given: dict[str, list[tuple[str, date, date]]] = defaultdict(list)
+        query = "select agent, word, day, until from event where type = 'leave.approved' order by day"
+        for agent, kind, first, last in self.company.db.execute(query):
+            given[agent].append((kind, date.fromisoformat(first), date.fromisoformat(last)))
+        return given
+
+    def _days(self) -> Iterator[tuple[str, Day]]:
+        """Every day with a shift that was not called off, in order."""
+        query = """
+            select s.agent, s.item, s.day, s.begin_ms, s.finish_ms,
+                (select min(at_ms) from event e where e.type = 'clock.in' and e.agent = s.agent and e.item = s.item),
+                coalesce(
+                    (select begin_ms from event e
+                        where e.type = 'clock.corrected' and e.agent = s.agent and e.item = s.item),
+                    (select max(at_ms) from event e
+                        where e.type = 'clock.out' and e.agent = s.agent and e.item = s.item)),
+                exists (select 1 from event e
+                    where e.type = 'exemption.granted' and e.agent = s.agent and e.item = s.item)
+            from event s where s.type = 'shift.scheduled' and not exists (
+                select 1 from event e where e.type = 'shift.changed' and e.agent = s.agent and e.item = s.item)
+            order by s.day, s.agent
+        """
+        for agent, shift, day, *facts in self.company.db.execute(query):
+            yield agent, self._day(agent, shift, date.fromisoformat(day), *facts)
+
+    def _day(
+        self, agent: str, shift: str, day: date, begin_ms: int, end_ms: int, came_ms: int | None,
+        went_ms: int | None, excused: int,
+    ) -> Day:  # fmt: skip
+        month, minute_ms = f"{day:%Y-%m}", 60_000
+        for kind, first, last in self._given[agent]:
+            if first <= day <= last:
+                return self._on_leave(agent, kind, day, month, shift)
+        if came_ms is None:
+            return Day(month, bool(excused), 0, 0 if excused else 2, 0, shift)
+        late = came_ms > begin_ms + self.figures.on("late_after", day) * minute_ms
+        early = went_ms is not None and went_ms < end_ms - self.figures.on("early_after", day) * minute_ms
+        minor = int(late) + int(early)
+        forgotten = went_ms is None
+        # What is excused leaves the day full; a clocking out that stays missing does not.
+        return Day(month, bool(excused) or not (minor or forgotten), 2, 0, 0 if excused else minor, shift)
+
+    def _on_leave(self, agent: str, kind: str, day: date, month: str, shift: str) -> Day:
+        """A day of leave counts as its kind says, unless the year's quota is used up."""
+        quota = self.figures.table("leave_quota", day)[kind]
+        used = self._taken[agent, kind, f"{day:%Y}"]
+        over = used + 1 > quota
+        if kind in ("marriage", "bereavement"):  # granted in working days of the public calendar
+            over = _works(day) and self._working_days(agent, kind, day) + 1 > quota
+        self._taken[agent, kind, f"{day:%Y}"] += 1
+        breaks = over or self.figures.table("leave_breaks_full", day)[kind] == 1
+        attended = 2 if self.figures.table("leave_counts_attended", day)[kind] == 1 and not over else 0
+        return Day(month, not breaks, attended, 0, 0, shift)
+
+    def _working_days(self, agent: str, kind: str, day: date) -> int:
+        """The working days of this kind of leave before ``day`` in its year."""
+        spent = 0
+        for other, first, last in self._given[agent]:
+            one = max(first, date(day.year, 1, 1))
+            while other == kind and one <= last and one < day:
+                spent += _works(one)
+                one += timedelta(days=1)
+        return spent
+
+    def _months(self, agent: str, days: list[Day]) -> None:
+        company, streak = self.company, 0
+        full_months: Counter[str] = Counter()
+        for month in company.closed_months(company.zone_of(agent), self.until_ms):
+            own = [day for day in days if day.month == month]
+            first = date.fromisoformat(f"{month}-01")
+            if self.judged("full-attendance", agent, month):
+                self._charges(agent, month, first, own)
+            if len(own) < self.figures.on("full_month_days", first):
+                continue  # too few days neither make a streak nor break it
+            streak = streak + 1 if all(day.full for day in own) else 0
+            if streak:
+                full_months[month[:4]] += 1
+                points = min(
+                    streak * self.figures.on("streak_points", first),
+                    self.figures.on("streak_points_cap", first),
+                )
+                self.entries.append(Entry("fa-full-month", agent, month, month, "", points))
+        self._year_bonus(agent, full_months)
+
+    def _charges(self, agent: str, month: str, first: date, days: list[Day]) -> None:
+        """FA-02 to FA-04 of one month."""
+        figures = self.figures
+        required, attended = 2 * len(days), sum(day.attended for day in days)
+        if required:
+            rate = Fraction(attended, required)
+            if rate < figures.on("attendance_rate_low", first):
+                self._add("fa-attendance-low", agent, month, "", -figures.on("attendance_low_points", first))
+            if rate > figures.on("attendance_rate_high", first):
+                self._add("fa-attendance-high", agent, month, "", figures.on("attendance_high_points", first))
+        free, cap = figures.on("lateness_warnings", first), figures.on("lateness_points_cap", first)
+        step = figures.on("lateness_points", first)
+        cost = Fraction(0)
+        for number in range(1, sum(day.minor for day in days) + 1):
+            cost += min(max(Fraction(0), number - free) * step, cap)
+        self._add("fa-03", agent, month, "", -cost)
+        for day in days:
+            self._add(
+                "fa-absent", agent, month, day.shift, -day.absent * figures.on("absence_half_points", first)
+            )
+
+    def _year_bonus(self, agent: str, full_months: Counter[str]) -> None:
+        company = self.company
+        closed = company.closed_months(company.zone_of(agent), self.until_ms)
+        for year, count in full_months.items():
+            first = date(int(year), 1, 1)
+            if f"{year}-12" in closed and count >= self.figures.on("year_bonus_months", first):
+                self._add("fa-year-bonus", agent, year, "", self.figures.on("year_bonus_points", first))
+
+    def _add(self, rule: str, agent: str, period: str, incident: str, points: Fraction) -> None:
+        if points:
+            self.entries.append(Entry(rule, agent, period, incident, "", points))
+
+
+def _works(day: date) -> bool:
+    """Whether the public calendar has a working day."""
+    try:
+        return bool(is_workday(day))
+    except NotImplementedError:  # a year that was not announced yet
+        return day.weekday() < 5
+
+
 # --- the appraisal ----------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +561,9 @@ class Appraisal:
         if "front-desk" in company.packs:
             self._breaches()
             self._complaints_fell()
+        if "full-attendance" in company.packs:
+            self.entries += Attendance(company, until_ms, self.judged).entries
+            self._verified()
         self.scores = [score for pack in company.packs for score in self._scores(pack)]
 
     def under(self, pack: str, agent: str, at_ms: int) -> bool:
@@ -462,6 +655,21 @@ class Appraisal:
             points = -self.company.figures["front-desk"].on("flow_breach_points", day)
             self.entries.append(Entry("fd-flow-breach", agent, period, incident, adjusts, points))
 
+    def _verified(self) -> None:
+        """FA-08, FA-09: complaints that were found right, about attitude or about how they were handled."""
+        for rule, blame, points in (
+            ("fa-bad-attitude", "part", "attitude_points"),
+            ("fa-mishandled-complaint", "whole", "mishandling_points"),
+        ):
+            query = f"""
+                select agent, item, at_ms, arrived_ms, '' from event
+                where type = 'complaint.upheld' and agent != '' and {blame} = 1
+            """  # noqa: S608 - words of this module
+            for agent, period, adjusts, incident, _ in self._incidents(rule, "full-attendance", query):
+                day = date.fromisoformat(f"{adjusts or period}-01")
+                worth = -self.company.figures["full-attendance"].on(points, day)
+                self.entries.append(Entry(rule, agent, period, incident, adjusts, worth))
+
     # --- departments ---
 
     def _complaints_fell(self) -> None:
@@ -539,7 +747,7 @@ class Appraisal:
     def _scores(self, pack: str) -> Iterator[Score]:
         """The final score and grade of each person, policy and month: base and points, within the bounds."""
         company, figures = self.company, self.company.figures[pack]
-        prefix = {"front-desk": "fd-", "logistics-service": "ls-"}[pack]
+        prefix = {"front-desk": "fd-", "logistics-service": "ls-", "full-attendance": "fa-"}[pack]
         own = [entry for entry in self.entries if entry.rule.startswith(prefix)]
         points: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
         for entry in own:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -37,13 +37,20 @@ from kaohe.packs.load import load_packs, rules_dir
 from tests.simulation.company_check import CHARGES, SITE_ZONES, Appraisal, Company, Entry, Score, to_ms
 
 ROOT = Path(__file__).parents[2]
-PACKS = ("front-desk", "logistics-service")
+PACKS = ("front-desk", "full-attendance", "logistics-service")
 SEED = 7
 RULES = {charge.rule for charge in CHARGES} | {
     "ls-cooperation",
     "ls-growth",
     "fd-flow-breach",
     "fd-complaint-reduction",
+    "fa-attendance-low",
+    "fa-attendance-high",
+    "fa-03",
+    "fa-absent",
+    "fa-full-month",
+    "fa-bad-attitude",
+    "fa-mishandled-complaint",
 }
 """All rules of these packs that give or take points."""
 
@@ -114,6 +121,36 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(log, out, appraisal)
 
 
+def summed(entries: Iterable[Entry]) -> Counter[Entry]:
+    """One entry for each cause and period, with the points of all its entries; those without points left out."""
+    worth: dict[Entry, Fraction] = defaultdict(Fraction)
+    for entry in entries:
+        worth[entry._replace(points=Fraction(0))] += entry.points
+    return Counter(cause._replace(points=points) for cause, points in worth.items() if points)
+
+
+def netted(rows: Iterable[dict[str, Any]]) -> Counter[Entry]:
+    """The final entries of the ledger, each together with what takes it back."""
+    known = {row["id"]: row for row in rows}
+    entries = []
+    for row in known.values():
+        if row["status"] != "final":
+            continue
+        cause = known[row["reverses"]] if row["reverses"] else row
+        rule, incident = cause["rule"], cause["incident"]
+        if rule in (
+            "fa-late",
+            "fa-early-leave",
+        ):  # they are numbered together: what counts is how many there were
+            rule, incident = "fa-03", ""
+        entries.append(
+            Entry(
+                rule, row["subject"], row["period"], incident, row["adjusts_period"], Fraction(row["points"])
+            )
+        )
+    return summed(entries)
+
+
 def differences(engine: Counter[Any], check: Counter[Any]) -> str:
     """The first lines that differ, for people."""
     lines = [f"only kaohe has   {one}" for one in sorted((engine - check).elements())[:10]]
@@ -162,12 +199,7 @@ def test_the_company_has_all_that_the_check_is_about(run: Run) -> None:
 
 
 def test_every_entry_is_the_one_that_the_independent_calculation_gives(run: Run) -> None:
-    engine = Counter(
-        Entry(row["rule"], row["subject"], row["period"], row["incident"], row["adjusts_period"],
-              Fraction(row["points"]))
-        for row in run.newest() if row["status"] == "final" and Fraction(row["points"])
-    )  # fmt: skip
-    check = Counter(run.appraisal.entries)
+    engine, check = netted(run.newest()), summed(run.appraisal.entries)
     assert engine == check, differences(engine, check)
 
 
@@ -221,13 +253,24 @@ def test_the_sum_of_a_person_s_entries_is_the_score_shown(run: Run) -> None:
     worth: dict[tuple[str, str, str], Fraction] = defaultdict(Fraction)
     for row in run.newest():
         worth[row["pack"], row["subject"], row["period"]] += Fraction(row["points"])
-    bounds = {"front-desk": (0, 100), "logistics-service": (0, 120)}
+    bounds = {"front-desk": (0, 100), "full-attendance": (0, 120), "logistics-service": (0, 120)}
     grades = [row for row in run.rows("grades") if row["status"] == "final"]
     assert grades
     for row in grades:
         lowest, highest = bounds[row["pack"]]
         score = min(max(100 + worth[row["pack"], row["subject"], row["period"]], lowest), highest)
         assert Fraction(row["score"]) == score, row
+
+
+def test_what_is_taken_back_and_its_reversal_come_to_nothing(run: Run) -> None:
+    known = {row["id"]: row for row in run.newest()}
+    reversals = [row for row in known.values() if row["reverses"]]
+    assert reversals, "nothing was excused"
+    assert len({row["reverses"] for row in reversals}) == len(reversals)
+    for row in reversals:
+        taken_back = known[row["reverses"]]
+        assert Fraction(taken_back["points"]) + Fraction(row["points"]) == 0
+        assert (row["subject"], row["incident"]) == (taken_back["subject"], taken_back["incident"])
 
 
 def test_nobody_is_charged_twice_for_one_clause_and_incident(run: Run) -> None:
@@ -243,7 +286,8 @@ def test_nobody_is_charged_twice_for_one_clause_and_incident(run: Run) -> None:
 
 def test_the_order_of_independent_events_does_not_matter() -> None:
     """What several people did in the same quarter of an hour may arrive in any order."""
-    events = list(simulate_company(SEED, 15, 2, delays=NO_DELAYS))
+    last = datetime(2025, 12, 11, tzinfo=UTC)
+    events = [one for one in simulate_company(SEED, 20, 1, delays=NO_DELAYS) if one.time < last]
     packs = load_packs(list(PACKS), rules_dir())
     zones = Zones(default=packs[0].zone, sites=dict(SITES))
 
@@ -267,7 +311,7 @@ def test_the_order_of_independent_events_does_not_matter() -> None:
                 ends_s = at_s // 900 * 900 + 900
             if event is not None:
                 quarter.append(event)
-        replay.tick(datetime(2026, 2, 5, tzinfo=UTC))
+        replay.tick(datetime(2026, 1, 5, tzinfo=UTC))
         replay.finish()
         assert not replay.rejects
         decisions = sorted(
@@ -282,5 +326,5 @@ def test_the_order_of_independent_events_does_not_matter() -> None:
         return decisions, grades
 
     straight, shuffled = results(None), results(random.Random(11))
-    assert len(straight[0]) > 50
+    assert len(straight[0]) > 20
     assert straight == shuffled

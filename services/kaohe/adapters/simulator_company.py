@@ -501,7 +501,9 @@ class _Company:
             settled = ev.ComplaintResolved(**common, handling_ms=settled_ms - at_ms)  # type: ignore[arg-type]
             self._put(settled_ms, "complaint.resolved", who, settled)
         if way < 0.75:
-            self._put(settled_ms + 20 * HOUR_MS, "complaint.upheld", who, ev.ComplaintUpheld(**common))  # type: ignore[arg-type]
+            blame = rng.random()
+            right = ev.ComplaintUpheld(**common, bad_attitude=blame < 0.1, improper_handling=blame > 0.85)  # type: ignore[arg-type]
+            self._put(settled_ms + 20 * HOUR_MS, "complaint.upheld", who, right)
         if way < 0.60:
             liked = ev.SurveyComplaintFollowUp(
                 agent=agent,
