@@ -698,6 +698,27 @@ def test_a_night_shift_over_the_change_of_the_clock_is_as_long_as_it_is(
     assert rota.day(day).get(found) == 1
 
 
+def test_office_hours_are_those_of_the_wall_clock_on_both_sides_of_its_change(tmp_path: Path) -> None:
+    """Nine in Berlin is eight by universal time in winter and seven in summer."""
+    berlin = ZoneInfo("Europe/Berlin")
+    rota = Rota(attendance_pack(tmp_path, zone="Europe/Berlin"), zone=berlin)
+    rota.tick("2026-10-22T12:00")
+    rota.late(
+        "2026-10-22T12:00",
+        "hours.assigned",
+        hours_id="h",
+        first_day="2026-10-23",
+        starts="09:00",
+        ends="17:00",
+    )
+    for day in ("2026-10-23", "2026-10-26"):
+        rota.tell(f"{day}T09:06", "clock.in")
+        rota.tell(f"{day}T17:00", "clock.out")
+    rota.tick("2026-10-27T00:00")
+    assert rota.figure("late_ms", "day", "2026-10-23") == 360_000
+    assert rota.figure("late_ms", "day", "2026-10-26") == 360_000
+
+
 # --- order, batches, restarts -----------------------------------------------------------------------------------------
 
 
@@ -943,7 +964,13 @@ def planned(
         ("shift.swapped", {"shift_id": "s", "taken_id": "t"}),
         ("leave.approved", leave("sick", "2026-08-05", "2026-08-04")),
         ("leave.approved", leave("sick", "2026-08-05", "2028-08-04")),
+        ("shift.scheduled", planned(starts="2299-08-03T09:00", ends="2299-08-03T18:00")),
         ("clock.in", {"shift_id": "s\x1ft"}),
+        (
+            "clock.corrected",
+            {"correction_id": "c", "shift_id": "s", "punch": "in", "clocked_at": at("2299-01-01T00:00")},
+        ),
+        ("exemption.granted", {"exemption_id": "x", "incident": "s\x1ft"}),
     ],
 )
 def test_what_cannot_be_kept_is_refused_before_anything_is_counted(

@@ -58,7 +58,7 @@ from kaohe.core.attendance import (
     utc_day,
 )
 from kaohe.core.attendance_days import Policy, evidence_of, look
-from kaohe.core.calendars import Calendar, to_ms
+from kaohe.core.calendars import Calendar, check_moment, to_ms
 from kaohe.core.facts import Moment
 from kaohe.core.judge import Cause
 from kaohe.core.model import Pack
@@ -161,13 +161,15 @@ class Attending:
         """Refuse, before anything is counted, what cannot be kept. Raises EventError."""
         if agent is None:
             raise EventError("invalid", "$.data.agent is missing: the event is about an agent")
-        for field in ("shift_id", "taken_id", "leave_id", "hours_id"):
+        for field in ("shift_id", "taken_id", "leave_id", "hours_id", "incident"):
             if SEPARATOR in getattr(data, field, ""):
                 raise EventError("invalid", f"$.data.{field} contains a control character")
         for field in ("day", "taken_day", "first_day", "last_day"):
             _check_day(getattr(data, field, None), field)
         if tag in SHIFT_TAGS:
             self._check_hours(tag, data)
+        elif tag == "clock.corrected" and data.clocked_at is not None:
+            check_moment(to_ms(data.clocked_at), "$.data.clocked_at")
         first, last = getattr(data, "first_day", ""), getattr(data, "last_day", "") or ""
         if last and last < first:
             raise EventError("invalid", "$.data.last_day lies before $.data.first_day")
@@ -188,6 +190,8 @@ class Attending:
             starts_ms, ends_ms = to_ms(data.taken_starts_at), to_ms(data.taken_ends_at)
         else:
             starts_ms, ends_ms = to_ms(data.starts_at), to_ms(data.ends_at)
+        check_moment(starts_ms, "the start of the shift")
+        check_moment(ends_ms, "the end of the shift")
         if not 0 < ends_ms - starts_ms <= MAX_SHIFT_MS:
             raise EventError("invalid", "a shift ends after it starts, within 24 hours")
 
