@@ -594,7 +594,7 @@ def test_a_month_is_full_only_when_its_last_night_shift_is_over(rota: Rota) -> N
     rota.tell("2026-09-01T06:01", "clock.out", shift_id="n")
     rota.tick("2026-09-01T06:02")
     assert rota.points() == {"2026-08": 1}
-    assert [one[1] for one in rota.decisions()] == ["2026-08"]
+    assert [(one.period, len(one.evidence)) for one in rota.replay.decision_list()] == [("2026-08", 1)]
 
 
 def test_too_few_days_make_no_month(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ MAX_LEAVES = 200
 MAX_HOURS = 60
 MAX_MONTHS = 120
 """Months of which is remembered whether they were full: ten years of a streak."""
+MAX_EVIDENCE = 20
 MAX_SHIFT_MS = 24 * 3_600_000
 MAX_LEAVE_DAYS = 366
 LOGGED_IN_MS = 16 * 3_600_000
@@ -444,6 +445,16 @@ class Book:
         if newest is not None:
             return {newest.day} if newest.day else set()
         return {shift_id.rpartition("@")[2]} if "@" in shift_id else set()
+
+    def plans_of(self, month: str) -> tuple[str, ...]:
+        """The events that planned the first shifts of a month."""
+        found = []
+        for day in sorted(day for day in self.by_day if day[:7] == month):
+            for shift_id in sorted(self.by_day[day]):
+                newest = self.shifts[shift_id].newest
+                if newest is not None and len(found) < MAX_EVIDENCE:
+                    found.append(newest.id)
+        return tuple(dict.fromkeys(found))
 
     def add_leave(self, leave_id: str, at_ms: int, decided: Decided | None) -> set[str]:
         """Leave was asked for (``decided`` is None) or decided about."""

@@ -555,7 +555,9 @@ class Attending:
             return
         policy = self._policy(pack, outcome.day)
         evidence: tuple[str, ...] = ()
-        if policy is not None and not isinstance(outcome, FullMonth):
+        if isinstance(outcome, FullMonth):
+            evidence = file.book.plans_of(outcome.month)
+        elif policy is not None:
             evidence = evidence_of(file.book, outcome.day, outcome, policy, calendar)
         cause = Cause(outcome.at_ms, _incident(outcome), evidence, judged.attempts.get(name, 0))
         for rules in found:
