@@ -393,6 +393,22 @@ def test_a_swap_gives_one_shift_away_and_takes_another(rota: Rota) -> None:
     assert rota.day("2026-08-05")["absent"] == 1
 
 
+def test_who_has_left_is_not_absent_from_shifts_that_nobody_took_out_of_the_rota(rota: Rota) -> None:
+    rota.tick(f"{DAY}T00:00")
+    rota.late(f"{DAY}T00:00", "roster.changed", team="t", site="s")
+    for day in range(3, 8):
+        rota.shift(f"2026-08-{day:02}", when=f"{DAY}T00:00")
+    rota.work(DAY)
+    rota.tick("2026-08-05T20:01")
+    assert rota.points() == {"s-2026-08-04": -10, "s-2026-08-05": -10}
+    rota.tell("2026-08-06T09:00", "roster.changed", team="t", site="s", left_on="2026-08-04")
+    assert rota.points() == {"s-2026-08-04": -10}
+    rota.tell("2026-08-07T08:00", "roster.changed", team="t", site="s")
+    rota.tick("2026-08-08T00:00")
+    assert rota.points() == {"s-2026-08-04": -10, "s-2026-08-07": -10}
+    assert rota.day("2026-08-06") == {}
+
+
 # --- logging in -------------------------------------------------------------------------------------------------------
 
 

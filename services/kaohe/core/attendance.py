@@ -448,7 +448,7 @@ class Book:
 
     def plans_of(self, month: str) -> tuple[str, ...]:
         """The events that planned the first shifts of a month."""
-        found = []
+        found: list[str] = []
         for day in sorted(day for day in self.by_day if day[:7] == month):
             for shift_id in sorted(self.by_day[day]):
                 newest = self.shifts[shift_id].newest

@@ -57,7 +57,7 @@ from kaohe.core.attendance import (
     kind_of,
     utc_day,
 )
-from kaohe.core.attendance_days import Policy, evidence_of, look
+from kaohe.core.attendance_days import Looked, Policy, evidence_of, look
 from kaohe.core.calendars import Calendar, check_moment, to_ms
 from kaohe.core.facts import Moment
 from kaohe.core.judge import Cause
@@ -79,6 +79,7 @@ TAGS = (*SHIFT_TAGS, *CLOCK_TAGS, *LEAVE_TAGS, "exemption.granted", "hours.assig
 FIGURES_KEPT = 2_000
 KINDS = ("b", "s", "d", "m", "p")
 PREFIX = "a" + SEPARATOR
+NOTHING_DUE = Looked([], None, settled=True)
 Verdict = Literal["full", "broken", "empty"]
 
 
@@ -275,6 +276,14 @@ class Attending:
 
     # --- the log's clock ----------------------------------------------------------------------------------------------
 
+    def move(self, agent: Subject) -> None:
+        """The roster says something else about an agent, perhaps that they have left."""
+        file = self.files.get(agent.name)
+        first = min((line.left_on for line in agent.roster if line.left_on), default="")
+        if file is not None and first:
+            file.dirty |= {day for day in file.days if day > first}
+            self._evaluate(file, agent.series.calendar, self.engine.watermark_ms)
+
     def begin(self, now_ms: int) -> None:
         """Log time begins: what happened before it is looked at once."""
         for name in sorted(self.files):
@@ -376,7 +385,9 @@ class Attending:
                 policy = self._policy(pack, day)
                 if policy is None:
                     continue
-                looked = look(file.book, day, policy, calendar, now_ms, taken)
+                looked = NOTHING_DUE
+                if not _has_left(self.engine.agents.get(file.book.agent), day):
+                    looked = look(file.book, day, policy, calendar, now_ms, taken)
                 one = file.days[day]
                 one.settled = one.settled and looked.settled
                 if looked.due_ms is not None:
@@ -727,6 +738,19 @@ def _check_room(book: Book, tag: str, data: Any) -> None:
         raise EventError("too_many_leaves", f"more than {MAX_LEAVES} leaves of one agent are kept already")
     elif tag == "hours.assigned" and len(book.hours) >= MAX_HOURS:
         raise EventError("too_many_hours", f"more than {MAX_HOURS} assignments of office hours")
+
+
+def _has_left(agent: Subject | None, day: str) -> bool:
+    """Whether an agent had left before a day, and had not come back by then. A rota left as it was binds nobody."""
+    if agent is None:
+        return False
+    gone = False
+    for line in agent.roster:
+        if line.left_on:
+            gone = gone or line.left_on < day
+        elif agent.series.calendar.day(line.from_ms).isoformat() <= day:
+            gone = False
+    return gone
 
 
 def _decided(tag: str, event_id: str, data: Any, time_ms: int) -> Decided | None:

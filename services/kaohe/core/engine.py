@@ -793,6 +793,8 @@ class PartitionEngine:
         agent.enrol(line)
         self.judge.move(agent, self.zones.of(agent.site), max(time_ms, self.watermark_ms))
         self.judge.touched.add(agent.key)
+        if self.attending.packs:
+            self.attending.move(agent)
 
     def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
         pack, version = event.data.pack, event.data.version
