@@ -108,6 +108,7 @@ def company(
     return made
 
 
+@pytest.mark.slow
 def test_a_month_goes_from_events_to_acknowledged_pay_and_everything_agrees(
     company: Company, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def break_one_row(path: Path) -> None:
         connection.commit()
 
 
+@pytest.mark.slow
 def test_a_lost_ledger_comes_to_the_same_books_and_sends_the_same_bytes(
     company: Company, tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_record_that_is_in_the_log_and_not_in_the_ledger_is_named(company: Com
     assert "is not so in the ledger" in differing["decisions"][0]
 
 
+@pytest.mark.slow
 def test_a_command_waits_for_its_outcome(company: Company) -> None:
     """With a ledger that nobody fills, waiting ends at its bound and the command says that the event is in the log."""
     company.fill()

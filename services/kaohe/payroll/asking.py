@@ -28,7 +28,7 @@ from kaohe.payroll.records import DECISIONS_TOPIC, EVENTS_TOPIC, GRADES_TOPIC
 from kaohe.payroll.settling import Batch, Outcome
 
 SOURCE = "kaohe/payroll"
-REQUEST_MS = 10_000
+BOOTSTRAP_MS = 5_000
 LOOK_EVERY_S = 0.1
 
 
@@ -50,8 +50,9 @@ def event_key(event: Envelope) -> str:
 def read_up_to(connection: Mapping[str, Any]) -> ReadUpTo:
     """How far the log has come. ``connection`` is kafka-python's. BrokerError when the broker is away."""
     try:
-        logs = read_log_ids(connection)
-        consumer = KafkaConsumer(enable_auto_commit=False, **connection)
+        bounded = {"bootstrap_timeout_ms": BOOTSTRAP_MS, **connection}
+        logs = read_log_ids(bounded)
+        consumer = KafkaConsumer(enable_auto_commit=False, **bounded)
         try:
             ends = {topic: _ends(consumer, topic) for topic in (EVENTS_TOPIC, DECISIONS_TOPIC, GRADES_TOPIC)}
         finally:

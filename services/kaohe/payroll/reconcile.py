@@ -53,7 +53,7 @@ from kaohe.payroll.tables import (
 
 State = Literal["holds", "open", "differs"]
 POLL_MS = 2_000
-REQUEST_MS = 10_000
+BOOTSTRAP_MS = 5_000
 SILENT_POLLS_MAX = 10
 BATCH_RECORDS = 500
 DETAILS_MAX = 20
@@ -228,8 +228,11 @@ def check_log(
     """The checks that read the topics back. ``connection`` is kafka-python's. BrokerError when the broker is away."""
     try:
         consumer = KafkaConsumer(
-            enable_auto_commit=False, auto_offset_reset="earliest", request_timeout_ms=REQUEST_MS * 2, **connection
-        )  # fmt: skip
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            **connection,
+        )
     except (KafkaError, OSError) as error:
         raise BrokerError(
             f"No broker answers ({type(error).__name__}); start one, or use --offline to look at the ledger alone."
