@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
@@ -12,11 +13,15 @@ import msgspec
 import pytest
 
 from kaohe.core.model import Pack
+from kaohe.core.workdays import WorkCalendar
 from kaohe.decisions import Words
+from kaohe.errors import Place
 from kaohe.packs.diff import Change, PackDiff, diff, diff_lines
 from kaohe.packs.load import load_pack
 from tests.packs.patching import MINIMAL, patched
 from tests.support.commands import RULES, Result, kaohe
+
+SCORED = MINIMAL.parent / "scored"
 
 
 def _changed(patch: str, folder: Path) -> PackDiff:
@@ -288,17 +293,56 @@ def test_no_field_of_a_pack_can_change_unseen(tmp_path: Path) -> None:
     assert unseen == []
 
 
-def test_what_only_some_packs_have_cannot_change_unseen_either() -> None:
-    pack = load_pack(RULES / "full-attendance")
-    variants = _variants(pack.attendance, ("place",))
-    assert len(variants) > 3
-    others = [(field, msgspec.structs.replace(pack, attendance=one)) for field, one in variants]
-    assert [field for field, other in others if not _text(diff(pack, other))] == []
-    text = _text(diff(pack, msgspec.structs.replace(pack, attendance=None)), "zh")
-    assert "考勤 删除" in text
+def _leaves(thing: Any) -> Iterator[tuple[str, Any]]:
+    """The thing with one leaf at a time that says something else, however deep it lies, and the way to it."""
+    if isinstance(thing, bool | int | str | Fraction | date | Words):
+        yield "", _other(thing)
+    elif isinstance(thing, tuple):
+        for at, one in enumerate(thing):
+            yield from ((f"{at} {way}", (*thing[:at], new, *thing[at + 1 :])) for way, new in _leaves(one))
+    elif isinstance(thing, dict):
+        for key, one in thing.items():
+            yield from ((f"{key} {way}", thing | {key: new}) for way, new in _leaves(one))
+    elif isinstance(thing, msgspec.Struct) and not isinstance(thing, WorkCalendar | Place):
+        for field in thing.__struct_fields__:
+            for way, new in _leaves(getattr(thing, field)) if field not in ("pack", "column") else ():
+                yield f"{field} {way}", msgspec.structs.replace(thing, **{field: new})
 
 
-@pytest.mark.parametrize("folder", sorted(RULES.glob("*/pack.yaml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("folder", [SCORED, RULES / "full-attendance"], ids=["scored", "full-attendance"])
+def test_no_part_that_only_some_packs_have_can_change_unseen(folder: Path) -> None:
+    pack = load_pack(folder)
+    unseen, count = [], 0
+    for part in ("attendance", "appeals", "cards", "results"):
+        for way, new in _leaves(getattr(pack, part)):
+            count += 1
+            if not _text(diff(pack, msgspec.structs.replace(pack, **{part: new}))):
+                unseen.append(f"{part} {way}")
+    assert unseen == []
+    assert count > 10
+
+
+def test_what_a_figure_does_to_a_scorecard_of_dimensions_is_said() -> None:
+    pack = load_pack(SCORED)
+    for name, sentence in (
+        ("weights", "dimensions weigh otherwise (month agent)"),
+        ("quota_share", "what follows from grades (quota share) uses it"),
+        (
+            "handling_limits",
+            "the scorecard (efficiency speed scale limits) uses it (month agent)",
+        ),
+    ):
+        parameter = pack.parameters[name]
+        day, value = parameter.values[-1]
+        other = value + 1 if isinstance(value, Fraction) else dict.fromkeys(value, Fraction(1))
+        changed = msgspec.structs.replace(parameter, values=(*parameter.values[:-1], (day, other)))
+        found = diff(pack, msgspec.structs.replace(pack, parameters=pack.parameters | {name: changed}))
+        assert sentence in _text(found), _text(found)
+
+
+@pytest.mark.parametrize(
+    "folder", [*sorted(RULES.glob("*/pack.yaml")), SCORED / "pack.yaml"], ids=lambda path: path.parent.name
+)
 def test_something_follows_from_every_figure_of_the_packs_we_ship(folder: Path) -> None:
     """A figure from which nothing follows would be one that the policy states and nobody applies."""
     pack = load_pack(folder.parent)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from kaohe.core.expressions import Comparison, Expr, Junction, Name, Not, names
-from kaohe.core.model import Amount, Effect, Metric, Pack, Rule, Value
+from kaohe.core.model import Amount, Effect, Metric, Pack, Rule, Scorecard, Value
 from kaohe.decisions import Words
 
 Direction = Literal["up", "down", ""]
@@ -59,8 +59,10 @@ def consequences(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words
     yield from _of_scorecard(pack, parameter, moved)
     yield from _of_pay(pack, parameter, moved)
     for part in _other_parts(pack):
-        if mentions(getattr(pack, part), parameter):
-            yield Words(f"{part} uses it", f"用于{_PARTS_ZH.get(part, part)}")
+        label = _PARTS.get(part, Words(part, part))
+        for path in mentions(getattr(pack, part), parameter):
+            where = f" ({path})" if path else ""
+            yield Words(f"{label.en}{where} uses it", f"{label.zh}{where}使用")
 
 
 def _either(moved: Direction, up: Words, down: Words, unknown: Words) -> Words:
@@ -150,9 +152,14 @@ def _counts_by(metric: Metric, parameter: str) -> bool:
 
 
 def _of_scorecard(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words]:
-    card = pack.scorecard
-    if card is None:
-        return
+    cards = pack.cards or ((pack.scorecard,) if pack.scorecard is not None else ())
+    for card in cards:
+        several = f" ({card.window} {card.level})" if len(cards) > 1 else ""
+        for one in _of_card(card, parameter, moved):
+            yield Words(f"{one.en}{several}", f"{one.zh}{several}")
+
+
+def _of_card(card: Scorecard, parameter: str, moved: Direction) -> Iterator[Words]:
     if parameter == card.base:
         how = _either(moved, Words("higher", "提高"), Words("lower", "降低"), Words("elsewhere", "改变"))
         yield Words(f"every score starts {how.en}", f"基础分{how.zh}")
@@ -161,11 +168,15 @@ def _of_scorecard(pack: Pack, parameter: str, moved: Direction) -> Iterator[Word
     elif parameter in (card.lowest, card.highest):
         end = Words("lowest", "最低分") if parameter == card.lowest else Words("highest", "最高分")
         yield Words(f"the {end.en} possible score changes", f"{end.zh}改变")
-    elif mentions(card, parameter):
-        yield Words("the scorecard uses it", "用于评分")
+    elif parameter == card.weights:
+        yield Words("dimensions weigh otherwise", "各维度权重改变")
+    else:
+        for path in mentions(card, parameter):
+            yield Words(f"the scorecard ({path}) uses it", f"评分（{path}）使用")
 
 
-_PARTS_ZH = {"attendance": "考勤"}
+_PARTS = {"attendance": Words("attendance", "考勤"), "results": Words("what follows from grades", "等级结果"),
+          "appeals": Words("appeals", "申诉")}  # fmt: skip
 _PAY = {
     "share": Words("the share of pay that depends on grades", "绩效基数比例"),
     "annual_share": Words("the share of annual salaries that depends on grades", "年薪绩效比例"),
@@ -187,19 +198,34 @@ def _of_pay(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words]:
 
 
 def _other_parts(pack: Pack) -> list[str]:
-    known = {"clauses", "parameters", "rules", "metrics", "deadlines", "scorecard", "pay", "scopes"} | _NAMED
+    known = {
+        "clauses", "parameters", "rules", "metrics", "deadlines", "scorecard", "cards", "pay", "scopes",
+    } | _NAMED  # fmt: skip
     return [field for field in pack.__struct_fields__ if field not in known]
 
 
-def mentions(thing: Any, parameter: str) -> bool:
-    """Whether any text in a part of a pack names this parameter, as ``name`` or as ``p.name``."""
+def mentions(thing: Any, parameter: str, path: str = "") -> Iterator[str]:
+    """Where in a part of a pack a text is this parameter, as ``name`` or as ``p.name``: a path of names."""
     if isinstance(thing, str):
-        return thing in (parameter, f"p.{parameter}")
-    if isinstance(thing, dict):
-        return any(mentions(one, parameter) for one in thing.values())
-    if isinstance(thing, tuple | list):
-        return any(mentions(one, parameter) for one in thing)
-    if isinstance(thing, msgspec.Struct) and not isinstance(thing, Words):
-        fields = [field for field in thing.__struct_fields__ if field not in _NAMED - {"name"}]
-        return any(mentions(getattr(thing, field), parameter) for field in fields)
-    return False
+        if thing in (parameter, f"p.{parameter}"):
+            yield path
+    elif isinstance(thing, dict):
+        for name, one in thing.items():
+            yield from mentions(one, parameter, f"{path} {name}".strip())
+    elif isinstance(thing, tuple | list):
+        for one in thing:
+            yield from mentions(one, parameter, f"{path} {_named(one)}".strip())
+    elif isinstance(thing, msgspec.Struct) and not isinstance(thing, Words):
+        for field in thing.__struct_fields__:
+            value = getattr(thing, field)
+            if field in _NAMED:
+                continue
+            several = isinstance(value, tuple) and any(_named(one) for one in value)
+            own = path if several else f"{path} {field.replace('_', ' ')}".strip()
+            yield from mentions(value, parameter, own)
+
+
+def _named(thing: Any) -> str:
+    """What a thing in a list is called, where it is called anything."""
+    found = getattr(thing, "id", "") or getattr(thing, "name", "")
+    return found if isinstance(found, str) else ""

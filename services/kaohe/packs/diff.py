@@ -53,6 +53,8 @@ _PARTS = {
     "scorecard": Words("scorecard", "评分"),
     "attendance": Words("attendance", "考勤"),
     "pay": Words("pay", "薪酬"),
+    "results": Words("results", "等级结果"),
+    "appeals": Words("appeals", "申诉"),
 }
 _HOW = {
     "added": Words("added", "新增"),
@@ -156,7 +158,8 @@ def _named(pack: Pack) -> Named:
 
 
 def _ordered_fields() -> list[str]:
-    fields = [one for one in Pack.__struct_fields__ if one not in _SILENT | _IDENTITY and one not in _HEAD]
+    others = _SILENT | _IDENTITY | {"cards", *_HEAD}  # the cards are compared as what a scorecard is made of
+    fields = [one for one in Pack.__struct_fields__ if one not in others]
     return sorted(fields, key=lambda one: list(_PARTS).index(one) if one in _PARTS else len(_PARTS))
 
 
@@ -167,6 +170,8 @@ def _head(pack: Pack) -> dict[str, Any]:
 def _things(pack: Pack, field: str) -> dict[str, Any]:
     """The named things of a part of a pack; a part that is one thing has an empty name."""
     part = getattr(pack, field)
+    if field == "scorecard" and pack.cards:
+        return {f"{card.window} {card.level}": card for card in pack.cards}
     if part is None or part in ((), {}):
         return {}
     if isinstance(part, dict):
