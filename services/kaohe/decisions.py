@@ -23,7 +23,7 @@ import msgspec
 
 DecisionKind = Literal["deduct", "award", "waive", "adjust", "task", "proposal"]
 Status = Literal["provisional", "final"]
-Level = Literal["agent", "team", "queue", "site", "department"]
+Level = Literal["agent", "team", "queue", "site", "department", "company"]
 Severity = Literal["info", "medium", "high", "critical"]
 
 

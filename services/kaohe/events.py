@@ -1116,12 +1116,22 @@ class PeriodReopened(_PeriodOrder, kw_only=True):
     """A closed period of a pack takes late events itself again, until it is closed; to every partition."""
 
 
+@event("step.done")
+class StepDone(Payload, kw_only=True):
+    """A step of an appraisal was done, by a ``team`` or (empty) the company, for a period; to every partition."""
+
+    pack: Name
+    period: Name
+    step: Name
+    by: Name
+
+
 @event("clock.tick")
 class ClockTick(Payload, kw_only=True):
     """The log's clock: no event before this time is missing except late ones. It goes to every partition."""
 
 
-EVERYWHERE = (PackActivated, PeriodClosed, PeriodReopened)
+EVERYWHERE = (PackActivated, PeriodClosed, PeriodReopened, StepDone)
 """The data of events that go to every partition, beside ticks."""
 
 Event = Envelope

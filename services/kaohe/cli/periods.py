@@ -125,6 +125,26 @@ def reopen(
     _order("period.reopened", pack, period, window, by, reason, at, as_json)
 
 
+@app.command()
+def done(
+    pack: Pack,
+    period: Period,
+    step: Annotated[str, typer.Argument(help="The step's id in workflow.yaml.", metavar="STEP")],
+    by: By,
+    team: Annotated[str, typer.Option(help="Whose step it was; empty: the company's.")] = "",
+    at: At = "",
+    as_json: Json = False,
+) -> None:
+    """Note that a step of the calendar was done; the alerts about it end.
+
+    Example: kaohe period done company-kpi 2026-08 plan --team sales --by m-2
+    """
+    moment = moment_of(at)
+    data = {"pack": pack, "period": period, "step": step, "team": team, "by": by}
+    own_id = f"{pack}/{period}/{step}/{team}"
+    send_one("step.done", SUBJECT, own_id, data, moment, as_json, everywhere=True)
+
+
 def register(root: typer.Typer) -> None:
     """Add the commands."""
     root.add_typer(app, name="period")

@@ -347,6 +347,7 @@ def _trace_lines(one: Trace, language: Language) -> Iterator[str]:
         for part, covers in (
             ("scorecard", row.scorecard),
             ("attendance", row.attendance),
+            ("workflow", row.workflow),
             ("pay terms", row.pay),
         ):
             if covers:

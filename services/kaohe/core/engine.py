@@ -24,7 +24,7 @@ from zlib import crc32
 
 import msgspec
 
-from kaohe.core import reopening
+from kaohe.core import reopening, workflow
 from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation
 from kaohe.core.attending import Attending
 from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, Period, calendar, check_moment, to_ms
@@ -53,6 +53,7 @@ from kaohe.core.subjects import (
     Subject,
     evidence_key,
 )
+from kaohe.core.workflow import Workflow
 from kaohe.decisions import ENCODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import (
@@ -354,6 +355,9 @@ class PartitionEngine:
         self.activations: list[tuple[int, str, str]] = []
         self.stored_frame = b""
         self.dossiers = Dossiers(self.judge)
+        # What is due for the company as a whole is looked after in one place.
+        flows = partition == 0 and any(pack.workflow is not None for pack in self.packs)
+        self.workflow = Workflow(self.judge, zones.of("")) if flows else None
         self.followers: dict[str, Followers] = {}
         self._waiting: list[tuple[str, Told, int]] = []
         self._escalations: frozenset[str] = frozenset()
@@ -417,6 +421,7 @@ class PartitionEngine:
         yield "pack.activated", self._activate
         for tag in ORDERS:
             yield tag, self._order
+        yield "step.done", self._step
         yield "department.changed", self._change_department
         for tag in ASSESSMENTS:
             yield tag, self._hear
@@ -533,7 +538,7 @@ class PartitionEngine:
             self._check_department(event)
         elif plan.tag in ASSESSMENTS:
             self._check_assessment(plan.tag, event, time_ms, agent)
-        elif plan.tag in ORDERS or plan.tag in TAGS:
+        elif plan.tag in ORDERS or plan.tag in TAGS or plan.tag == "step.done":
             self._check_people(plan.tag, data, agent)
         if plan.tag in self.attending.tags:
             self.attending.check(plan.tag, data, agent)
@@ -546,6 +551,8 @@ class PartitionEngine:
         """Refuse what people said about a period, an appeal or a goal and cannot be carried out."""
         if tag in ORDERS:
             reopening.check(self.judge, tag, data, self.zones.of(""), self.watermark_ms)
+        elif tag == "step.done":
+            workflow.check(self.judge, data)
         else:
             self.dossiers.check(tag, data, agent)
             self.deadlines.check_room()
@@ -816,6 +823,10 @@ class PartitionEngine:
         reopening.carry_out(self.judge, event.data.pack, order, self.watermark_ms)
         self.activations.append((self.watermark_ms, event.data.pack, order))
 
+    def _step(self, event: Envelope, time_ms: int, _agent: Subject | None) -> None:
+        if self.workflow is not None:
+            self.judge.out += self.workflow.take(event.data, time_ms)
+
     # --- assessments --------------------------------------------------------------------------------------------------
 
     def _check_department(self, event: Envelope) -> None:
@@ -948,6 +959,8 @@ class PartitionEngine:
         self.accrued_ms = time_ms // AGENT_BUCKET_MS * AGENT_BUCKET_MS
         self.seen.begin(time_ms // 60_000)
         self.attending.begin(time_ms)
+        if self.workflow is not None:
+            self.workflow.begin(time_ms)
 
     def _advance(self, time_ms: int) -> None:
         """Do everything that falls due up to ``time_ms``, in order."""
@@ -967,6 +980,8 @@ class PartitionEngine:
         """The next moment at which something is due."""
         dues = (self.deadlines.next_ms(), self.attending.next_ms(), self.judge.due_ms())
         found = [due for due in dues if due is not None]
+        if self.workflow is not None and (step_ms := self.workflow.next_ms()) is not None:
+            found.append(step_ms)
         if self.working:
             found.append(self.accrued_ms + AGENT_BUCKET_MS)
         if self.queues or self.teams or self.sites:
@@ -979,6 +994,8 @@ class PartitionEngine:
             # It counts for moments that are over: what is judged next must not lie before now.
             self.judge.settle(now_ms - 1)
             self.attending.run(now_ms)
+        if self.workflow is not None and (self.workflow.next_ms() or now_ms + 1) <= now_ms:
+            self.judge.out += self.workflow.run(now_ms)
         if now_ms % AGENT_BUCKET_MS == 0 and now_ms > self.accrued_ms:
             self._accrue(now_ms)
             self.accrued_ms = now_ms
@@ -1045,6 +1062,8 @@ class PartitionEngine:
         self.deadlines.dropped.clear()
         changed.update(self.attending.checkpoint())
         changed.update(self.dossiers.checkpoint())
+        if self.workflow is not None:
+            changed.update(self.workflow.checkpoint())
         changed.update(self.seen.checkpoint())
         groups = [
             (level, name, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
@@ -1093,6 +1112,8 @@ class PartitionEngine:
         self.activations = frame.activations
         self.judge.grader.proposals = frame.proposals
         self.dossiers.restore(items)
+        if self.workflow is not None:
+            self.workflow.restore(items, self.now_ms)
         for key in sorted(items):
             if key.startswith("d" + SEPARATOR):
                 self.deadlines.restore(ITEM_DECODER.decode(items[key]))

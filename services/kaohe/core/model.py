@@ -391,6 +391,33 @@ class AppealTerms(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
 
 
+class WorkStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of an appraisal, of each team or of the company.
+
+    It must be done by the ``day`` (a parameter) of the month before the period, of its last month, or of the one after.
+    A missed date alerts ``owner``, later ``superior``.
+    """
+
+    id: str
+    clause: str
+    title: Words
+    team: bool
+    owner: str
+    superior: str
+    day: str
+    when: Literal["before", "during", "after"]
+
+
+class Steps(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of each period. ``escalation`` (a parameter) days after a missed date the superior hears of it."""
+
+    window: str
+    teams: tuple[str, ...]
+    escalation: str
+    steps: tuple[WorkStep, ...]
+    place: Place
+
+
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How a month's grades and entries become pay. All figures are names of parameters.
 
@@ -484,6 +511,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     pay: PayTerms | None = None
     attendance: Attendance | None = None
     appeals: AppealTerms | None = None
+    workflow: Steps | None = None
     folder: str = ""
     cards: tuple[Scorecard, ...] = ()
     results: Results = Results()

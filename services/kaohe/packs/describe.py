@@ -69,6 +69,7 @@ _LABELS = {
     "rules": Words("rules", "规则"),
     "scorecard": Words("scorecard", "评分"),
     "pay": Words("pay terms", "薪酬条款"),
+    "workflow": Words("calendar of steps", "考核日程"),
     "attendance": Words("attendance, by the public calendar of", "出勤，公历工作日历"),
     "zone": Words("zone", "时区"),
     "from": Words("in force from", "生效日期"),
@@ -369,6 +370,8 @@ def _part_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[str
     if cover.scorecard and pack.scorecard is not None:
         yield f"  {label('scorecard', language)}: {pick(pack.scorecard.formula, language)}"
     yield from _card_lines(pack, cover.clause, language)
+    if cover.workflow and pack.workflow is not None:
+        yield f"  {label('workflow', language)}: {', '.join(step.id for step in pack.workflow.steps)}"
     if cover.pay and pack.pay is not None:
         yield f"  {label('pay', language)}: {Path(pack.pay.place.file).name}"
 

@@ -54,12 +54,13 @@ from kaohe.packs.source import (
     several,
     words,
 )
+from kaohe.packs.workflow import read_workflow
 
 FILES = (
     "pack.yaml", "clauses.yaml", "parameters.yaml", "attendance.yaml", "metrics.yaml", "rules.yaml", "scorecard.yaml",
-    "pay.yaml", "appeals.yaml",
+    "pay.yaml", "appeals.yaml", "workflow.yaml",
 )  # fmt: skip
-OPTIONAL_FILES = ("attendance.yaml", "scorecard.yaml", "pay.yaml", "appeals.yaml")
+OPTIONAL_FILES = ("attendance.yaml", "scorecard.yaml", "pay.yaml", "appeals.yaml", "workflow.yaml")
 _PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": "rules.yaml"}
 UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "days", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
@@ -87,6 +88,7 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     deadlines: tuple[str, ...]
     scorecard: bool
     attendance: bool
+    workflow: bool
     pay: bool
     cases: tuple[str, ...]
 
@@ -299,6 +301,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     cards.check_entries(rules)
     pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard, reader.nodes)
     appeals = read_appeals(roots["appeals.yaml"], base, rules, all_read=len(rules) == len(reader.nodes))
+    workflow = read_workflow(roots["workflow.yaml"], base)
     coverage = _coverage(roots, reader)
     if problems.errors:
         return None
@@ -307,7 +310,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
         in_force_from=head.in_force_from, grace_ms=head.grace_ms, evaluate_ms=head.evaluate_ms, clauses=clauses,
         parameters=parameters, metrics=metrics, deadlines=base.deadlines, rules=rules,
         scorecard=read.scorecard, scopes=reader.scopes, attendance=attendance, pay=pay, appeals=appeals,
-        folder=str(folder), cards=read.cards, results=read.results,
+        workflow=workflow, folder=str(folder), cards=read.cards, results=read.results,
     )  # fmt: skip
     return Loaded(pack=pack, coverage=coverage, warnings=tuple(problems.warnings))
 
@@ -618,7 +621,7 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         fields = Fields(
             body,
             problems,
-            ("metrics", "rules", "deadlines", "scorecard", "attendance", "pay"),
+            ("metrics", "rules", "deadlines", "scorecard", "attendance", "pay", "workflow"),
             "a clause's cover",
         )
         parts = {
@@ -638,7 +641,10 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         pay = fields.take("pay", boolean, False)
         if pay and roots["pay.yaml"] is None:
             fields.wrong("pay", "the pack has no pay terms", "add pay.yaml, or leave it out")
-        covered = scorecard or attendance or pay or any(parts.values())
+        workflow = fields.take("workflow", boolean, False)
+        if workflow and roots["workflow.yaml"] is None:
+            fields.wrong("workflow", "the pack has no steps", "add workflow.yaml, or leave it out")
+        covered = scorecard or attendance or pay or workflow or any(parts.values())
         if fields.ok() and not covered:
             problems.add(
                 PackError(
@@ -647,8 +653,8 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
             )
         cases = node.get("cases")
         found[key.text] = Coverage(
-            clause=key.text, scorecard=scorecard, attendance=attendance, pay=pay, metrics=parts["metrics"],
-            rules=parts["rules"], deadlines=parts["deadlines"],
+            clause=key.text, scorecard=scorecard, attendance=attendance, pay=pay, workflow=workflow,
+            metrics=parts["metrics"], rules=parts["rules"], deadlines=parts["deadlines"],
             cases=(cases and problems.attempt(several(choice(CASES, "case")), cases)) or NO_TEXTS,
         )  # fmt: skip
     _check_listed(reader, found)

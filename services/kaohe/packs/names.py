@@ -36,6 +36,7 @@ from kaohe.packs.source import MILLIS, Node, scalar
 
 FRAME_EVENTS = (
     "clock.tick", "department.changed", "pack.activated", "period.closed", "period.reopened", "roster.changed",
+    "step.done",
 )  # fmt: skip
 """Event types that move the engine itself; a pack neither counts nor judges them. Nor what a person earns."""
 

@@ -43,6 +43,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     deadlines: tuple[str, ...]
     scorecard: bool
     attendance: bool
+    workflow: bool
     pay: bool
     cases: tuple[str, ...]
     stories: tuple[StoryLine, ...]
@@ -93,6 +94,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
                 deadlines=cover.deadlines,
                 scorecard=cover.scorecard,
                 attendance=cover.attendance,
+                workflow=cover.workflow,
                 pay=cover.pay,
                 cases=cases,
                 stories=lines,
@@ -110,7 +112,7 @@ def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
         steps = any(effect.amount is not None and effect.amount.per is not None for effect in rule.effects)
         if rule.id in cover.rules and rule.trigger == "period" and steps:
             return CASES
-    judges = bool(cover.metrics or cover.rules or cover.deadlines or cover.attendance)
+    judges = bool(cover.metrics or cover.rules or cover.deadlines or cover.attendance or cover.workflow)
     return FEW_CASES if judges else SCORE_CASES
 
 
