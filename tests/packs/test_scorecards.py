@@ -281,3 +281,41 @@ def test_a_card_of_entries_has_results_too(tmp_path: Path) -> None:
     )
     made = [one for one in story.replay.decision_list() if one.kind == "proposal"]
     assert [(one.rule, one.subject) for one in made] == [("poor", "a-1"), ("poor", "a-3")]
+
+
+YEAR = """
+further:
+  - clause: CK-01
+    window: year
+    level: agent
+    lowest: p.low
+    highest: p.high
+    bands: p.bands
+    formula: {en: The mean of the months., zh: 月均分。}
+    dimensions:
+      months:
+        clause: CK-01
+        title: {en: The months, zh: 各月}
+        items:
+          months: {clause: CK-01, title: {en: Mean of the months, zh: 月均分}, most: p.most, periods: month}
+"""
+MOST = """
+most:
+  unit: points
+  min: 1
+  max: 100
+  values: {2026-01-01: 10}
+"""
+
+
+def test_months_of_entries_make_a_year(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, name="kpi", parameters=FIGURES + MOST, rules=ERROR, scorecard=CARD + YEAR)
+    story = Story(pack)
+    story.tell("2026-11-02T09:00", "error.recorded", error_id="x")
+    story.tick("2026-12-04T00:00")
+    story.tell("2026-12-05T09:00", "error.recorded", error_id="y")
+    story.tell("2026-12-05T10:00", "error.recorded", error_id="z")
+    story.tick("2027-01-04T00:00")
+    assert story.grades() == [
+        ("2026", "65", "B", "final"), ("2026-11", "70", "B", "final"), ("2026-12", "60", "B", "final"),
+    ]  # fmt: skip

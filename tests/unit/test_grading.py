@@ -12,15 +12,17 @@ import msgspec
 import pytest
 
 from kaohe.core import company
-from kaohe.core.engine import Zones
+from kaohe.core.engine import PartitionEngine, Zones, company_partition
 from kaohe.core.grading import Proposal
+from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
+from kaohe.core.records import Record
 from kaohe.core.replay import Replay
 from kaohe.decisions import DECISION_DECODER, GRADE_DECODER, Decision, Grade, ScoreDetail
 from kaohe.errors import StateError
 from kaohe.events import PAYLOADS, make
 from kaohe.packs.load import load_pack
-from tests.support.core_runs import Timed, run_all, seed
+from tests.support.core_runs import Timed, records_of, run_all, run_engine, seed
 from tests.support.packs import Story, at_ms, moment
 
 SCORED = Path(__file__).parents[1] / "packs" / "scored"
@@ -575,6 +577,32 @@ def test_grades_are_the_same_over_partitions_and_restarts_at_any_place(pack: Pac
     assert {grade.status for grade in months} == {"final"}
     assert len(months) >= 9 * 4
     consistent(months, [DECISION_DECODER.decode(raw) for raw in one["decisions"].values()])
+
+
+def test_the_company_is_looked_at_in_one_of_several_group_partitions(pack: Pack) -> None:
+    rng = random.Random(seed())
+    log, zones = Life(rng, months=2).log, Zones("Asia/Shanghai", ZONES)
+    reports: list[list[Record]] = [[], [], []]
+    raws: list[bytes] = []
+    for index, records in enumerate(records_of(log, 2)):
+        out, _ = run_engine(
+            lambda index=index: PartitionEngine(  # type: ignore[misc]
+                (pack,), zones=zones, partition=index, group_partitions=3
+            ),
+            records,
+        )
+        raws += [one.value for one in out if one.topic == "grades"]
+        for one in out:
+            if one.topic == "partials":
+                assert one.partition is not None
+                reports[one.partition].append(Record(0, one.value, None, 0))
+    said = []
+    for target in range(3):
+        group = GroupEngine((pack,), zones=zones, partition=target, source_partitions=2)
+        said.append([one.value for one in group.apply(reports[target]) if one.topic == "grades"])
+    assert [target for target, own in enumerate(said) if own] == [company_partition(3)]
+    found = _in_order([*raws, *(raw for own in said for raw in own)], GRADE_DECODER)
+    assert {GRADE_DECODER.decode(raw).id: raw for raw in found} == lived(pack, log, 1, rng)["grades"]
 
 
 def consistent(months: list[Grade], decisions: list[Decision]) -> None:
