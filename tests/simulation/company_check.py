@@ -11,8 +11,10 @@ How the policy was read, where its words leave a choice:
   the month in which it arrives.
 - "Tasks due", "requests" and "required trainings" count in the month in which they were done in time, or else in the
   month in which their time ran out.
-- Who is under a policy at the end of a month is judged by it for the month; single incidents by the policy of their
-  moment.
+- Who is under a policy at the end of a month is judged by it for the month, and nobody for a month after leaving;
+  single incidents by the policy of their moment.
+- A day of a shift belongs to the month of the day that the rota names. Lateness and early leave are stepped together.
+- A month's pay is worked out from the final grade and from what stands in that month's ledger, adjustments included.
 """
 
 from __future__ import annotations
@@ -90,6 +92,17 @@ def to_ms(text: str) -> int:
     return (datetime.fromisoformat(text) - _ORIGIN) // timedelta(milliseconds=1)
 
 
+class Line(NamedTuple):
+    """What the roster says about a person from a moment on."""
+
+    from_ms: int
+    team: str
+    site: str
+    packs: list[str]
+    left_on: str
+    pay_minor: int
+
+
 class Figures:
     """The figures of one policy with the days from which they hold."""
 
@@ -124,7 +137,8 @@ class Company:
         self.db = sqlite3.connect(":memory:")
         self.db.executescript(SCHEMA)
         self._zones: dict[str, str] = {}
-        self.roster: dict[str, list[tuple[int, str, str, list[str], str]]] = {}
+        self._annual: dict[str, int] = {}
+        self.roster: dict[str, list[Line]] = {}
         self._ends: dict[str, list[int]] = {}
         self._labels: list[str] = []
         self._load(lines)
@@ -139,6 +153,8 @@ class Company:
         for event in events:
             if event["type"] == "roster.changed":
                 self._enrol(event)
+            elif event["type"] == "pay.stated":
+                self._annual[event["data"]["agent"]] = event["data"]["annual_salary_minor"]
         seen: set[str] = set()
         clock_ms = 0
         rows = []
@@ -172,13 +188,10 @@ class Company:
 
     def _enrol(self, event: dict[str, Any]) -> None:
         data = event["data"]
-        line = (
-            to_ms(event["time"]),
-            data["team"],
-            data["site"],
-            data.get("packs", []),
-            data.get("left_on") or "",
-        )
+        line = Line(
+            to_ms(event["time"]), data["team"], data["site"], data.get("packs", []), data.get("left_on") or "",
+            data["pay_base_minor"],
+        )  # fmt: skip
         self.roster.setdefault(data["agent"], []).append(line)
         self._zones[data["agent"]] = SITE_ZONES[data["site"]]
         self.db.execute(
@@ -186,7 +199,7 @@ class Company:
             (data["agent"], line[0], line[1], line[2], " ".join(line[3]), line[4]),
         )
 
-    def line_at(self, agent: str, at_ms: int) -> tuple[int, str, str, list[str], str]:
+    def line_at(self, agent: str, at_ms: int) -> Line:
         """The roster's line about a person at a moment."""
         lines = self.roster[agent]
         return lines[max(0, bisect_right([line[0] for line in lines], at_ms) - 1)]
@@ -229,6 +242,12 @@ class Company:
             self.month_of(zone, at_ms), self.month_of(COMPANY_ZONE, at_ms), item, word, part, whole, due_ms,
             day, until, begin_ms, finish_ms,
         )  # fmt: skip
+
+    def gross(self, agent: str, before_ms: int, annual_share: Fraction) -> Fraction:
+        """A month's gross pay: the part of an annual salary that counts as a month's, else what was agreed."""
+        if agent in self._annual:
+            return Fraction(self._annual[agent], 12) * annual_share
+        return Fraction(self.line_at(agent, before_ms - 1).pay_minor)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -568,12 +587,12 @@ class Appraisal:
 
     def under(self, pack: str, agent: str, at_ms: int) -> bool:
         """Whether a person comes under a policy at a moment."""
-        return pack in self.company.line_at(agent, at_ms)[3]
+        return pack in self.company.line_at(agent, at_ms).packs
 
     def judged(self, pack: str, agent: str, month: str) -> bool:
         """Whether a person is judged by a policy for a month: by the one of its end, unless they left before it."""
         last_ms = self.company.end_of(self.company.zone_of(agent), month) - 1
-        left_on = self.company.line_at(agent, last_ms)[4]
+        left_on = self.company.line_at(agent, last_ms).left_on
         return self.under(pack, agent, last_ms) and not (left_on and left_on < f"{month}-01")
 
     def _monthly(self, charge: Charge) -> None:
@@ -766,3 +785,73 @@ class Appraisal:
                 bands = figures.table("grade_bands", day)
                 grade = max((least, name) for name, least in bands.items() if score >= least)[1]
                 yield Score(pack, agent, month, score, grade)
+
+
+# --- pay --------------------------------------------------------------------------------------------------------------
+
+
+class PayRules(NamedTuple):
+    """CK-02, CK-06 and the pay guard: shares as they stand in the policy, and what a company adds, in minor units."""
+
+    point_minor: int
+    floor_minor: int
+    share: Fraction = Fraction(10, 100)
+    annual_share: Fraction = Fraction(80, 100)
+    most_deducted: Fraction = Fraction(20, 100)
+    bonus: Fraction = Fraction(10, 100)
+
+
+COEFFICIENTS = {"A": Fraction(1), "B": Fraction(1), "C": Fraction(70, 100), "D": Fraction(0)}
+
+
+class Pay(NamedTuple):
+    """What a month's appraisal under one policy comes to for one person, in minor units."""
+
+    subject: str
+    period: str
+    base_minor: int
+    performance_minor: int
+    points_minor: int
+    held_minor: int
+    pay_minor: int
+
+
+def pay_of(
+    appraisal: Appraisal, pack: str, prefix: str, rules: PayRules, causes: Iterable[Entry]
+) -> Iterator[Pay]:
+    """The pay of everybody with a final grade under ``pack``, whose points are money; ``causes`` are summed up."""
+    company = appraisal.company
+    owed: dict[tuple[str, str], list[Fraction]] = defaultdict(list)
+    for entry in causes:
+        if entry.rule.startswith(prefix):
+            month = f"{entry.period}-12" if len(entry.period) == 4 else entry.period
+            owed[entry.subject, month].append(entry.points * rules.point_minor)
+    for score in appraisal.scores:
+        if score.pack != pack:
+            continue
+        end_ms = company.end_of(COMPANY_ZONE, score.period)
+        gross = company.gross(score.subject, end_ms, rules.annual_share)
+        base = half_up(gross * rules.share)
+        performance = half_up(base * COEFFICIENTS[score.grade])
+        performance += half_up(base * rules.bonus) if score.grade == "A" else 0
+        points = owed[score.subject, score.period]
+        deducted = -sum(one for one in points if one < 0)
+        earned = half_up(gross)
+        held = max(0, half_up(deducted) - floor(earned * rules.most_deducted))
+        pay = earned - base + performance + half_up(sum(points, Fraction(0))) + held
+        missing = max(0, min(rules.floor_minor, earned) - pay)
+        yield Pay(
+            score.subject,
+            score.period,
+            base,
+            performance,
+            half_up(sum(points, Fraction(0))),
+            held + missing,
+            pay + missing,
+        )
+
+
+def half_up(amount: Fraction | int) -> int:
+    """The nearest whole number, halves away from nothing."""
+    half = Fraction(1, 2)
+    return -floor(half - amount) if amount < 0 else floor(half + amount)

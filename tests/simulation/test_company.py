@@ -19,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from kaohe.adapters.simulator_company import (
@@ -30,11 +31,25 @@ from kaohe.adapters.simulator_company import (
     simulate_company,
 )
 from kaohe.core.engine import Zones
+from kaohe.core.pay import Charge, PayFact, charge_of, fact_of, labels_of_month, people_of, settle
 from kaohe.core.replay import Replay
+from kaohe.decisions import Decision, Grade
 from kaohe.errors import UsageError
-from kaohe.events import encode
+from kaohe.events import decode, encode
 from kaohe.packs.load import load_packs, rules_dir
-from tests.simulation.company_check import CHARGES, SITE_ZONES, Appraisal, Company, Entry, Score, to_ms
+from tests.simulation.company_check import (
+    CHARGES,
+    SITE_ZONES,
+    Appraisal,
+    Company,
+    Entry,
+    Pay,
+    PayRules,
+    Score,
+    pay_of,
+    to_ms,
+)
+from tests.support.pay import terms
 
 ROOT = Path(__file__).parents[2]
 PACKS = ("front-desk", "full-attendance", "logistics-service")
@@ -231,6 +246,46 @@ def test_alerts_of_inspections_that_failed_or_are_missing(run: Run) -> None:
     )
     check = Counter(run.appraisal.inspection_alerts())
     assert check
+    assert engine == check, differences(engine, check)
+
+
+def test_every_person_s_pay_is_the_one_that_the_independent_calculation_gives(run: Run) -> None:
+    """With points as money, at a value that makes the guard work: CK-02 and CK-06 over the grades of attendance."""
+    rules = PayRules(point_minor=20_000, floor_minor=269_000)
+    in_force = msgspec.structs.replace(
+        terms(packs=("full-attendance",), point_value="20000", floor="269000"), grades_pack="full-attendance"
+    )
+    facts: dict[str, list[PayFact]] = defaultdict(list)
+    with run.log.open("rb") as lines:
+        for line in lines:
+            fact = fact_of(decode(line), "log")
+            if fact is not None:
+                facts[fact.agent].append(fact)
+    final = [msgspec.convert(row, Decision) for row in run.newest() if row["status"] == "final"]
+    grades = [msgspec.convert(row, Grade) for row in run.rows("grades") if row["status"] == "final"]
+    engine: Counter[Pay] = Counter()
+    for period in sorted({grade.period for grade in grades}):
+        own = {one.subject: one for one in grades if (one.pack, one.period) == ("full-attendance", period)}
+        charges: dict[str, list[Charge]] = defaultdict(list)
+        for decision in final:
+            if decision.level == "agent" and decision.period in labels_of_month(period):
+                charges[decision.subject].append(charge_of(decision))
+        people = people_of(in_force, period, facts, own, charges, {})
+        for agent in own:
+            statement = settle(in_force, people[agent], period)
+            assert statement.pay_minor == statement.fixed_minor + sum(
+                one.amount_minor for one in statement.lines
+            )
+            assert statement.pay_minor >= min(269_000, statement.gross_minor or 0)
+            paid: Counter[str] = Counter()
+            for paid_line in statement.lines:
+                paid[paid_line.component] += paid_line.amount_minor
+            engine[
+                Pay(agent, period, statement.base_minor, paid["performance"] + paid["bonus"],
+                    paid["award"] + paid["penalty"], paid["guard"], statement.pay_minor)
+            ] += 1  # fmt: skip
+    check = Counter(pay_of(run.appraisal, "full-attendance", "fa-", rules, summed(run.appraisal.entries)))
+    assert any(one.held_minor for one in check)
     assert engine == check, differences(engine, check)
 
 
