@@ -72,6 +72,7 @@ def command() -> Any:
         paying,
         periods,
         replaying,
+        reporting,
         rules,
         running,
         scorecards,
@@ -86,6 +87,7 @@ def command() -> Any:
     appealing.register(app)
     scorecards.register(app)
     periods.register(app)
+    reporting.register(app)
     app.add_typer(running.topics_app, name="topics")
     running.register(app)
     paying.register(app)

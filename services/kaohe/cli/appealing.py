@@ -72,7 +72,12 @@ class AppealLine(msgspec.Struct, frozen=True, kw_only=True):
 
 def _send(tag: str, agent: str, appeal: str, at: str, as_json: bool, **data: Any) -> None:
     send_one(
-        tag, agent, f"{appeal}/{tag}", {"agent": agent, "appeal_id": appeal, **data}, moment_of(at), as_json
+        tag,
+        agent,
+        f"{agent}/{appeal}/{tag}",
+        {"agent": agent, "appeal_id": appeal, **data},
+        moment_of(at),
+        as_json,
     )
 
 
@@ -131,7 +136,7 @@ def hear(
     Example: kaohe appeal hear a-17 ap-1 --who supervisor --by m-2
     """
     moment = moment_of(at)
-    own_id = f"{appeal}/appeal.heard/{who.value}/{by}/{moment.isoformat(timespec='milliseconds')}"
+    own_id = f"{agent}/{appeal}/appeal.heard/{who.value}/{by}/{moment.isoformat(timespec='milliseconds')}"
     data = {"agent": agent, "appeal_id": appeal, "who": who.value, "by": by, "text": text}
     send_one("appeal.heard", agent, own_id, data, moment, as_json)
 

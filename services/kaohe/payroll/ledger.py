@@ -600,6 +600,14 @@ class Ledger:
         """The states of one alert (firing, then resolved); empty when the ledger does not know the id."""
         return cast(list[Alert], self._records(_BY_RECORD[Alert], entry_id))
 
+    def all_alerts(self, limit: int = 1_000_000) -> list[Alert]:
+        """Every change of every alert, in the order of their moments."""
+        assert limit > 0
+        table = _BY_RECORD[Alert].table
+        query = select(table).order_by(table.c.at, table.c.id, table.c.state).limit(limit)
+        rows = self._read(lambda connection: connection.execute(query).mappings().all())
+        return [cast(Alert, _record(_BY_RECORD[Alert], row)) for row in rows]
+
     def grades(self, entry_id: str) -> list[Grade]:
         """Every revision of one grade, oldest first; empty when the ledger does not know the id."""
         return cast(list[Grade], self._records(_BY_RECORD[Grade], entry_id))
