@@ -618,6 +618,21 @@ class CertificateEarned(Payload, kw_only=True):
     expires_at: Moment | None = None
 
 
+@event("certificate.required")
+class CertificateRequired(Payload, kw_only=True):
+    """The agent's job asks for a certificate, to be held by ``due_at`` (else by the policy's time limit)."""
+
+    certificate: Name
+    due_at: Moment | None = None
+
+
+@event("certificate.released")
+class CertificateReleased(Payload, kw_only=True):
+    """The agent's job asks for the certificate no more."""
+
+    certificate: Name
+
+
 @event("certificate.expiring")
 class CertificateExpiring(Payload, kw_only=True):
     """A certificate will lapse at ``expires_at``."""

@@ -5,14 +5,14 @@ time and it is *missed*, although no event comes. An event may arrive before the
 or after the item was missed although it happened in time: both are put right, so that the order in which independent
 events arrive does not matter.
 
-An item is kept until ``KEPT_MS`` after it ended, or ``ABANDONED_MS`` after it was missed, and there are at most
+An item is kept until ``KEPT_MS`` (or what its deadline says) after it ended, or ``ABANDONED_MS`` after it was missed, and there are at most
 ``MAX_ITEMS``. The queue of due times is not part of the state: it is made anew from the items.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -56,7 +56,9 @@ class Item(msgspec.Struct, array_like=True, gc=False):
 class Deadlines:
     """All items of one partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_ms: Mapping[str, int] | None = None) -> None:
+        """``kept_ms`` gives, by ``pack/name``, how long items that ended are kept where that is not ``KEPT_MS``."""
+        self._kept_ms = dict(kept_ms or {})
         self.items: dict[ItemId, Item] = {}
         self.touched: set[ItemId] = set()
         self.dropped: list[ItemId] = []
@@ -112,7 +114,7 @@ class Deadlines:
         if item.state == "open":
             heapq.heappush(self._due, (item.due_ms, item.id))
         else:
-            heapq.heappush(self._ends, (_end_ms(item), item.id))
+            heapq.heappush(self._ends, (self._end_ms(item), item.id))
 
     def next_ms(self) -> int | None:
         """The earliest moment at which an item is missed or forgotten: just after its due time."""
@@ -130,7 +132,7 @@ class Deadlines:
         while self._ends:
             end_ms, key = self._ends[0]
             item = self.items.get(key)
-            if item is not None and item.state != "open" and _end_ms(item) == end_ms:
+            if item is not None and item.state != "open" and self._end_ms(item) == end_ms:
                 break
             heapq.heappop(self._ends)
 
@@ -147,15 +149,16 @@ class Deadlines:
             self._drop(heapq.heappop(self._ends)[1])
             self._skim()
 
+    def _end_ms(self, item: Item) -> int:
+        """When an item that is open no more is forgotten."""
+        if item.state == "missed":
+            return item.due_ms + ABANDONED_MS
+        return item.closed_ms + self._kept_ms.get(item.id[0], KEPT_MS)
+
     def restore(self, item: Item) -> None:
         """Put a stored item back."""
         self.items[item.id] = item
         self._queue(item)
-
-
-def _end_ms(item: Item) -> int:
-    """When an item that is open no more is forgotten."""
-    return item.due_ms + ABANDONED_MS if item.state == "missed" else item.closed_ms + KEPT_MS
 
 
 ITEM_ENCODER = msgspec.msgpack.Encoder()

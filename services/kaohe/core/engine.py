@@ -543,7 +543,7 @@ class PartitionEngine:
         if plan.tag in self.attending.tags:
             self.attending.check(plan.tag, data, agent)
         for kind in plan.opens:
-            kind.check(data)
+            kind.check(data, time_ms)
         if plan.opens:
             self.deadlines.check_room()
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kaohe.core.engine import PartitionEngine
 
 EARLY = ("early_met", "early_cancelled")
+TAKEN_BACK = ("cancelled", "cancelled_late")
 OUTCOMES = ("opened", "met", "missed", "late", "cancelled", "cancelled_late")
 
 
@@ -36,7 +37,7 @@ class Kind:
     """A deadline of one version of a pack, ready for events."""
 
     __slots__ = (
-        "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "pack", "pack_name",
+        "ahead", "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "pack", "pack_name",
         "payload", "rules", "version", "word_of",
     )  # fmt: skip
 
@@ -58,7 +59,8 @@ class Kind:
         self.word_of = attrgetter(deadline.by) if deadline.by else None
         self.due_of = attrgetter(deadline.due_field) if deadline.due_field else None
         self.applies = compile_condition(deadline.where, pack) if deadline.where is not None else None
-        self.limits = _limits(pack, deadline) if deadline.within else []
+        self.limits = _limits(pack, deadline.within) if deadline.within else []
+        self.ahead = _limits(pack, deadline.ahead) if deadline.ahead else []
         self.counts = {
             outcome: counters[source]
             for outcome in OUTCOMES
@@ -70,8 +72,10 @@ class Kind:
             if (own := [one for one in rules.get(f"{self.name}/{outcome}", []) if one.pack is pack])
         }
 
-    def check(self, data: Any) -> None:
-        """EventError when ``data`` can open no item: its due time is missing, or none that a calendar can carry."""
+    def check(self, data: Any, time_ms: int) -> None:
+        """EventError when ``data`` opens an item and cannot: its due time is missing, or none a calendar can carry."""
+        if self.applies is not None and not self.applies(data, time_ms):
+            return
         stated = self.due_of(data) if self.due_of is not None else None
         if stated is not None:
             check_moment(to_ms(stated), f"$.data.{self.deadline.due_field}")
@@ -85,7 +89,10 @@ class Kind:
         """When an item must be met that ``data`` opens at ``time_ms``; ParameterError before the first time limit."""
         stated = self.due_of(data) if self.due_of is not None else None
         if stated is not None:
-            return max(to_ms(stated), time_ms)  # what is due before it begins is missed as soon as it begins
+            due_ms = to_ms(stated)
+            if self.ahead:
+                due_ms -= next((limits["*"] for since, limits in self.ahead if time_ms >= since), 0)
+            return max(due_ms, time_ms)  # what is due before it begins is missed as soon as it begins
         for from_ms, limits in self.limits:
             if time_ms >= from_ms:
                 word = str(self.word_of(data)) if self.word_of is not None else "*"
@@ -95,9 +102,9 @@ class Kind:
         raise AssertionError(f"{self.deadline.within} has a value that is not among its limits")
 
 
-def _limits(pack: Pack, deadline: Deadline) -> list[tuple[int, dict[str, int]]]:
-    """The time limits in milliseconds by word (``*`` for every other one), and from when they hold, newest first."""
-    parameter = pack.parameters[deadline.within]
+def _limits(pack: Pack, name: str) -> list[tuple[int, dict[str, int]]]:
+    """A parameter's times in milliseconds by word (``*`` for every other one), and from when they hold, newest first."""
+    parameter = pack.parameters[name]
     unit_ms = TIME_UNITS_MS[parameter.unit]
     limits = []
     for day, value in reversed(parameter.values):
@@ -121,8 +128,9 @@ class Items:
     def __init__(self, engine: PartitionEngine, found: Iterable[Kind]) -> None:
         self.engine = engine
         self.judge = engine.judge
-        self.deadlines = Deadlines()
         self._kinds = {(kind.name, kind.version): kind for kind in found}
+        long = [kind for kind in self._kinds.values() if kind.deadline.remember_ms]
+        self.deadlines = Deadlines({kind.name: kind.deadline.remember_ms for kind in long})
 
     def open(self, kind: Kind, event: Envelope, time_ms: int, place: tuple[str, str, str]) -> None:
         """An event opens an item, unless it is open already. ``place`` is queue, team and site."""
@@ -136,7 +144,9 @@ class Items:
         deadlines = self.deadlines
         old = deadlines.items.get(key)
         if old is not None and old.state not in EARLY:
-            return
+            if not self._begins_anew(kind, old, event, time_ms):
+                return
+            old = None
         item = Item(key, "open", place, time_ms, due_ms, 0, data, (event.id,))
         deadlines.add(item)
         if due_ms < self.engine.due_ms:
@@ -146,6 +156,16 @@ class Items:
             item.evidence += old.evidence
             self._end(kind, item, old.closed_ms, met=old.state == "early_met")
 
+    def _begins_anew(self, kind: Kind, old: Item, event: Envelope, time_ms: int) -> bool:
+        """Whether an event opens an item although there is one: the next one, or one that was taken back before."""
+        deadline = kind.deadline
+        if deadline.again and time_ms > old.opened_ms:
+            if old.state in ("open", "missed"):
+                old.evidence = (*old.evidence[:1], event.id)
+                self._end(kind, old, time_ms, met=True)
+            return True
+        return bool(deadline.remember_ms) and old.state in TAKEN_BACK and time_ms > old.closed_ms
+
     def end(
         self, kind: Kind, event: Envelope, time_ms: int, place: tuple[str, str, str], *, met: bool
     ) -> None:
@@ -154,7 +174,9 @@ class Items:
             return
         key = (kind.name, event.subject, str(kind.key_of(event.data)))
         item = self.deadlines.items.get(key)
-        if item is None or (item.state in EARLY and time_ms < item.closed_ms):
+        if kind.deadline.remember_ms and (item is None or item.state not in ("open", "missed")):
+            self._remember(kind, item, event, time_ms, place, met=met)
+        elif item is None or (item.state in EARLY and time_ms < item.closed_ms):
             state: ItemState = "early_met" if met else "early_cancelled"
             self.deadlines.add_if_room(Item(key, state, place, time_ms, time_ms, time_ms, None, (event.id,)))
         elif item.state in ("open", "missed"):
@@ -163,6 +185,23 @@ class Items:
         elif item.state not in EARLY and time_ms < item.closed_ms:
             item.evidence = (*item.evidence[:1], event.id)
             self._end_earlier(kind, item, time_ms, met=met)
+
+    def _remember(
+        self,
+        kind: Kind,
+        item: Item | None,
+        event: Envelope,
+        time_ms: int,
+        place: tuple[str, str, str],
+        *,
+        met: bool,
+    ) -> None:
+        """Keep in mind that something holds already that may be asked for later; the newest event counts."""
+        if met and (item is None or (item.state in (*EARLY, *TAKEN_BACK) and time_ms > item.closed_ms)):
+            key = (kind.name, event.subject, str(kind.key_of(event.data)))
+            self.deadlines.add_if_room(
+                Item(key, "early_met", place, time_ms, time_ms, time_ms, None, (event.id,))
+            )
 
     def _end_earlier(self, kind: Kind, item: Item, time_ms: int, *, met: bool) -> None:
         """An item that has ended turns out to have ended before: whatever came first counts, in any order."""
@@ -180,7 +219,12 @@ class Items:
         self._end(kind, item, time_ms, met=met)
 
     def _end(self, kind: Kind, item: Item, time_ms: int, *, met: bool) -> None:
-        """An open or missed item is met or taken back at ``time_ms``."""
+        """An open or missed item is met or taken back at ``time_ms``.
+
+        What is remembered for long may have been met long ago: it counts when it was asked for.
+        """
+        if kind.deadline.remember_ms:
+            time_ms = max(time_ms, item.opened_ms)
         in_time = time_ms <= item.due_ms
         was_missed = item.state == "missed"
         item.closed_ms = time_ms

@@ -56,6 +56,14 @@ def consequences(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words
                 f"the time of {deadline.name} ({deadline.title.en}) {how.en}",
                 f"时限 {deadline.name}（{deadline.title.zh}）{how.zh}",
             )
+        if deadline.ahead == parameter:
+            how = _either(
+                moved, Words("runs out sooner", "提前"), Words("runs out later", "推后"), Words("changes", "改变")
+            )
+            yield Words(
+                f"{deadline.name} ({deadline.title.en}) {how.en}",
+                f"时限 {deadline.name}（{deadline.title.zh}）{how.zh}",
+            )
     yield from _of_scorecard(pack, parameter, moved)
     yield from _of_pay(pack, parameter, moved)
     for part in _other_parts(pack):

@@ -206,7 +206,7 @@ def pack_data(loaded: Loaded) -> dict[str, Any]:
         "metrics": [metric_data(one) for one in pack.metrics.values()],
         "deadlines": [
             {"name": one.name, "clause": one.clause, "title": _words(one.title), "opens": one.opens,
-             "met_by": list(one.met_by), "within": one.within}
+             "met_by": list(one.met_by), "within": one.within, "ahead": one.ahead}
             for one in pack.deadlines.values()
         ],
         "rules": [rule_data(pack, rule) for rule in pack.rules],
@@ -231,7 +231,8 @@ def used_by(pack: Pack, rule: Rule) -> tuple[list[Parameter], list[Metric]]:
         if metric.baseline:
             wanted.add(metric.baseline)
     if rule.trigger == "deadline":
-        wanted.add(pack.deadlines[rule.on.partition("/")[0]].within)
+        found = pack.deadlines[rule.on.partition("/")[0]]
+        wanted |= {found.within, found.ahead}
     if rule.trigger == "attendance" and pack.attendance is not None:
         wanted.update(getattr(pack.attendance, key) for key in _FIGURES.get(rule.on, ()))
     return [one for name, one in pack.parameters.items() if name in wanted], metrics
@@ -349,7 +350,9 @@ def _cover_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[st
         yield f"  {label('deadlines', language)}:"
         for deadline in (pack.deadlines[name] for name in cover.deadlines):
             within = f", within p.{deadline.within}" if deadline.within else ""
-            yield f"    {deadline.name}: {deadline.opens} -> {' | '.join(deadline.met_by)}{within}"
+            within += f", p.{deadline.ahead} before {deadline.due_field}" if deadline.ahead else ""
+            met_by = " | ".join(deadline.met_by + (deadline.opens,) * deadline.again) or "-"
+            yield f"    {deadline.name}: {deadline.opens} -> {met_by}{within}"
     if cover.rules:
         yield f"  {label('rules', language)}:"
         for rule in pack.rules:

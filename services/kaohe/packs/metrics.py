@@ -18,7 +18,7 @@ import msgspec
 
 from kaohe.core.attendance import EVIDENCE
 from kaohe.core.attendance import OUTCOMES as ATTENDANCE_OUTCOMES
-from kaohe.core.expressions import Expr, ExprType
+from kaohe.core.expressions import And, Expr, ExprType, Known, to_condition
 from kaohe.core.model import CALENDAR_WINDOWS, Deadline, Metric, Parameter, Term
 from kaohe.core.series import MAX_SPAN_MS
 from kaohe.decisions import Level, Words
@@ -38,7 +38,9 @@ from kaohe.packs.source import (
     Fields,
     Node,
     Problems,
+    boolean,
     choice,
+    duration,
     name,
     nearest,
     number,
@@ -60,9 +62,12 @@ KINDS = (
 )  # fmt: skip
 _COMMON = ("clause", "title", "level", "windows", "unit", "baseline", "evidence")
 _DEADLINE_KEYS = (
-    "clause", "title", "opens", "key", "met_by", "cancelled_by", "within", "by", "due", "where",
+    "clause", "title", "opens", "key", "met_by", "cancelled_by", "within", "by", "due", "ahead", "where", "again",
+    "remember",
 )  # fmt: skip
 _DEADLINE_MAX_MS = 366 * 86_400_000
+_REMEMBER_MIN_MS = 8 * 86_400_000
+_REMEMBER_MAX_MS = 3_660 * 86_400_000
 _NO_WORDS = Words("", "")
 
 
@@ -590,24 +595,36 @@ class MetricReader:
         clause = fields.need("clause", self.clause, "")
         title = fields.need("title", words, _NO_WORDS)
         opens = fields.need("opens", self.event, "")
-        met_by = fields.need("met_by", several(self.event), NO_TEXTS)
+        met_by = fields.need("met_by", self._met_by, NO_TEXTS)
         cancelled_by = fields.take("cancelled_by", several(self.event), NO_TEXTS)
         item = fields.need("key", name, "")
         within = fields.take("within", self.parameter(*TIME_UNITS, kinds=("number", "table")), "")
         by = fields.take("by", name, "")
         due = fields.take("due", name, "")
+        ahead = fields.take("ahead", self.parameter(*TIME_UNITS), "")
+        again = fields.take("again", boolean, False)
+        remember_ms = fields.take("remember", duration(_REMEMBER_MIN_MS, _REMEMBER_MAX_MS), 0)
         scope = (event_scope([opens]) if opens else {}) | self.where_parameters
         where = fields.take("where", lambda found: condition(found, scope), None) if opens else None
         if not fields.ok() or not own_name:
             return None
         self._check_deadline_fields(fields, opens, (*met_by, *cancelled_by), item)
-        self._check_limit(fields, opens, within, by, due)
+        self._check_limit(fields, opens, within, by, due, where)
+        if ahead and not due:
+            fields.wrong("ahead", "there is no moment to be ahead of", "add `due:`, or leave `ahead` out")
+        if again and remember_ms:
+            fields.wrong("again", "what begins again is not remembered", "leave `again` or `remember` out")
         if not fields.ok():
             return None
         return Deadline(
             name=own_name, pack=self.pack, clause=clause, title=title, opens=opens, key=item, met_by=met_by,
             cancelled_by=cancelled_by, within=within, by=by, due_field=due, where=where, place=key.place,
+            ahead=ahead, again=again, remember_ms=remember_ms,
         )  # fmt: skip
+
+    def _met_by(self, node: Node) -> tuple[str, ...]:
+        """The events that meet a deadline; ``nothing`` where it is judged when its time is over, come what may."""
+        return () if node.kind == "scalar" and node.text == "nothing" else several(self.event)(node)
 
     def _check_deadline_fields(self, fields: Fields, opens: str, others: tuple[str, ...], item: str) -> None:
         for event in (opens, *others):
@@ -624,7 +641,9 @@ class MetricReader:
                 "cancelled_by", f"{both.pop()} both meets and cancels the deadline", "keep it in one of them"
             )
 
-    def _check_limit(self, fields: Fields, opens: str, within: str, by: str, due: str) -> None:
+    def _check_limit(
+        self, fields: Fields, opens: str, within: str, by: str, due: str, where: Expr | None
+    ) -> None:
         known = event_fields(opens)
         if due and (due not in known or not known[due].moment):
             moments = [one for one, kind in known.items() if kind.moment]
@@ -635,7 +654,7 @@ class MetricReader:
                 fields.wrong(
                     "opens", "the deadline has neither a time limit nor a due field", "add `within: p.limit`"
                 )
-            elif known[due].optional:
+            elif known[due].optional and f"event.{due}" not in known_by(where):
                 fields.wrong(
                     "due", f"{opens} may lack {due}", "add `within: p.limit` for the case that it is missing"
                 )
@@ -657,6 +676,15 @@ class MetricReader:
                 f"p.{within} may be as long as {largest} {parameter.unit}",
                 "bound it by `max:` to at most 366 days",
             )
+
+
+def known_by(where: Expr | None) -> set[str]:
+    """The names that are known wherever a condition holds: it asks ``has(...)`` of them."""
+    if where is None:
+        return set()
+    found = to_condition(where)
+    parts = found.parts if isinstance(found, And) else (found,)
+    return {part.field for part in parts if isinstance(part, Known) and part.known}
 
 
 def check_table_words(fields: Fields, key: str, parameter: Parameter, values: tuple[str, ...]) -> None:
