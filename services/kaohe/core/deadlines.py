@@ -5,8 +5,8 @@ time and it is *missed*, although no event comes. An event may arrive before the
 or after the item was missed although it happened in time: both are put right, so that the order in which independent
 events arrive does not matter.
 
-An item is kept until ``KEPT_MS`` (or what its deadline says) after it ended, or ``ABANDONED_MS`` after it was missed, and there are at most
-``MAX_ITEMS``. The queue of due times is not part of the state: it is made anew from the items.
+An item is kept until ``KEPT_MS`` (or what its deadline says) after it ended, or ``ABANDONED_MS`` after it was missed,
+and there are at most ``MAX_ITEMS``. The queue of due times is not part of the state: it is made anew from the items.
 """
 
 from __future__ import annotations

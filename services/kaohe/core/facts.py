@@ -20,7 +20,7 @@ from math import gcd
 from typing import Any
 
 from kaohe.core.calendars import WINDOWS, Calendar, Period
-from kaohe.core.counting import Counts, Layout, base_reader, read, value_reader
+from kaohe.core.counting import Cell, Counts, Layout, base_reader, merge, read, value_reader
 from kaohe.core.model import Metric, Pack, Parameter
 from kaohe.core.series import Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
@@ -33,7 +33,10 @@ class Moment:
 
     ``at_ms`` is the moment of log time; ``period`` the judged period or None; ``day`` the day whose parameters count;
     ``open_cells`` whether counts that are not folded yet are seen (they are when a single event is judged).
+    ``opened_ms`` is set for items of deadlines alone: when the item was opened.
     """
+
+    opened_ms: int
 
     __slots__ = (
         "at_ms",
@@ -43,6 +46,7 @@ class Moment:
         "event",
         "late_ms",
         "open_cells",
+        "opened_ms",
         "period",
         "roster",
         "series",
@@ -107,9 +111,28 @@ def _counts_of(window: str) -> Callable[[Moment], Counts | None]:
     if window.startswith("previous_"):
         kind = window[len("previous_") :]
         return lambda moment: moment.series.period_counts(moment.calendar.previous(moment.current(kind)))
+    if window in AROUND_OPENING:
+        return lambda moment: _around_opening(moment, before=window == "before_opened")
     assert window.startswith("baseline_"), window
     kind, label = window[len("baseline_") :].split(":", 1)
     return lambda moment: moment.series.period_counts(moment.calendar.period(kind, label))
+
+
+def _around_opening(moment: Moment, *, before: bool) -> Counts:
+    """The counts of the whole days between the opening of an item and its judgement, or of as many days before it.
+
+    The days of both belong to neither.
+    """
+    series, calendar = moment.series, moment.calendar
+    opened = calendar.containing("day", moment.opened_ms)
+    judged = calendar.containing("day", moment.at_ms)
+    counts: Cell = {}
+    day, earlier = calendar.following(opened), opened
+    while day.start_ms < judged.start_ms:
+        earlier = calendar.previous(earlier)
+        merge(counts, series.period_with_open(earlier if before else day))
+        day = calendar.following(day)
+    return counts
 
 
 def _calendar_counts(window: str) -> Callable[[Moment], Counts | None]:
@@ -138,12 +161,21 @@ DAYS_KEPT = 400
 """For how many days what parameters give is remembered, wherever it is remembered by day."""
 
 
-ASPECTS = ("", "base", "vs_baseline", "vs_previous")
+AROUND_OPENING = ("since_opened", "before_opened")
+"""The days between the opening of a deadline's item and its judgement, and as many days before the opening."""
+ASPECTS = ("", "base", "vs_baseline", "vs_previous", "vs_before")
 """What may follow a metric and its window: nothing (the value), its denominator, or its relative change."""
 
 
-def compared_with(window: str) -> str:
-    """The window that ``vs_previous`` compares with: the week, quarter or year before, else the month before."""
+def compared_with(window: str, aspect: str) -> str:
+    """The window that a relative change is relative to.
+
+    ``vs_previous`` compares with the week, quarter or year before, else with the month before.
+    """
+    if aspect == "vs_baseline":
+        return "baseline_month"
+    if aspect == "vs_before":
+        return "before_opened"
     return f"previous_{window if window in ('week', 'quarter', 'year') else 'month'}"
 
 
@@ -285,9 +317,7 @@ def _unreduced_reader(layout: Layout, pack: Pack, name: str) -> Callable[[Moment
     value = _value_quotient(layout, pack, metric)
     if not aspect:
         return lambda moment: None if (counts := counts_of(moment)) is None else value(counts)
-    before_of = _counts_reader(
-        pack, metric, "baseline_month" if aspect == "vs_baseline" else compared_with(window)
-    )
+    before_of = _counts_reader(pack, metric, compared_with(window, aspect))
 
     def read_change(moment: Moment) -> Quotient | None:
         counts, before = counts_of(moment), before_of(moment)
@@ -439,12 +469,16 @@ def used_reader(layout: Layout, pack: Pack, name: str) -> UsedReader:
     return read_used
 
 
+_REFERENCES = {"before_opened": "as many days before"}
+"""What a change is relative to, in words, where the window's name is none."""
+
+
 def _used_change(
     layout: Layout, pack: Pack, name: str, aspect: str, formula: Callable[[date], str]
 ) -> UsedReader:
     read_change = quotient_reader(layout, pack, name)
-    compared = compared_with(name.split(".")[1]).removeprefix("previous_")
-    against = f", relative to the {aspect[3:]} {'month' if aspect == 'vs_baseline' else compared}"
+    compared = compared_with(name.split(".")[1], aspect)
+    against = f", relative to {_REFERENCES.get(compared) or 'the ' + compared.replace('_', ' ')}"
 
     def read_used(moment: Moment) -> UsedFact:
         change = read_change(moment)

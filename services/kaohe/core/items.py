@@ -103,7 +103,7 @@ class Kind:
 
 
 def _limits(pack: Pack, name: str) -> list[tuple[int, dict[str, int]]]:
-    """A parameter's times in milliseconds by word (``*`` for every other one), and from when they hold, newest first."""
+    """A parameter's times in ms by word (``*`` for every other one), and from when they hold, newest first."""
     parameter = pack.parameters[name]
     unit_ms = TIME_UNITS_MS[parameter.unit]
     limits = []
@@ -284,6 +284,7 @@ class Items:
                 subject.series, subject.roster_at(at_ms), at_ms, day=subject.series.calendar.day(item.due_ms),
                 event=opening, late_ms=max(0, at_ms - item.due_ms), open_cells=True,
             )  # fmt: skip
+            moment.opened_ms = item.opened_ms
             cause = Cause(item.due_ms if outcome == "missed" else at_ms, item.id[2], item.evidence)
             now_ms = max(at_ms, self.engine.watermark_ms)
             if after == "judge":

@@ -24,9 +24,9 @@ import msgspec
 from kaohe.core import messages, reopening, storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
-from kaohe.core.counting import Counts, Layout
+from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
-from kaohe.core.facts import Moment, fact_text, number_text, reader
+from kaohe.core.facts import AROUND_OPENING, Moment, fact_text, number_text, reader
 from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
@@ -146,6 +146,7 @@ class Judge:
         self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
         self._baselines = _baseline_labels(packs)
         self._compared = _compared_windows(packs)
+        self._days_kept_ms = days_around(packs)
         self.retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
         self.grader = Grader(self, packs)
 
@@ -1064,6 +1065,9 @@ class Judge:
                 if period.end_ms > edge or period.label in self._baselines:
                     kept = True
                     continue
+                if period.window == "day" and period.end_ms > now_ms - self._days_kept_ms:
+                    kept = True
+                    continue
                 following = subject.series.calendar.following
                 if period.window in self._compared and following(period).end_ms > edge:
                     kept = True
@@ -1178,6 +1182,31 @@ def _compared_windows(packs: tuple[Pack, ...]) -> frozenset[str]:
         for window in ("quarter", "year")
         if any(f".previous_{window}" in name or name.endswith(f".{window}.vs_previous") for name in read)
     )
+
+
+def days_around(packs: tuple[Pack, ...]) -> int:
+    """For how long agents' days are kept (ms) because some rule looks at those around the opening of a deadline."""
+    longest = 0
+    for pack in packs:
+        for rule in pack.rules:
+            if rule.trigger != "deadline":
+                continue
+            read = {
+                name.split(".")[1]
+                for effect in rule.effects
+                for name in names_of(rule, effect)
+                if "." in name
+            }
+            if not read & set(AROUND_OPENING):
+                continue
+            within = pack.parameters[pack.deadlines[rule.on.partition("/")[0]].within]
+            for _, value in within.values:
+                limits = value.values() if isinstance(value, dict) else [value]
+                unit_ms = TIME_UNITS_MS[within.unit]
+                longest = max(
+                    [longest, *(int(limit * unit_ms) for limit in limits if not isinstance(limit, str))]
+                )
+    return 2 * longest + 3 * DAY_MS if longest else 0
 
 
 def _baseline_labels(packs: tuple[Pack, ...]) -> frozenset[str]:

@@ -123,10 +123,10 @@ class Deadline(msgspec.Struct, frozen=True, kw_only=True):
     """Something that must follow ``opens`` within a time. One item per value of the field ``key``.
 
     The time limit is ``within`` (a parameter, in a unit of time; a table is looked up by the field ``by``), unless the
-    opening event's field ``due_field`` holds a moment (less ``ahead``, a parameter in a unit of time). The first event of
-    ``met_by`` ends it (met, or late after it was missed); one of ``cancelled_by`` takes it back. With ``again`` a later
-    event that opens it meets the item before as well. ``remember_ms`` is how long what met it beforehand counts, and how
-    long an item that ended stays ended; 0 is the usual week.
+    opening event's field ``due_field`` holds a moment (less ``ahead``, a parameter in a unit of time). The first event
+    of ``met_by`` ends it (met, or late after it was missed); one of ``cancelled_by`` takes it back. With ``again`` a
+    later event that opens it meets the item before as well. ``remember_ms`` is how long what met it beforehand counts,
+    and how long an item that ended stays ended; 0 is the usual week.
     """
 
     name: str

@@ -111,8 +111,8 @@ class _Writer:
         if found is None:
             return _MAY
         metric, window, aspect = found
-        if aspect == "vs_previous":
-            return self._change(metric, window, op, limit)
+        if aspect.startswith("vs_"):
+            return self._change(metric, window, compared_with(window, aspect), op, limit)
         if metric.kind == "max":
             return self._largest(metric, window, op, limit) if not aspect else _MAY
         top, bottom = self._sides(metric, window)
@@ -143,13 +143,13 @@ class _Writer:
             ]
         )
 
-    def _change(self, metric: Metric, window: str, op: str, limit: Fraction) -> str:
+    def _change(self, metric: Metric, window: str, compared: str, op: str, limit: Fraction) -> str:
         """``now / before - 1`` compared with a limit: ``(now - before) * q`` with ``p * before``, before above 0."""
         if metric.kind == "max" or metric.scale <= 0:
             return _MAY
-        before = self._window(compared_with(window))
+        before = self._window(compared)
         top, bottom = self._sides(metric, window)
-        old_top, old_bottom = self._sides(metric, compared_with(window))
+        old_top, old_bottom = self._sides(metric, compared)
         over, under = limit.numerator, limit.denominator
         tests = [f"{before} is not None"]
         if window.startswith("previous_"):

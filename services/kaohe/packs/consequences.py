@@ -58,7 +58,10 @@ def consequences(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words
             )
         if deadline.ahead == parameter:
             how = _either(
-                moved, Words("runs out sooner", "提前"), Words("runs out later", "推后"), Words("changes", "改变")
+                moved,
+                Words("runs out sooner", "提前"),
+                Words("runs out later", "推后"),
+                Words("changes", "改变"),
             )
             yield Words(
                 f"{deadline.name} ({deadline.title.en}) {how.en}",

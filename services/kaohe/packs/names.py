@@ -29,6 +29,7 @@ from kaohe.core.expressions import (
     parse_amount,
     parse_condition,
 )
+from kaohe.core.facts import AROUND_OPENING
 from kaohe.core.model import CALENDAR_WINDOWS, Metric, Parameter
 from kaohe.errors import ExpressionError, PackError, Place
 from kaohe.events import PAYLOADS, Score
@@ -150,6 +151,21 @@ def metric_names(metric: Metric, windows: Iterable[str]) -> dict[str, ExprType]:
             found[f"{metric.name}.previous_{window}.base"] = ExprType("number", "count", optional=True)
     if metric.baseline and "month" in usable:
         found[f"{metric.name}.baseline_month"] = ExprType("number", metric.unit, optional=True)
+    return found
+
+
+def opening_names(metric: Metric) -> dict[str, ExprType]:
+    """The names under which a metric can be read of the days around the opening of a deadline's item."""
+    if "day" not in metric.windows:
+        return {}
+    value = ExprType(
+        "number", metric.unit, optional=bool(metric.denominator) or metric.kind in ("percentile", "max")
+    )
+    found: dict[str, ExprType] = {}
+    for window in AROUND_OPENING:
+        found[f"{metric.name}.{window}"] = value
+        found[f"{metric.name}.{window}.base"] = ExprType("number", "count")
+    found[f"{metric.name}.since_opened.vs_before"] = ExprType("number", "ratio", optional=True)
     return found
 
 

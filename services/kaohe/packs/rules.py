@@ -17,6 +17,7 @@ from typing import Literal, cast
 import msgspec
 
 from kaohe.core.expressions import Expr, ExprType, FieldRef, Name, Number, names, to_condition, type_of
+from kaohe.core.facts import AROUND_OPENING
 from kaohe.core.matcher import check_limits
 from kaohe.core.model import (
     CALENDAR_WINDOWS,
@@ -39,6 +40,8 @@ from kaohe.packs.names import (
     event_fields,
     event_scope,
     metric_names,
+    millis,
+    opening_names,
     parameter_scope,
 )
 from kaohe.packs.source import (
@@ -55,6 +58,7 @@ from kaohe.packs.source import (
     nearest,
     scalar,
     several,
+    show_ms,
     words,
 )
 
@@ -70,6 +74,8 @@ HOLD_MAX_MS = 86_400_000
 HOLD_STEP_MS = {"agent": 300_000, "group": 60_000}
 """How often live rules are judged; a hold time is a multiple of it."""
 TASK_MAX_MS = 366 * 86_400_000
+LOOK_BACK_MAX_MS = 92 * 86_400_000
+"""The longest time of a deadline whose rules see the days around its opening: twice as many are kept per agent."""
 RULES_MAX = 1000
 EFFECTS_MAX = 8
 _RULE_KEYS = (
@@ -258,11 +264,24 @@ class RuleReader:
             scope.update(event_scope([trigger.event]))
         if trigger.kind == "deadline":
             scope["deadline.late_ms"] = ExprType("number", "ms")
+            if levels == ("agent",) and self._looks_back(trigger):
+                for metric in self.metrics.values():
+                    if "agent" in metric.levels:
+                        scope.update(opening_names(metric))
         for metric in self.metrics.values():
             if set(levels) <= set(metric.levels) and (not trigger.event or levels == ("agent",)):
                 windows = (trigger.on,) if trigger.kind == "period" else metric.windows
                 scope.update(metric_names(metric, windows))
         return scope
+
+    def _looks_back(self, trigger: Trigger) -> bool:
+        """Whether rules about this deadline see the days around its opening: its time is bounded, and not too long."""
+        deadline = self.deadlines[trigger.on.partition("/")[0]]
+        if deadline.due_field or not deadline.within:
+            return False
+        within = self.parameters[deadline.within]
+        longest = within.maximum or Fraction(0)
+        return longest * millis(within.unit) <= LOOK_BACK_MAX_MS
 
     def _condition(
         self, node: Node, scope: Mapping[str, ExprType], trigger: Trigger, levels: tuple[str, ...]
@@ -295,6 +314,14 @@ class RuleReader:
             elif lacking:
                 wrong = f"the metric {head} is not declared at level {', '.join(lacking)}"
                 right = f"add the level in metrics.yaml, or use one of {', '.join(metric.levels)}"
+            elif rest.partition(".")[0] in AROUND_OPENING:
+                wrong = (
+                    f"{match[1]} is the metric around the opening of a deadline, which this rule does not see"
+                )
+                right = (
+                    f"give {head} the window day, and the rule level agent and a deadline without `due` whose time is "
+                    f"at most {show_ms(LOOK_BACK_MAX_MS)}"
+                )
             elif metric_names(metric, metric.windows).get(match[1]) is not None:
                 wrong = f"a rule judged by {trigger.on} sees the window {trigger.on}, not {window}"
                 right = f"use {head}.{trigger.on}, or give the rule `watch: live`"
@@ -327,7 +354,7 @@ class RuleReader:
         """Refuse a comparison that a metric's own bounds decide for ever."""
         for one in comparisons(to_condition(found)):
             metric = self.metrics.get(one.field.partition(".")[0])
-            if metric is None or one.field.endswith((".base", ".vs_previous", ".vs_baseline")):
+            if metric is None or one.field.endswith((".base", ".vs_previous", ".vs_baseline", ".vs_before")):
                 continue
             low, high = bounds_of(metric)
             if isinstance(one.value, FieldRef):
