@@ -108,7 +108,7 @@ def story(pack: Pack) -> Story:
     return told
 
 
-def certificate(story: Story, when: str, what: str, **fields: object) -> None:
+def certificate(story: Story, when: str, what: str, **fields: Any) -> None:
     story.tell(when, f"certificate.{what}", certificate="c", **fields)
 
 
