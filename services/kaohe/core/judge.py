@@ -1062,14 +1062,7 @@ class Judge:
                 continue
             kept = False
             for period in sorted(subject.series.periods):
-                if period.end_ms > edge or period.label in self._baselines:
-                    kept = True
-                    continue
-                if period.window == "day" and period.end_ms > now_ms - self._days_kept_ms:
-                    kept = True
-                    continue
-                following = subject.series.calendar.following
-                if period.window in self._compared and following(period).end_ms > edge:
+                if period.end_ms > edge or self._is_looked_back_at(subject, period, edge, now_ms):
                     kept = True
                     continue
                 if self.on_drop is not None:
@@ -1080,6 +1073,14 @@ class Judge:
             self._sweep_subject(subject, edge)
             if not kept and subject.first_seen_ms <= edge:
                 self._forget_idle(subject)
+
+    def _is_looked_back_at(self, subject: Subject, period: Period, edge: int, now_ms: int) -> bool:
+        """Whether some rule may compare with a period although it was closed long ago."""
+        if period.label in self._baselines:
+            return True
+        if period.window == "day":
+            return period.end_ms > now_ms - self._days_kept_ms
+        return period.window in self._compared and subject.series.calendar.following(period).end_ms > edge
 
     def _forget_idle(self, subject: Subject) -> None:
         """Forget a subject of which nothing is left: nobody knows it any more, and a new event begins it anew."""
