@@ -581,6 +581,14 @@ class ExemptionGranted(Payload, kw_only=True):
     by: Label = ""
 
 
+@event("customer.lost")
+class CustomerLost(Payload, kw_only=True):
+    """A customer ended the business with us (CK-20). The agent is whoever is in charge of the customer."""
+
+    customer: Pseudonym = ""
+    reason: Text = ""
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 
 

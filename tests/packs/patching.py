@@ -51,6 +51,7 @@ def patched(patch: str, folder: Path) -> Path:
 def _change(file: Path, old: list[str], new: list[str]) -> None:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     if not old:
+        file.parent.mkdir(exist_ok=True)  # ``../office/clauses.yaml`` is another pack beside this one
         file.write_text(text + "\n".join(new) + "\n", encoding="utf-8")
         return
     found = "\n".join(old) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from kaohe.core.calendars import to_ms
@@ -213,3 +214,33 @@ def test_a_statement_that_there_is_not_fails(tmp_path: Path) -> None:
     assert _pay(
         tmp_path, "+    - {subject: a-2, period: 2026-08, grade: A", "+    - {subject: a-3, grade: A"
     ).failures == ("no statement for subject=a-3; name subject and period",)
+
+
+def _line(tmp_path: Path, wanted: str) -> StoryResult:
+    """A story over a card of items: of a person, four requests, three of them solved at once."""
+    pack = load_pack(Path(__file__).parent / "scored")
+    folder = tmp_path / "scored"
+    shutil.copytree(Path(pack.folder), folder, ignore=shutil.ignore_patterns("tests"))
+    (folder / "tests").mkdir()
+    (folder / "tests" / "line.yaml").write_text(
+        "- name: Three of four\n  clause: SC-01\n  case: other\n  events:\n"
+        '    - {at: "2026-02-02T09:00", type: ticket.resolved, agent: a-1, ticket_id: t, first_contact: true,'
+        " repeat: 3, every: 1m}\n"
+        '    - {at: "2026-02-02T10:00", type: ticket.resolved, agent: a-1, ticket_id: u}\n'
+        '  until: "2026-02-04T00:00"\n  expect_lines:\n    - ' + wanted + "\n",
+        encoding="utf-8",
+    )
+    pack = load_pack(folder)
+    return run_story(pack, load_stories(pack)[0])
+
+
+def test_a_line_of_a_scorecard_is_compared(tmp_path: Path) -> None:
+    where = "subject: a-1, period: 2026-02, item: solving"
+    assert _line(tmp_path / "a", f"{{{where}, share: 0.5, value: 0.75}}").passed
+    result = _line(tmp_path / "b", f"{{{where}, share: 0.6}}")
+    assert result.failures == ("subject=a-1, period=2026-02, item=solving, share=0.6: share is 0.5",)
+
+
+def test_a_line_that_there_is_not_fails(tmp_path: Path) -> None:
+    result = _line(tmp_path, "{subject: a-2, period: 2026-02, item: solving, share: 1}")
+    assert result.failures[0].startswith("no line for subject=a-2")

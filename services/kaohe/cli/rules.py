@@ -349,6 +349,7 @@ def _trace_lines(one: Trace, language: Language) -> Iterator[str]:
             ("attendance", row.attendance),
             ("workflow", row.workflow),
             ("pay terms", row.pay),
+            (f"pack     {row.other}", bool(row.other)),
         ):
             if covers:
                 yield f"    {part}"

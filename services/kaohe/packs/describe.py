@@ -367,7 +367,7 @@ def _cover_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[st
 
 
 def _part_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[str]:
-    """What else covers a clause: attendance, scorecard, pay terms."""
+    """What else covers a clause: attendance, scorecard, pay terms, another pack."""
     if cover.attendance and pack.attendance is not None:
         yield f"  {label('attendance', language)}: {pack.attendance.calendar.name}"
     if cover.scorecard and pack.scorecard is not None:
@@ -377,6 +377,8 @@ def _part_lines(pack: Pack, cover: Coverage, language: Language) -> Iterator[str
         yield f"  {label('workflow', language)}: {', '.join(step.id for step in pack.workflow.steps)}"
     if cover.pay and pack.pay is not None:
         yield f"  {label('pay', language)}: {Path(pack.pay.place.file).name}"
+    if cover.other:
+        yield f"  {label('pack', language)}: {cover.other}"
 
 
 def _card_lines(pack: Pack, clause: str, language: Language) -> Iterator[str]:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -80,7 +81,10 @@ _CLAUSE_ID = re.compile(r"[A-Z]{2,6}-[0-9]{2,3}")
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """How a clause is covered: by metrics, rules and deadlines, scorecard, attendance or pay terms, in which cases."""
+    """How a clause is covered: by metrics, rules and deadlines, scorecard, attendance or pay terms, in which cases.
+
+    ``other`` is the pack that carries the clause out in place of this one, so that nothing is counted in both.
+    """
 
     clause: str
     metrics: tuple[str, ...]
@@ -91,6 +95,7 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     workflow: bool
     pay: bool
     cases: tuple[str, ...]
+    other: str = ""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,7 +307,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     pay = read_pay(roots["pay.yaml"], base, head.name, reader.grades, reader.has_scorecard, reader.nodes)
     appeals = read_appeals(roots["appeals.yaml"], base, rules, all_read=len(rules) == len(reader.nodes))
     workflow = read_workflow(roots["workflow.yaml"], base)
-    coverage = _coverage(roots, reader)
+    coverage = _coverage(roots, reader, folder)
     if problems.errors:
         return None
     pack = Pack(
@@ -595,7 +600,7 @@ def _metrics(root: Node | None, base: MetricReader) -> tuple[dict[str, Metric], 
     return found, broken
 
 
-def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str, Coverage]:
+def _coverage(roots: Mapping[str, Node | None], reader: RuleReader, folder: Path) -> dict[str, Coverage]:
     has_scorecard = roots["scorecard.yaml"] is not None
     unread = {part for part, file in _PART_FILES.items() if roots[file] is None}
     problems = reader.problems
@@ -621,7 +626,7 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         fields = Fields(
             body,
             problems,
-            ("metrics", "rules", "deadlines", "scorecard", "attendance", "pay", "workflow"),
+            ("metrics", "rules", "deadlines", "scorecard", "attendance", "pay", "workflow", "pack"),
             "a clause's cover",
         )
         parts = {
@@ -644,8 +649,13 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         workflow = fields.take("workflow", boolean, False)
         if workflow and roots["workflow.yaml"] is None:
             fields.wrong("workflow", "the pack has no steps", "add workflow.yaml, or leave it out")
+        other = fields.take("pack", partial(_other_pack, clause=key.text, folder=folder), "")
         covered = scorecard or attendance or pay or workflow or any(parts.values())
-        if fields.ok() and not covered:
+        if other and covered:
+            fields.wrong(
+                "pack", f"{key.text} is carried out twice, here and by {other}", "leave one of them out"
+            )
+        if fields.ok() and not covered and not other:
             problems.add(
                 PackError(
                     body.place, body.path, "nothing covers the clause", "name a metric, rule or deadline"
@@ -655,10 +665,25 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader) -> dict[str,
         found[key.text] = Coverage(
             clause=key.text, scorecard=scorecard, attendance=attendance, pay=pay, workflow=workflow,
             metrics=parts["metrics"], rules=parts["rules"], deadlines=parts["deadlines"],
+            other=other,
             cases=(cases and problems.attempt(several(choice(CASES, "case")), cases)) or NO_TEXTS,
         )  # fmt: skip
     _check_listed(reader, found)
     return found
+
+
+def _other_pack(node: Node, clause: str, folder: Path) -> str:
+    """Another pack, in the folder beside this one, that has the clause too."""
+    name = kebab(node)
+    beside = folder.resolve().parent / name / "clauses.yaml"
+    if name == folder.resolve().name:
+        node.fail("the clause is carried out by this pack itself", "name what covers it")
+    if not beside.is_file():
+        node.fail(f"there is no pack {name!r} beside this one", "name a pack of the same folder")
+    root = read_yaml(beside, Problems())
+    if root is None or root.get(clause) is None:
+        node.fail(f"the pack {name} has no clause {clause}", "name the pack that carries it out")
+    return name
 
 
 def _check_listed(reader: RuleReader, coverage: dict[str, Coverage]) -> None:

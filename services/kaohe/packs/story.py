@@ -8,9 +8,10 @@ one is late, as it would be in a log. The log's clock moves to the second of eac
 
 What must come is the whole truth about the story's clause: ``expect`` lists the newest revision of every decision of
 the clause's rules, ``expect_alerts`` every beginning and end of an alert of the clause's rules, ``expect_grades`` the
-newest grade of every subject and period. What is not listed must not come; a list that is left out is not compared,
-except ``expect`` and ``expect_rejects`` (events that are refused), which then are empty. ``expect_metrics`` gives
-single figures, ``expect_nothing_from`` rules (of any clause) that must be silent.
+newest grade of every subject and period of the scorecard's window and of each window that it names. What is not
+listed must not come; a list that is left out is not compared, except ``expect`` and ``expect_rejects`` (events that are
+refused), which then are empty. ``expect_metrics`` gives single figures, ``expect_lines`` single lines of scorecards,
+``expect_nothing_from`` rules (of any clause) that must be silent.
 
 With pay terms, ``settle`` names months that are settled at the end of the story, each as if it were the first one.
 ``expect_pay`` then lists every line of everybody's statement (also those that come to 0), ``expect_statements`` figures
@@ -74,13 +75,15 @@ TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
 """Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
     "name", "clause", "case", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
-    "expect_metrics", "expect_rejects", "expect_nothing_from", "settle", "expect_pay", "expect_statements",
+    "expect_lines", "expect_metrics", "expect_rejects", "expect_nothing_from", "settle", "expect_pay",
+    "expect_statements",
 )  # fmt: skip
 _DECISION_KEYS = (
     "rule", "subject", "level", "period", "points", "status", "kind", "revision", "incident", "proposal", "owner",
     "adjusts_period",
 )  # fmt: skip
 _ALERT_KEYS = ("rule", "subject", "level", "state", "severity", "incident", "at", "since", "owner")
+_LINE_KEYS = ("subject", "level", "window", "period", "item", "share", "contribution", "value", "word")
 _REJECT_KEYS = ("code", "reason")
 _GRADE_KEYS = (
     "subject",
@@ -100,7 +103,9 @@ _STATEMENT_KEYS = (
     "deductions_minor", "missing",
 )  # fmt: skip
 _MONEY = tuple(key for key in (*_PAY_KEYS, *_STATEMENT_KEYS) if key.endswith("_minor"))
-_NUMBERS = (*_MONEY, "missing", "points", "score", "revision", "value", "numerator", "denominator")
+_NUMBERS = (
+    *_MONEY, "missing", "points", "score", "revision", "value", "numerator", "denominator", "share", "contribution",
+)  # fmt: skip
 _MOMENTS = ("at", "since")
 
 Wanted = Mapping[str, Any]
@@ -125,6 +130,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     expect_grades: tuple[Wanted, ...] | None
     expect_metrics: tuple[Wanted, ...]
     expect_rejects: tuple[Wanted, ...]
+    expect_lines: tuple[Wanted, ...]
     silent: tuple[str, ...]
     settled: tuple[str, ...]
     expect_pay: tuple[Wanted, ...]
@@ -216,6 +222,7 @@ class _Teller:
         alerts = fields.take("expect_alerts", self._some(_ALERT_KEYS, "an expected alert"), None)
         grades = fields.take("expect_grades", self._some(_GRADE_KEYS, "an expected grade"), None)
         metrics = fields.take("expect_metrics", self._list(_METRIC_KEYS, "an expected figure"), _NOTHING)
+        lines = fields.take("expect_lines", self._list(_LINE_KEYS, "an expected line"), _NOTHING)
         rejects = fields.take("expect_rejects", self._list(_REJECT_KEYS, "an expected reject"), _NOTHING)
         silent = fields.take("expect_nothing_from", several(choice(sorted(self.rules), "rule")), NO_TEXTS)
         settled = fields.take("settle", several(month), NO_TEXTS)
@@ -236,8 +243,8 @@ class _Teller:
         return Story(
             pack=self.pack.name, name=name, clause=clause, case=case,
             events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
-            expect_grades=grades, expect_rejects=rejects, expect_metrics=metrics, silent=silent, settled=settled,
-            expect_pay=pay, expect_statements=statements, place=str(node.place),
+            expect_grades=grades, expect_rejects=rejects, expect_lines=lines, expect_metrics=metrics,
+            silent=silent, settled=settled, expect_pay=pay, expect_statements=statements, place=str(node.place),
         )  # fmt: skip
 
     def _check(self, fields: Fields, clause: str, case: str, events: list[Envelope], until_ms: int) -> None:
@@ -397,7 +404,9 @@ class _Teller:
             else:
                 wanted[key] = fields.need(key, scalar, "")
         ruled = "rule" in known and "component" not in known
-        must = "rule" if ruled else next((key for key in ("metric", "code") if key in known), "subject")
+        must = (
+            "rule" if ruled else next((key for key in ("metric", "code", "item") if key in known), "subject")
+        )
         if must not in wanted:
             fields.need(must, scalar, "")
         if not fields.ok():
@@ -475,7 +484,11 @@ def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
         failures += _match(story.expect_alerts, chosen, "alert", _alert_value, _alert_text)
     if story.expect_grades is not None:
         newest = {grade.id: grade for grade in replay.grade_list()}
-        failures += _match(story.expect_grades, list(newest.values()), "grade", _grade_value, _grade_text)
+        main = pack.scorecard.window if pack.scorecard is not None else ""
+        windows = {wanted.get("window", main) for wanted in story.expect_grades} | {main}
+        came = [grade for grade in newest.values() if grade.window in windows]
+        failures += _match(story.expect_grades, came, "grade", _grade_value, _grade_text)
+    failures += _lines(pack, story, replay)
     failures += _figures(story, replay)
     if story.settled:
         failures += _pay(pack, story, replay)
@@ -559,6 +572,38 @@ def _reject_value(reject: Reject, key: str) -> Any:
 
 def _reject_text(one: Reject) -> str:
     return f"code={one.code}: {one.reason}"
+
+
+def _lines(pack: Pack, story: Story, replay: Replay) -> list[str]:
+    """Compare the expected lines of scorecards with those of the newest grades; numbers to 1e-6, as they are shown."""
+    newest = {grade.id: grade for grade in replay.grade_list()}
+    failures = []
+    for wanted in story.expect_lines:
+        of_card = {"window": pack.scorecard.window if pack.scorecard is not None else ""}
+        of_card |= {key: wanted[key] for key in ("subject", "level", "window", "period") if key in wanted}
+        fitting = [
+            line
+            for grade in newest.values()
+            if grade.detail is not None and all(getattr(grade, key) == of_card[key] for key in of_card)
+            for line in grade.detail.lines
+            if line.item == wanted["item"]
+        ]
+        if len(fitting) != 1:
+            said = f"{len(fitting)} lines" if fitting else "no line"
+            failures.append(f"{said} for {_wanted_text(wanted)}; name subject, window and period")
+            continue
+        failures += [
+            f"{_wanted_text(wanted)}: {key} is {getattr(fitting[0], key)}"
+            for key in ("share", "contribution", "value", "word")
+            if key in wanted and not _same_line(wanted[key], getattr(fitting[0], key))
+        ]
+    return failures
+
+
+def _same_line(wanted: Any, came: str | None) -> bool:
+    if not isinstance(wanted, Fraction) or came is None:
+        return bool(wanted == came)
+    return abs(Fraction(came.partition(" ")[0]) - wanted) <= Fraction(1, 10**6)
 
 
 def _pay(pack: Pack, story: Story, replay: Replay) -> list[str]:

@@ -45,6 +45,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     attendance: bool
     workflow: bool
     pay: bool
+    other: str
     cases: tuple[str, ...]
     stories: tuple[StoryLine, ...]
     gaps: tuple[str, ...]
@@ -96,6 +97,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
                 attendance=cover.attendance,
                 workflow=cover.workflow,
                 pay=cover.pay,
+                other=cover.other,
                 cases=cases,
                 stories=lines,
                 gaps=tuple(_gaps(cover, lines, cases, told)),
@@ -105,7 +107,9 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
 
 
 def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
-    """The cases that the stories of a clause must show."""
+    """The cases that the stories of a clause must show; none where another pack carries it out, with its stories."""
+    if cover.other:
+        return ()
     if cover.cases:
         return cover.cases
     for rule in pack.rules:
