@@ -155,10 +155,12 @@ class StoryResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rule_clauses(pack: Pack) -> dict[str, str]:
-    """Everything that makes decisions, with its clause: the rules, and what is made of the grades."""
+    """Everything that makes decisions, with its clause: the rules, what is made of the grades, and the steps."""
     results = pack.results
     made = [one for one in (results.calibration, results.ranking) if one is not None]
-    return {rule.id: rule.clause for rule in (*pack.rules, *results.tallies, *made)}
+    steps = pack.workflow.steps if pack.workflow is not None else ()
+    found = {rule.id: rule.clause for rule in (*pack.rules, *results.tallies, *made)}
+    return found | {f"step-{step.id}": step.clause for step in steps}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
