@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from kaohe.adapters.simulator import NO_FAULTS
+from kaohe.core.calendars import calendar
 from kaohe.core.deadlines import ABANDONED_MS, ITEM_DECODER
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
@@ -179,8 +180,17 @@ def test_what_is_stored_does_not_grow_with_the_age_of_the_log(packs: tuple[Pack,
     save(engine, stored)
     after = {key.split("\x1f")[0] for key in stored}
     # Silent people are still graded each month, and a grade asks for an interview: what is missed is kept for a while.
-    assert after == {"d", "s", "judge", "frame"}
-    due = [ITEM_DECODER.decode(raw).due_ms for key, raw in stored.items() if key.startswith("d\x1f")]
+    # Certificates lapse a year later; quarters and years are kept to be compared with the next one.
+    assert after - {"p"} == {"d", "s", "judge", "frame"}
+    end_ms = last_ms + 499 * 86_400_000
+    kept = {tuple(key.split("\x1f")[3:]) for key in stored if key[:2] == "p\x1f"}
+    lasting = [calendar("Asia/Shanghai").containing(window, end_ms) for window in ("quarter", "year")]
+    lasting += [calendar("Asia/Shanghai").previous(period) for period in lasting]
+    assert kept <= {(period.window, period.label) for period in lasting}
+    items = [ITEM_DECODER.decode(raw) for key, raw in stored.items() if key.startswith("d\x1f")]
+    # A certificate holds for years, also for a job that asks for it one day.
+    assert {item.id[0] for item in items if item.state == "early_met"} == {"front-desk/certificate_held"}
+    due = [item.due_ms for item in items if item.state != "early_met"]
     assert min(due) >= last_ms + 499 * 86_400_000 - ABANDONED_MS
     assert {key.split("\x1f")[1] for key in stored if key[0] == "s"} == {"agent"}
     successor = partition(packs)

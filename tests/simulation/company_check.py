@@ -23,7 +23,7 @@ import json
 import sqlite3
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -773,6 +773,7 @@ class Appraisal:
             points[entry.subject, entry.period] += entry.points
         for agent, lines in company.roster.items():
             zone = company.zone_of(agent)
+            monthly: dict[str, list[Fraction]] = defaultdict(list)
             for month in company.closed_months(zone, self.until_ms):
                 end_ms = company.end_of(zone, month)
                 if lines[0][0] >= end_ms or not self.judged(pack, agent, month):
@@ -784,7 +785,22 @@ class Appraisal:
                 score = min(max(base + points[agent, month], lowest), highest)
                 bands = figures.table("grade_bands", day)
                 grade = max((least, name) for name, least in bands.items() if score >= least)[1]
+                monthly[month[:4]].append(score)
                 yield Score(pack, agent, month, score, grade)
+            if pack == "logistics-service":
+                closed = company.closed_months(zone, self.until_ms)
+                yield from self._years(
+                    pack, agent, {y: found for y, found in monthly.items() if f"{y}-12" in closed}
+                )
+
+    def _years(self, pack: str, agent: str, years: Mapping[str, list[Fraction]]) -> Iterator[Score]:
+        """LS-10: the annual score is the mean of the months, out of 100, to the hundredth; half goes up."""
+        for year, months in years.items():
+            mean = min(sum(months, Fraction(0)) / len(months), Fraction(100))
+            score = Fraction(floor(mean * 100 + Fraction(1, 2)), 100)
+            bands = self.company.figures[pack].table("annual_grade_bands", date(int(year), 1, 1))
+            grade = max((least, name) for name, least in bands.items() if score >= least)[1]
+            yield Score(pack, agent, year, score, grade)
 
 
 # --- pay --------------------------------------------------------------------------------------------------------------
