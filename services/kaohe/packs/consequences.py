@@ -163,7 +163,9 @@ def _counts_by(metric: Metric, parameter: str) -> bool:
 
 
 def _of_scorecard(pack: Pack, parameter: str, moved: Direction) -> Iterator[Words]:
-    cards = pack.cards or ((pack.scorecard,) if pack.scorecard is not None else ())
+    main = pack.scorecard
+    # A card of items stands among the cards, one of base and points beside them.
+    cards = pack.cards if main is None or main in pack.cards else (main, *pack.cards)
     for card in cards:
         several = f" ({card.window} {card.level})" if len(cards) > 1 else ""
         for one in _of_card(card, parameter, moved):
