@@ -37,7 +37,9 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):  # fmt: skip
         text = (folder / file).read_text(encoding="utf-8")
         assert old in text, old
-        (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")  # the month's bands come first
+        (folder / file).write_text(
+            text.replace(old, new, 1), encoding="utf-8"
+        )  # the month's bands come first
     return folder
 
 

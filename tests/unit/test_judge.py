@@ -664,7 +664,8 @@ def test_who_comes_under_another_pack_in_the_month_is_not_charged_for_a_part_of_
     story.tell("2026-08-20T08:00:00", "roster.changed", packs=["another"])
     story.tick("2026-09-04T01:00")
     assert revisions(story, "errors") == [(1, "-6", "provisional"), (2, "0", "final")]
-    assert [grade.status for grade in story.replay.grade_list()] == ["provisional"]
+    grades = [(grade.score, grade.status) for grade in story.replay.grade_list()]
+    assert grades == [("94", "provisional"), ("100", "provisional")], "the score is that of what is left"
 
 
 def test_who_has_left_is_judged_for_that_month_and_for_none_after_it(story: Story) -> None:
