@@ -626,8 +626,10 @@ class Judge:
             # Who came under another policy in the course of the period is not charged by this one for a part of it.
             self._judged.pop((pack.key, subject.key, period), None)
             self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
-            # The score shown is that of the entries that are left; it never becomes a final one.
-            self._grade(subject, pack, period, now_ms, "provisional")
+            shown = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+            if shown is not None and shown.revision:
+                # A score that was shown is that of the entries that are left; it never becomes a final one.
+                self._grade(subject, pack, period, now_ms, "provisional")
         waiting = self.unjudged[pack.key].get(subject.key)
         if waiting:
             self.unjudged[pack.key][subject.key] = waiting - {period}
