@@ -29,7 +29,7 @@ from kaohe.decisions import ALERT_DECODER, DECISION_DECODER, GRADE_DECODER, shad
 from kaohe.errors import MatcherError, UsageError
 from kaohe.events import PAYLOADS, PackActivated, make
 from tests.simulation.test_engine_faults import random_event
-from tests.support.core_runs import DAY_MS, HOUR_MS, Stored, Timed, batches, records_of, save, seed
+from tests.support.core_runs import DAY_MS, HOUR_MS, Stored, Timed, batches, records_of, save, seed, tell
 from tests.support.packs import at_ms, make_pack, moment
 from tests.unit import test_judge as judging
 
@@ -220,12 +220,7 @@ def test_a_shadow_is_the_same_with_restarts_and_in_a_replay(
     rng = random.Random(f"{seed()} {number}")
     log = life(rng)
     replay = ShadowReplay(packs, shadows, zones=ZONES)
-    for _, what in log:
-        if isinstance(what, int):
-            replay.tick(what)
-        else:
-            replay.feed(what)
-    replay.finish()
+    tell(replay, log)
     engine, stored, out = beside(packs, shadows), Stored(), list[Output]()
     groups, group_stored, grouped = group_beside(packs, shadows), Stored(), list[Output]()
     for batch in batches(records_of(log)[0], lambda: rng.choice((1, 30, 200))):

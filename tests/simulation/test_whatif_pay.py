@@ -29,7 +29,7 @@ from kaohe.payroll.settling import Books, work_out
 from kaohe.whatif import SubjectKey, pay_of
 from tests.packs.patching import patched
 from tests.simulation.test_shadow import life
-from tests.support.core_runs import Timed, seed
+from tests.support.core_runs import Timed, seed, tell
 from tests.support.packs import make_pack, moment
 from tests.unit import test_judge as judging
 
@@ -89,12 +89,7 @@ def test_a_backtest_pays_what_the_ledger_would_settle(pack: Pack, tmp_path: Path
     facts: dict[str, list[PayFact]] = {}
     events = [what for _, what in log if not isinstance(what, int)]
     list(_noting((SourceItem(line, event, b"") for line, event in enumerate(events)), facts))
-    for _, what in log:
-        if isinstance(what, int):
-            replay.tick(what)
-        else:
-            replay.feed(what)
-    replay.finish()
+    tell(replay, log)
     found = pay_of([pack], replay.decision_list(), replay.grade_list(), facts)
     assert found is not None
 

@@ -61,13 +61,18 @@ def simulated(
 def run_replay(packs: tuple[Pack, ...], log: Iterable[Timed]) -> Replay:
     """The whole core over a log."""
     replay = Replay(packs)
+    tell(replay, log)
+    return replay
+
+
+def tell(replay: Replay, log: Iterable[Timed]) -> None:
+    """A whole log to a replay, up to its end."""
     for _, what in log:
         if isinstance(what, int):
             replay.tick(what)
         else:
             replay.feed(what)
     replay.finish()
-    return replay
 
 
 def tick_record(time_ms: int) -> bytes:
