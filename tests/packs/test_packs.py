@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kaohe.core.model import Pack
-from kaohe.packs.load import CASES, Loaded, loaded_packs, pack_names
+from kaohe.packs.load import Loaded, loaded_packs, pack_names
 from kaohe.packs.story import Story, load_stories, run_story
-from kaohe.packs.trace import needed_cases, trace
+from kaohe.packs.trace import STEP_CASES, needed_cases, trace
 from tests.packs.patching import MINIMAL
 
 RULES = Path(__file__).parents[2] / "rules"
@@ -48,7 +48,7 @@ def test_the_clauses_of_the_policies_are_there() -> None:
 
 def test_a_clause_that_counts_steps_needs_every_case() -> None:
     loaded = loaded_packs(["logistics-service"], RULES)[0]
-    assert needed_cases(loaded.pack, loaded.coverage["LS-01"]) == CASES
+    assert needed_cases(loaded.pack, loaded.coverage["LS-01"]) == STEP_CASES
     assert needed_cases(loaded.pack, loaded.coverage["LS-07"]) == ("holds", "beyond", "no_data")
 
 

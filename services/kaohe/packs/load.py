@@ -66,7 +66,7 @@ _PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": 
 UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "days", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
 CLAUSE_KINDS = ("M", "R", "S", "P", "W", "D")
-CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "month_end")
+CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "month_end", "corrected", "appealed")
 """What the stories of a clause can show, beside ``other``."""
 STEP_MS = 300_000
 GRACE_MAX_MS = 30 * 86_400_000

@@ -2,7 +2,7 @@
 
 A clause is covered when its cover in ``clauses.yaml`` names what carries it out, and when its stories show every case
 it needs. Which cases those are, a clause may say itself (``cases:``); otherwise a clause whose rules count steps over
-a period needs all of them, any other one ``holds``, ``beyond`` and ``no_data``, and one that is a matter of the score
+a period needs those of ``STEP_CASES``, any other one ``holds``, ``beyond`` and ``no_data``, and one that is a matter of the score
 alone ``holds`` and ``beyond``.
 """
 
@@ -14,9 +14,10 @@ import msgspec
 
 from kaohe.core.model import Pack
 from kaohe.decisions import Words
-from kaohe.packs.load import CASES, Coverage, Loaded
+from kaohe.packs.load import Coverage, Loaded
 from kaohe.packs.story import Story, StoryResult
 
+STEP_CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "month_end")
 FEW_CASES = ("holds", "beyond", "no_data")
 SCORE_CASES = ("holds", "beyond")
 """A score exists without data: nobody is charged, and the score is the base."""
@@ -115,7 +116,7 @@ def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
     for rule in pack.rules:
         steps = any(effect.amount is not None and effect.amount.per is not None for effect in rule.effects)
         if rule.id in cover.rules and rule.trigger == "period" and steps:
-            return CASES
+            return STEP_CASES
     judges = bool(cover.metrics or cover.rules or cover.deadlines or cover.attendance or cover.workflow)
     return FEW_CASES if judges else SCORE_CASES
 
