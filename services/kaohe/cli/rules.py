@@ -357,6 +357,8 @@ def _trace_lines(one: Trace, language: Language) -> Iterator[str]:
             mark = "not run" if line.passed is None else "passed" if line.passed else "FAILED"
             colour = {"passed": "green", "FAILED": "red"}.get(mark)
             yield f"    story    {typer.style(f'{mark:<8}', fg=colour)}{line.case:<10}{line.name}"
+        for case, reason in row.without.items():
+            yield f"    without  {case}: {reason}"
         for gap in row.gaps:
             yield typer.style(f"    GAP      {gap}", fg="red")
     for gap in one.loose:

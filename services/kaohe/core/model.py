@@ -35,13 +35,17 @@ CALENDAR_WINDOWS = WINDOWS
 
 
 class Clause(msgspec.Struct, frozen=True, kw_only=True):
-    """One clause of the policy. ``covers`` says in words how the pack covers it; ``kinds`` are M R S P W D."""
+    """One clause of the policy; ``kinds`` are M R S P W D.
+
+    ``without`` has the cases that no story of the clause needs to show, each with the reason.
+    """
 
     id: str
     kinds: tuple[str, ...]
     title: Words
     text: Words
     place: Place
+    without: dict[str, str] = {}
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

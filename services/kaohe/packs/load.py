@@ -66,7 +66,9 @@ _PART_FILES = {"metrics": "metrics.yaml", "deadlines": "metrics.yaml", "rules": 
 UNITS = ("ratio", *TIME_UNITS, "points", "score", "count", "days", "minor", "month", "text")
 TEXT_UNITS = ("month", "text")
 CLAUSE_KINDS = ("M", "R", "S", "P", "W", "D")
-CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "month_end", "corrected", "appealed")
+NEEDED_CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "corrected", "appealed")
+"""What the stories of every clause show, unless the clause says why a case has no meaning for it."""
+CASES = (*NEEDED_CASES, "month_end")
 """What the stories of a clause can show, beside ``other``."""
 STEP_MS = 300_000
 GRACE_MAX_MS = 30 * 86_400_000
@@ -424,16 +426,32 @@ def _clauses(root: Node | None, problems: Problems) -> dict[str, Clause]:
             problems.add(
                 PackError(key.place, key.path, f"{key.text!r} is not a clause id", "write it as LS-01")
             )
-        fields = Fields(node, problems, ("kinds", "title", "text", "covered_by", "cases"), "a clause")
+        fields = Fields(
+            node, problems, ("kinds", "title", "text", "covered_by", "cases", "without"), "a clause"
+        )
         clause = Clause(
             id=key.text,
             kinds=fields.need("kinds", several(choice(CLAUSE_KINDS, "kind of clause")), NO_TEXTS),
             title=fields.need("title", words, _NO_WORDS),
             text=fields.need("text", words, _NO_WORDS),
             place=key.place,
+            without=fields.take("without", _without, {}),
         )
         fields.take("cases", several(choice(CASES, "case")), NO_TEXTS)
         found[key.text] = clause
+    return found
+
+
+def _without(node: Node) -> dict[str, str]:
+    """The cases that have no meaning for a clause, each with the reason in words."""
+    if node.kind != "mapping":
+        node.fail(f"cases without meaning are a mapping, not {node.shown}", "write {late: Why it has none.}")
+    found: dict[str, str] = {}
+    for key, (key_node, reason) in node.entries.items():
+        case = choice(NEEDED_CASES, "case that every clause needs")(key_node)
+        if reason.kind == "scalar" and not reason.text.strip():
+            reason.fail(f"nothing says why {key!r} has no meaning", "give the reason in a sentence")
+        found[case] = scalar(reason)
     return found
 
 

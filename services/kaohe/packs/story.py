@@ -239,6 +239,9 @@ class _Teller:
                 fields.wrong(key, "no month is settled", "name the months by `settle:`")
         if not fields.ok():
             return None
+        if case in self.pack.clauses[clause].without:
+            fields.wrong("case", f"clauses.yaml says that {case!r} has no meaning for {clause}",
+                         "tell another case, or take it out of `without` there")  # fmt: skip
         self._check(fields, clause, case, events, until_ms)
         if not fields.ok():
             return None

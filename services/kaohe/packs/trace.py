@@ -2,8 +2,8 @@
 
 A clause is covered when its cover in ``clauses.yaml`` names what carries it out, and when its stories show every case
 it needs. Which cases those are, a clause may say itself (``cases:``); otherwise a clause whose rules count steps over
-a period needs those of ``STEP_CASES``, any other one ``holds``, ``beyond`` and ``no_data``, and one that is a matter of the score
-alone ``holds`` and ``beyond``.
+a period needs most of them, any other one ``holds``, ``beyond`` and ``no_data``, and one that is a matter of the score
+alone ``holds`` and ``beyond``. A case that ``without`` names, with the reason, is not needed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     pay: bool
     other: str
     cases: tuple[str, ...]
+    without: dict[str, str]
     stories: tuple[StoryLine, ...]
     gaps: tuple[str, ...]
 
@@ -84,7 +85,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
             for story in stories
             if story.clause == clause.id
         )
-        cases = needed_cases(pack, cover)
+        cases = tuple(one for one in needed_cases(pack, cover) if one not in clause.without)
         rows.append(
             Row(
                 pack=pack.name,
@@ -100,6 +101,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
                 pay=cover.pay,
                 other=cover.other,
                 cases=cases,
+                without=clause.without,
                 stories=lines,
                 gaps=tuple(_gaps(cover, lines, cases, told)),
             )
