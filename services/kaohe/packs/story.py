@@ -6,6 +6,10 @@ one is late, as it would be in a log. The log's clock moves to the second of eac
 ``until`` at the end. ``repeat`` makes a series: the event's id and every ``…_id`` field get ``-1``, ``-2``, …, and
 ``{n}`` in any text is the counter. Agents that ``roster`` names are enrolled before the first event.
 
+An appeal names what it is against by its id, which nobody can know before the engine has made it. ``against`` and
+``reversals`` may therefore say ``@RULE``, ``@RULE INCIDENT`` (the newest entry of the agent by that rule, one with
+points before one without) or ``@grade WINDOW PERIOD``; the id is put in when the event is delivered.
+
 What must come is the whole truth about the story's clause: ``expect`` lists the newest revision of every decision of
 the clause's rules, ``expect_alerts`` every beginning and end of an alert of the clause's rules, ``expect_grades`` the
 newest grade of every subject and period of the scorecard's window and of each window that it names. What is not
@@ -71,6 +75,8 @@ REPEAT_MAX = 5_000
 EVENTS_MAX = 20_000
 """Events of one story, after repetition."""
 SOURCE = "story"
+GRADE_WORD = "grade"
+"""After ``@``: a grade is meant, and no entry of a rule."""
 TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
 """Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
@@ -333,8 +339,18 @@ class _Teller:
         for number_ in range(1, repeat + 1) if repeat else (0,):
             time = at + timedelta(milliseconds=every_ms * max(0, number_ - 1))
             data = self._payload(body or node, kind, {}, () if body else own, number_)
+            self._check_named(node, data)
             found.append(self._event(node, kind, _numbered(event_id, number_), subject, time, data))
         return found
+
+    def _check_named(self, node: Node, data: Any) -> None:
+        """Refuse a name that can never stand for an id."""
+        for text in _named(data):
+            word, _, rest = text[1:].partition(" ")
+            if word == GRADE_WORD and len(rest.split()) != 2:
+                node.fail(f"{text!r} names no grade", 'write "@grade month 2026-08"')
+            if word != GRADE_WORD and word not in self.rules:
+                node.fail(f"{text!r} names no rule of the pack", nearest(word, sorted(self.rules), "rule"))
 
     @staticmethod
     def _event(node: Node, kind: str, event_id: str, subject: str, time: datetime, data: Any) -> Envelope:
@@ -466,10 +482,42 @@ def deliver(pack: Pack, story: Story) -> Replay:
         if second_ms > clock_ms:
             clock_ms = second_ms
             replay.tick(clock_ms)
-        replay.feed(event)
+        replay.feed(_identified(event, replay))
     replay.tick(max(story.until_ms, clock_ms + 1000))
     replay.finish()
     return replay
+
+
+def _named(data: Any) -> list[str]:
+    """What an event names by ``@`` instead of by its id."""
+    texts = [getattr(data, "against", ""), *getattr(data, "reversals", [])]
+    return [text for text in texts if text.startswith("@")]
+
+
+def _identified(event: Envelope, replay: Replay) -> Envelope:
+    """The event with ids in the place of names; a name for which nothing came stays, and is refused by the engine."""
+    if not _named(event.data):
+        return event
+    replay.finish()
+    own = [one for one in replay.newest_decisions().values() if one.subject == event.data.agent]
+
+    def id_of(text: str) -> str:
+        word, _, rest = text[1:].partition(" ")
+        if not text.startswith("@"):
+            return text
+        if word == GRADE_WORD:
+            grades = (one for one in replay.grade_list() if one.subject == event.data.agent)
+            return next((one.id for one in grades if [one.window, one.period] == rest.split()), text)
+        fitting = [one for one in own if one.rule == word and rest in ("", one.incident) and not one.reverses]
+        fitting.sort(key=lambda one: bool(Fraction(one.points)))
+        return fitting[-1].id if fitting else text
+
+    changed = {}
+    if hasattr(event.data, "against"):
+        changed["against"] = id_of(event.data.against)
+    if hasattr(event.data, "reversals"):
+        changed["reversals"] = [id_of(text) for text in event.data.reversals]
+    return msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, **changed))
 
 
 def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
