@@ -67,10 +67,12 @@ def command() -> Any:
     from kaohe.cli import (  # noqa: PLC0415 - they need this package
         activating,
         appealing,
+        assessing,
         backtesting,
         explaining,
         paying,
         periods,
+        recording,
         replaying,
         reporting,
         rules,
@@ -85,6 +87,8 @@ def command() -> Any:
     app.add_typer(rules.app, name="rules")
     explaining.register(app)
     appealing.register(app)
+    assessing.register(app)
+    recording.register(app)
     scorecards.register(app)
     periods.register(app)
     reporting.register(app)

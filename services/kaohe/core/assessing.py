@@ -20,6 +20,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from kaohe.core.calendars import Calendar, Period, bounds_of
+from kaohe.core.facts import number_text
 from kaohe.core.model import Item, Pack, Scorecard
 from kaohe.core.scorecard import grade_of
 from kaohe.core.subjects import MAX_VOICES, SEPARATOR, RosterLine, Ruling, Sitting, Subject, Voice
@@ -92,8 +93,7 @@ def admit(
     """Refuse an assessment that may not be made; EventError says why."""
     if SEPARATOR in data.by or SEPARATOR in getattr(data, "by_department", ""):
         raise EventError("invalid", "$.data names somebody with a control character")
-    if (data.score is None) == (not data.grade) and not (tag == ASSESSMENTS[1] and data.score is not None):
-        raise EventError("invalid", "$.data says neither score nor grade, or both: give one of them")
+    check_spoken(tag, data)
     if case.period.start_ms > time_ms:
         raise EventError("invalid", f"$.data.period: {case.period.label} has not begun yet")
     if subject is not None:
@@ -112,10 +112,31 @@ def admit(
     line = (subject.line_at(time_ms) if subject is not None else None) or _NOBODY
     if tag == ASSESSMENTS[0]:
         item = _item(case.card, data.item)
-        _check_role(data, level, case, item, line)
+        _check_heard(data, case, item)
+        _check_role(data, level, line)
         _check_said(data, case, item)
     else:
         _check_leader(data, line)
+        _check_ruling(data, case)
+
+
+def check_spoken(tag: str, data: Any) -> None:
+    """EventError for an assessment that says nothing, or too much."""
+    if (data.score is None) == (not data.grade) and not (tag == ASSESSMENTS[1] and data.score is not None):
+        raise EventError("invalid", "$.data says neither score nor grade, or both: give one of them")
+
+
+def check_content(tag: str, data: Any, case: Case) -> None:
+    """EventError for what the pack alone refuses: the item, who is heard about it, and what may be said of it.
+
+    Who has which role is not looked at: that is told by the roster.
+    """
+    check_spoken(tag, data)
+    if tag == ASSESSMENTS[0]:
+        item = _item(case.card, data.item)
+        _check_heard(data, case, item)
+        _check_said(data, case, item)
+    else:
         _check_ruling(data, case)
 
 
@@ -128,10 +149,16 @@ def _item(card: Scorecard, name: str) -> Item:
     return item
 
 
-def _check_role(data: Any, level: str, case: Case, item: Item, line: RosterLine) -> None:
+def _check_heard(data: Any, case: Case, item: Item) -> None:
     weights = _table(case, item.roles)
     if data.role not in weights:
-        raise EventError("not_allowed", f"$.data.role: {data.role} is not heard about {item.name}")
+        heard = ", ".join(weights)
+        raise EventError(
+            "not_allowed", f"$.data.role: {data.role} is not heard about {item.name}; heard are: {heard}"
+        )
+
+
+def _check_role(data: Any, level: str, line: RosterLine) -> None:
     if level == "department":
         own, reason = _department_role(data, line)
     else:
@@ -180,7 +207,9 @@ def _check_said(data: Any, case: Case, item: Item) -> None:
     assert isinstance(most, Fraction)
     if data.score is not None and Fraction(data.score, 100) > most:
         raise EventError(
-            "invalid", f"$.data.score: {item.name} is worth at most {most} points (hundredths are given)"
+            "invalid",
+            f"$.data.score: {number_text(Fraction(data.score, 100))} points are more than the {number_text(most)} "
+            f"that {item.name} is worth",
         )
     known = _table(case, item.words) if item.words else {}
     if data.grade and data.grade not in known:

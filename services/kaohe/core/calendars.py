@@ -151,6 +151,16 @@ _FORMS = {
 }
 
 
+def window_of(label: str) -> str:
+    """Which kind of period a label names, such as ``month`` for ``2026-08``; UsageError when it names none."""
+    for window, form in _FORMS.items():
+        if form.fullmatch(label) is not None:
+            bounds_of(window, label)
+            return window
+    examples = ", ".join(label_of(window, date(2026, 8, 3)) for window in WINDOWS)
+    raise UsageError(f"{label!r} is no period; periods look like {examples}")
+
+
 def bounds_of(window: str, label: str) -> tuple[date, date]:
     """First day of a period and the first day after it; UsageError when ``label`` names no such period."""
     match = _FORMS[window].fullmatch(label)

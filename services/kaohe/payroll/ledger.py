@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
@@ -50,6 +50,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.expression import table as view_of
 
+from kaohe.core.calendars import DAY_MS, to_ms
+from kaohe.core.pay import PayFact
 from kaohe.decisions import ENCODER, Alert, Decision, Grade
 from kaohe.errors import LedgerError, SettingsError
 from kaohe.events import encode, type_of
@@ -707,6 +709,26 @@ class Ledger:
                 query = query.where(current.c[name] == wanted)
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Grade, _record(_BY_RECORD[Grade], row)) for row in rows]
+
+    def roster(self, first: date, after: date) -> dict[str, tuple[str, ...]]:
+        """Who was there on some day from ``first`` to the one before ``after``, with the packs in force (none: all).
+
+        By the roster entries of the log up to the end of ``after``, of each person the one with the latest time.
+        """
+        table = cast(Table, PayFactRow.__table__)
+        query = select(table.c.document).order_by(table.c.agent, table.c.record_offset)
+        end_ms = to_ms(datetime(after.year, after.month, after.day, tzinfo=UTC)) + DAY_MS
+        newest: dict[str, PayFact] = {}
+        for document in self._read(lambda connection: connection.execute(query).scalars().all()):
+            fact = msgspec.json.decode(document, type=PayFact)
+            known = newest.get(fact.agent)
+            if not fact.period and fact.at_ms < end_ms and (known is None or known.at_ms <= fact.at_ms):
+                newest[fact.agent] = fact
+        return {
+            agent: fact.packs
+            for agent, fact in sorted(newest.items())
+            if not fact.left_on or fact.left_on >= first.isoformat()
+        }
 
     def balance(self, subject: str, period: str, *, level: str = "agent", pack: str | None = None) -> Balance:
         """The exact sum of a subject's current entries in a period (of one pack, or of all)."""
