@@ -631,6 +631,41 @@ def test_rules_over_a_day_are_watched_without_any_rolling_window(tmp_path: Path)
     assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
 
 
+LOOKING_BACK = """
+- id: idle-day
+  level: [agent, team]
+  watch: live
+  when: answered.previous_day >= 1 && answered.previous_day < 3
+  then:
+    - alert: {clear: answered.previous_day == 0, severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
+"""
+
+
+def test_a_day_that_is_over_is_looked_back_at_although_nothing_comes_any_more(tmp_path: Path) -> None:
+    metrics = METRICS.replace("windows: [day, month, rolling 15m]", "windows: [day, month]")
+    small = make_pack(tmp_path, parameters=PARAMETERS, metrics=metrics, rules=LOOKING_BACK)
+    story = Story(small, zones=Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"}))
+    story.tick("2026-08-03T08:00")
+    for agent, site, calls in (("a-1", "shanghai", 2), ("a-2", "berlin", 2), ("a-3", "shanghai", 3)):
+        story.tell("2026-08-03T08:00:00", "roster.changed", agent, site=site)
+        for call in range(calls):
+            story.tell(
+                f"2026-08-03T09:0{call}:00", "call.answered", agent, call_id=f"c-{call}", team=f"t-{agent}"
+            )
+    story.tick("2026-08-04T00:04")
+    assert story.alerts() == []
+    story.tick("2026-08-06T12:00")
+    shanghai, berlin = (
+        (("firing", "2026-08-04T00:05"), ("resolved", "2026-08-05T00:05")),
+        "2026-08-04T00:05:00+02:00",
+    )
+    said = [(one.subject, one.state, one.at) for one in story.replay.alert_list()]
+    for name in ("a-1", "t-a-1", "t-a-2"):
+        assert [(state, when[:16]) for subject, state, when in said if subject == name] == list(shanghai)
+    assert ("a-2", "firing", berlin) in said, "an agent's day is over where the agent is"
+    assert len(said) == 8, "three calls are enough, and no day is looked at twice"
+
+
 # --- rosters ----------------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,8 @@ RETENTION_MS = 40 * DAY_MS
 
 TEAM_WATCH_MS = 300_000
 """Teams are watched every five minutes, like agents; queues and sites every minute."""
+LOOK_BACK_MS = TEAM_WATCH_MS
+"""How long after a day began live rules look back at the one before: the first look at which all levels are watched."""
 
 
 class Stats(msgspec.Struct):
@@ -130,6 +132,8 @@ class Judge:
         self._activations = 0
         self._active_watch: dict[str, list[RuleSet]] = {}
         self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
+        self._looking_back = _looking_back(packs, triggers)
+        self._look_ms: int | None = None
         for pack in packs:
             for rule in pack.rules:
                 for level in rule.levels if rule.trigger == "watch" else ():
@@ -252,6 +256,7 @@ class Judge:
             for window in self.book.windows[pack.key] | {"day"}:
                 key = (pack.key, calendar.name, window)
                 if key not in self.closes:
+                    self._look_ms = None  # perhaps a new zone, whose day begins sooner
                     self.closes[key] = calendar.containing(window, self.grid_ms - pack.grace_ms)
 
     def due_ms(self) -> int | None:
@@ -260,6 +265,8 @@ class Judge:
         found = [period.end_ms + self.packs[key[0]].grace_ms for key, period in self.closes.items()]
         if self.open or self.live:
             found.append(self.grid_ms + self.bucket_ms)
+        if self._looking_back and self.closes:
+            found.append(self._next_look_ms(self.grid_ms))
         for key, waiting in self.unjudged.items():
             if waiting:
                 every = self.packs[key].evaluate_ms
@@ -272,6 +279,8 @@ class Judge:
         assert now_ms > self.grid_ms, (now_ms, self.grid_ms)
         if now_ms % self.bucket_ms == 0:
             self.fold(now_ms)
+            if self._looking_back:
+                self._look_back(now_ms)
             self._watch(now_ms)
         for key, pack in self.packs.items():
             if self.unjudged[key] and now_ms % pack.evaluate_ms == 0:
@@ -363,6 +372,27 @@ class Judge:
                 self.live.discard(key)
                 self._watched.pop(key, None)
                 self.touched.add(key)
+
+    def _next_look_ms(self, after_ms: int) -> int:
+        """The next moment at which a day is over somewhere and live rules look back at it."""
+        if self._look_ms is None or self._look_ms <= after_ms:
+            zones = {zone for _, zone, _ in self.closes}
+            running = [
+                shared_calendar(zone).containing("day", after_ms - LOOK_BACK_MS) for zone in sorted(zones)
+            ]
+            self._look_ms = min(day.end_ms for day in running) + LOOK_BACK_MS
+        return self._look_ms
+
+    def _look_back(self, now_ms: int) -> None:
+        """When a day is over, rules that look back at it are asked about everybody, whether or not anything came."""
+        assert self.grid_ms is not None
+        if not self.closes or self._next_look_ms(self.grid_ms) > now_ms:
+            return
+        for key, subject in self.subjects.items():
+            if subject.level in self._looking_back:
+                today = subject.series.calendar.containing("day", now_ms)
+                if today.start_ms + LOOK_BACK_MS == now_ms:
+                    self.live.add(key)
 
     def _watch_sets(self, level: str) -> list[RuleSet]:
         """The watch rules of the versions that judge now."""
@@ -1186,6 +1216,18 @@ def _compared_windows(packs: tuple[Pack, ...]) -> frozenset[str]:
         window
         for window in ("quarter", "year")
         if any(f".previous_{window}" in name or name.endswith(f".{window}.vs_previous") for name in read)
+    )
+
+
+def _looking_back(packs: tuple[Pack, ...], triggers: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The levels that have live rules about a day, week, month, quarter or year that is over."""
+    return frozenset(
+        level
+        for level, judged in triggers.items()
+        for pack in packs
+        for rule in pack.rules
+        if rule.trigger == "watch" and "watch" in judged and level in rule.levels
+        if any(".previous_" in name for effect in rule.effects for name in names_of(rule, effect))
     )
 
 
