@@ -702,12 +702,26 @@ class TermParameter(msgspec.Struct, frozen=True, omit_defaults=True):
     table: dict[str, str] = {}
 
 
+class PayPartInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a pack adds to what another pays, as it was in force on the first day of a period.
+
+    ``clauses`` are by what it adds: ``bonus`` by the grades of ``pack`` (parameters ``bonus_share``,
+    ``bonus_coefficients``), ``money`` for the entries of ``packs`` (``point_value``, ``fines``).
+    """
+
+    pack: Name
+    pack_version: Name
+    packs: Annotated[list[Name], Meta(max_length=64)] = []
+    clauses: dict[str, str]
+    parameters: dict[str, TermParameter]
+
+
 class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The pay terms of a pack as they were in force on the first day of a period: all that a settlement needs to know.
 
     ``parameters`` are by their part in the terms: ``share``, ``annual_share``, ``coefficients``, ``bonuses``,
     ``point_value``, ``fines``, ``limit``, ``floor``, ``rounding``. ``clauses`` are by the part they rule: ``base``,
-    ``performance``, ``money``.
+    ``performance``, ``money``. ``parts`` are what packs add to it, in the order of their names.
     """
 
     pack: Name
@@ -719,6 +733,7 @@ class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     inside_gross: bool
     clauses: dict[str, str]
     parameters: dict[str, TermParameter]
+    parts: Annotated[list[PayPartInForce], Meta(max_length=64)] = []
 
 
 class ReadUpTo(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,9 @@ from kaohe.core.pay import (
     Person,
     charge_of,
     final_grade,
+    fines_off,
     labels_of_month,
+    monies_of,
     people_of,
     settle,
     terms_in_force,
@@ -328,23 +330,26 @@ def pay_of(
     ``facts`` are what the log says about people's pay, by agent in the order of the log. A month in which the terms are
     not in force yet is left out; so is a person of whom nothing is known that would be paid.
     """
-    paying = next((pack for pack in packs if pack.pay is not None), None)
+    together = tuple(packs)
+    paying = next((pack for pack in together if pack.pay is not None and pack.pay.pays), None)
     if paying is None:
         return None
     assert paying.pay is not None
+    in_pay = [pack for pack in together if pack.pay is not None]
+    of_money = {name for pack in in_pay if pack.pay is not None for name in pack.pay.packs}
+    of_grades = {paying.pay.grades_pack}
+    of_grades |= {pack.name for pack in in_pay if pack.pay is not None and pack.pay.bonus_clause}
     final = [one for one in decisions if one.status == "final" and one.level == "agent"]
-    charges = {one.id: one for one in final if one.pack in paying.pay.packs}  # the newest revision of each
+    charges = {one.id: one for one in final if one.pack in of_money}  # the newest revision of each
     graded = [
-        one
-        for one in grades
-        if one.status == "final" and one.level == "agent" and one.pack == paying.pay.grades_pack
+        one for one in grades if one.status == "final" and one.level == "agent" and one.pack in of_grades
     ]
     months = {one.period for one in graded if one.window == "month"}
     months |= {_month_of(one.window, one.period) for one in charges.values()}
     found: dict[SubjectKey, int] = {}
     for month in sorted(months):
         try:
-            terms = terms_in_force(paying, month)
+            terms = terms_in_force(paying, month, together)
         except UsageError:
             continue  # before its time
         wrong = wrong_terms(terms)
@@ -371,25 +376,28 @@ def _people(
     facts: Mapping[str, Sequence[PayFact]],
 ) -> Iterable[Person]:
     """Everybody whom a month concerns, with what the statement is worked out from, in the order of names."""
-    labels = frozenset(labels_of_month(month)) if terms.clauses["money"] else frozenset()
+    labels = frozenset(labels_of_month(month)) if monies_of(terms) else frozenset()
     own: dict[str, list[Decision]] = {}
     others: dict[str, list[Decision]] = {}
     for one in sorted(decisions, key=lambda one: one.id):
         (own if one.period in labels else others).setdefault(one.subject, []).append(one)
-    fines_off = bool(labels) and terms.parameters["fines"].value == "off"
-    of_month: dict[str, list[Grade]] = {}
+    of_month: dict[str, dict[str, list[Grade]]] = {}
     for grade in grades:
         if (grade.window, grade.period) == ("month", month):
-            of_month.setdefault(grade.subject, []).append(grade)
-    final = {agent: final_grade(several) for agent, several in of_month.items()}
+            of_month.setdefault(grade.pack, {}).setdefault(grade.subject, []).append(grade)
+    graded = {
+        pack: {agent: final for agent, some in several.items() if (final := final_grade(some)) is not None}
+        for pack, several in of_month.items()
+    }
     charges = {agent: [charge_of(one) for one in several] for agent, several in own.items()}
     earlier = {
         agent: [charge_of(one) for one in _earlier(several, others.get(agent, ()))]
         for agent, several in own.items()
-        if fines_off
+        if fines_off(terms)
     }
-    graded = {agent: grade for agent, grade in final.items() if grade is not None}
-    return people_of(terms, month, facts, graded, charges, earlier).values()
+    return people_of(
+        terms, month, facts, graded.get(terms.grades_pack, {}), charges, earlier, graded
+    ).values()
 
 
 def _earlier(charges: Iterable[Decision], others: Iterable[Decision]) -> list[Decision]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kaohe.core.pay import Charge, Person, Profile
 from kaohe.decisions import Grade, Words
-from kaohe.events import PayTermsInForce, TermParameter
+from kaohe.events import PayPartInForce, PayTermsInForce, TermParameter
 from tests.support.ledger_entries import grade
 
 PACK = "company-kpi"
@@ -31,6 +31,18 @@ def terms(*, inside_gross: bool = True, packs: tuple[str, ...] = (PACK,), **valu
     return PayTermsInForce(
         pack=PACK, pack_version="1.0", grades_pack=PACK, packs=list(packs), zone="Asia/Shanghai", currency="CNY",
         inside_gross=inside_gross, clauses={"base": "CK-02", "performance": "CK-06", "money": "FA-13"},
+        parameters=parameters,
+    )  # fmt: skip
+
+
+def adding(pack: str, **values: str) -> PayPartInForce:
+    """What another pack adds: a tenth of the pay base times 1.5, 1, 0.5 or 0, and 10.00 CNY a point, fines ``on``."""
+    numbers = {"bonus_share": "0.1", "point_value": "1000", "fines": "on"} | values
+    units = {"point_value": "minor", "fines": "text"}
+    parameters = {part: parameter(part, units.get(part, "ratio"), value) for part, value in numbers.items()}
+    parameters["bonus_coefficients"] = parameter("coefficients", "ratio", A="1.5", B="1", C="0.5", D="0")
+    return PayPartInForce(
+        pack=pack, pack_version="1.0", packs=[pack], clauses={"bonus": "LS-14", "money": "FA-13"},
         parameters=parameters,
     )  # fmt: skip
 

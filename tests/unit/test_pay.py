@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from kaohe.core.pay import (
 )
 from kaohe.decisions import PayLine, Settlement
 from kaohe.errors import UsageError
-from kaohe.packs.load import check_together, load_pack
+from kaohe.packs.load import check_together, load_pack, load_packs
 from tests.packs.patching import patched
-from tests.support.pay import PERIOD, annual, charge, graded, monthly, parameter, person, terms
+from tests.support.pay import PERIOD, adding, annual, charge, graded, monthly, parameter, person, terms
 
 
 def amounts(statement: Settlement) -> dict[str, int]:
@@ -275,6 +276,74 @@ def adjustment(amount_minor: int, number: int = 0) -> PayLine:
     return msgspec.structs.replace(line, amount_minor=amount_minor, source=f"g-{number}")
 
 
+# --- several packs ----------------------------------------------------------------------------------------------------
+
+
+def with_parts(*parts: Any, **values: str) -> Any:
+    return msgspec.structs.replace(terms(**values), parts=list(parts))
+
+
+@pytest.mark.parametrize(("word", "wanted"), [("A", 12_000), ("B", 8_000), ("C", 4_000), ("D", 0)])
+def test_a_further_pack_adds_a_bonus_by_its_own_grade(word: str, wanted: int) -> None:
+    own = graded(word, pack="logistics", id="g-ls")
+    statement = settle(with_parts(adding("logistics")), person(bonus_grades={"logistics": own}), PERIOD)
+    performance, bonus = statement.lines
+    assert (performance.component, performance.amount_minor) == ("performance", 80_000)
+    assert (bonus.component, bonus.amount_minor, bonus.source) == ("grade_bonus", wanted, "g-ls")
+    assert (bonus.pack, bonus.clause) == ("logistics", "LS-14")
+    assert statement.total_minor == 80_000 + wanted
+
+
+def test_a_bonus_that_cannot_be_worked_out_yet_is_said() -> None:
+    in_force = with_parts(adding("logistics"))
+    waiting = settle(in_force, person(awaited=("logistics",)), PERIOD)
+    assert ["no final grade under logistics" in one.en for one in waiting.missing] == [True]
+    strange = settle(in_force, person(bonus_grades={"logistics": graded("E", pack="logistics")}), PERIOD)
+    assert "The grade E has no line" in strange.missing[0].en
+    unpaid = settle(in_force, person(profile=None, bonus_grades={"logistics": graded("A")}), PERIOD)
+    assert amounts(unpaid) == {}
+
+
+def test_entries_of_each_pack_are_worth_what_its_own_terms_say_and_the_guard_looks_at_all_of_them() -> None:
+    in_force = with_parts(
+        adding("attendance"), adding("front", fines="off", point_value="9000"), limit="0.01"
+    )
+    charges = (
+        charge("-2", number=1), charge("-4", number=2, pack="attendance"), charge("3", number=3, pack="attendance"),
+        charge("-5", number=4, pack="front"), charge("1", number=5, pack="front"), charge("-9", number=6, pack="none"),
+    )  # fmt: skip
+    statement = settle(in_force, person(*charges), PERIOD)
+    assert [line.amount_minor for line in statement.lines[1:6]] == [-1_000, -4_000, 3_000, 0, 9_000]
+    assert statement.guard.deductions_minor == 5_000
+    assert statement.guard.held_minor == 0
+    tight = settle(in_force, person(*charges, charge("-10", number=7, pack="attendance")), PERIOD)
+    assert tight.guard.deductions_minor == 15_000
+    assert tight.lines[-1].amount_minor == tight.guard.held_by_limit_minor == 15_000 - 8_000
+
+
+def test_parts_that_cannot_be_used_are_refused() -> None:
+    assert wrong_terms(with_parts(adding("ls"))) == ""
+    lacking = adding("ls")
+    del lacking.parameters["bonus_share"]
+    assert wrong_terms(with_parts(lacking)) == "the part of ls lacks bonus_share"
+    wrong = "of ls: the term point_value is 'much', which is no decimal number of 0 or more"
+    assert wrong_terms(with_parts(adding("ls", point_value="much"))) == wrong
+
+
+def test_the_packs_we_ship_pay_together_and_each_adds_its_part() -> None:
+    kpi, attendance, logistics = load_packs(["company-kpi", "full-attendance", "logistics-service"])
+    found = terms_in_force(kpi, PERIOD, (kpi, attendance, logistics))
+    assert [(one.pack, one.clauses) for one in found.parts] == [
+        ("full-attendance", {"money": "FA-13"}), ("logistics-service", {"bonus": "LS-14"}),
+    ]  # fmt: skip
+    assert found.parts[0].parameters["fines"].value == "off"
+    assert terms_in_force(kpi, PERIOD).parts == []
+    later = msgspec.structs.replace(logistics, in_force_from=date(2026, 9, 1))
+    assert terms_in_force(kpi, PERIOD, (kpi, later)).parts == [], "not in force yet, so it adds nothing"
+    with pytest.raises(UsageError, match="has no pay terms of its own"):
+        terms_in_force(logistics, PERIOD)
+
+
 # --- months that were settled before ----------------------------------------------------------------------------------
 
 
@@ -415,11 +484,26 @@ def test_the_terms_of_a_pack_are_those_in_force_on_the_first_day(tmp_path: Path)
         terms_in_force(msgspec.structs.replace(pack, pay=None), PERIOD)
 
 
-def test_two_packs_with_pay_terms_are_not_loaded_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("keeps", "wrong"),
+    [
+        ({"base_clause": "MI-04"}, "both have a pay base; let one of them settle pay"),
+        ({"bonus_clause": "MI-04", "bonus_share": "share"}, "both give a bonus by grade; let one of them"),
+        ({"packs": ("minimal",)}, "both make money of the entries of minimal; let one of them"),
+    ],
+)
+def test_two_packs_that_claim_the_same_of_a_pay_are_not_loaded_together(
+    keeps: dict[str, Any], wrong: str, tmp_path: Path
+) -> None:
     pack = load_pack(patched("with pay\n", tmp_path))
-    other = msgspec.structs.replace(pack, name="other", metrics={}, rules=())
-    (error,) = check_together([pack, other])
-    assert "both have pay terms; let one of them settle pay" in str(error)
+    assert pack.pay is not None
+    paying = msgspec.structs.replace(pack, pay=msgspec.structs.replace(pack.pay, bonus_clause="MI-04"))
+    adding = msgspec.structs.replace(pack.pay, base_clause="", money_clause="", packs=())
+    other = msgspec.structs.replace(pack, name="other", metrics={}, rules=(), pay=adding)
+    assert check_together([paying, other]) == []
+    same = msgspec.structs.replace(other, pay=msgspec.structs.replace(adding, **keeps))
+    (error,) = check_together([paying, same])
+    assert wrong in str(error)
 
 
 def test_a_value_for_a_rule_of_another_pack_is_looked_up_there(tmp_path: Path) -> None:

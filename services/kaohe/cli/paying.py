@@ -22,6 +22,7 @@ from kaohe.errors import KaoheError, UsageError
 from kaohe.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from kaohe.core.model import Pack
     from kaohe.decisions import Settlement
     from kaohe.events import Envelope, PayTermsInForce
     from kaohe.payroll.ledger import Ledger
@@ -94,19 +95,39 @@ def _tell(settings: Settings, event: Envelope, wait_s: float, as_json: bool, did
 
 
 def _terms(settings: Settings, pack: str, period: str) -> PayTermsInForce:
+    """The terms of the pack that pays, with what the other packs of the settings add."""
     from kaohe.core.pay import terms_in_force
 
-    packs = chosen_packs(settings, [pack] if pack else [])
-    paying = [one for one in packs if one.pay is not None]
+    packs = _with_pack(settings, pack)
+    paying = [one for one in packs if one.pay is not None and one.pay.pays]
     if not paying:
         named = ", ".join(one.name for one in packs)
-        raise UsageError(f"no pack has pay terms (loaded: {named}); name one that has a pay.yaml by --pack.")
-    if len(paying) > 1:
-        versions = ", ".join(one.version for one in paying)
         raise UsageError(
-            f"{paying[0].name} is loaded in the versions {versions}; name the folder of one by --pack."
+            f"no pack has pay terms with a base (loaded: {named}); name one that has them in its pay.yaml by --pack."
         )
-    return terms_in_force(paying[0], period)
+    adding = [one for one in packs if one.pay is not None]
+    for one in adding:
+        versions = [other.version for other in adding if other.name == one.name]
+        if len(versions) > 1:
+            raise UsageError(
+                f"{one.name} is loaded in the versions {', '.join(versions)}; name the folder of one by --pack."
+            )
+    return terms_in_force(paying[0], period, packs)
+
+
+def _with_pack(settings: Settings, pack: str) -> tuple[Pack, ...]:
+    """The packs of the settings, with the named one among them, in place of those that cannot stand beside it."""
+    from kaohe.packs.load import check_together
+
+    packs = chosen_packs(settings)
+    if not pack:
+        return packs
+    (named,) = chosen_packs(settings, [pack])
+    kept: tuple[Pack, ...] = (named,)
+    for one in packs:
+        if one.name != named.name and not check_together((*kept, one)):
+            kept = (*kept, one)
+    return kept
 
 
 def settle(

@@ -430,6 +430,11 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How a month's grades and entries become pay. All figures are names of parameters.
 
+    A pack with ``base_clause`` *pays*: pay base, performance pay, guard and rounding are its own. Any other adds its
+    part to what such a pack pays: a bonus by its own grades, and what its entries are worth. Of a bonus (where
+    ``bonus_clause`` is not empty) ``bonus_share`` is the part of the pay base, and ``bonus_coefficients`` a table from
+    a grade to how often it is paid.
+
     The pay base is ``share`` of the month's gross pay, for annual salaries ``share`` of ``annual_share`` of a twelfth;
     ``inside_gross`` says that it is a part of the gross pay, otherwise it comes on top. ``coefficients`` and
     ``bonuses`` are tables from a grade of ``grades_pack`` to a share of the base. Entries of ``packs`` are money:
@@ -454,6 +459,14 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     floor: str
     rounding: str
     place: Place
+    bonus_clause: str = ""
+    bonus_share: str = ""
+    bonus_coefficients: str = ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether settlements can be made by these terms, or they only add their part to those of another pack."""
+        return bool(self.base_clause)
 
 
 LeaveDays = Literal["shift", "working", "calendar"]

@@ -8,6 +8,7 @@ it is worked out, and a settlement can be checked by working it out again.
 Lines, in this order:
 
 - *performance*: the pay base times the grade's coefficient; *bonus*: the pay base times the grade's bonus;
+- *grade_bonus*: a part of the pay base times the coefficient of the grade under another pack, pack by pack;
 - *award* and *penalty*: entries with points (times the value of a point, which may differ from rule to rule: a fine in
   money is a point of its rule) or with an amount of money. Where fines are off, what an entry would take stays in
   points: its line shows 0, and so does the line of whatever waives it;
@@ -17,6 +18,9 @@ Lines, in this order:
 Rounding: the pay base is rounded to whole minor units first, for it is a figure that the person sees; each line is then
 worked out from it exactly and rounded once. The guard's limit is rounded down, in the person's favour. Totals are sums
 of rounded lines and are never rounded themselves, so that lines, statement, batch and files agree to the last unit.
+
+There is one pay base, one guard and one rounding, of the pack that pays; other packs add their part (bonuses by their
+grades, what their entries are worth, whether fines are on). No two packs add the same: the loader sees to it.
 
 The guard has two limits. Deductions (penalties less their waivers, and adjustments that take something back) are at
 most a share of the month's gross pay. And pay with all lines never falls below a floor, or below the gross pay itself
@@ -51,9 +55,9 @@ from kaohe.decisions import (
     pay_id,
 )
 from kaohe.errors import EventError, UsageError
-from kaohe.events import Envelope, PayStated, PayTermsInForce, RosterChanged, TermParameter
+from kaohe.events import Envelope, PayPartInForce, PayStated, PayTermsInForce, RosterChanged, TermParameter
 
-COMPONENTS: tuple[PayComponent, ...] = ("performance", "bonus", "award", "penalty", "guard")
+COMPONENTS: tuple[PayComponent, ...] = ("performance", "bonus", "grade_bonus", "award", "penalty", "guard")
 _ROUNDING = {
     "half_up": Words("half a unit away from nothing", "四舍五入"),
     "half_even": Words("half a unit to the even neighbour", "四舍六入五成双"),
@@ -119,7 +123,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one person's statement is worked out from.
 
     ``earlier`` are the entries of other months that entries of this month reverse or adjust. ``graded`` says that the
-    person is under the pack whose grades count.
+    person is under the pack whose grades count. ``bonus_grades`` are the final grades under packs that add a bonus, by
+    pack; ``awaited`` are such packs that the roster names and that have not graded the person yet.
     """
 
     agent: str
@@ -128,16 +133,23 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     charges: tuple[Charge, ...] = ()
     earlier: tuple[Charge, ...] = ()
     graded: bool = True
+    bonus_grades: Mapping[str, Grade] = {}
+    awaited: tuple[str, ...] = ()
 
 
 # --- what a settlement is made of -------------------------------------------------------------------------------------
 
 
-def terms_in_force(pack: Pack, period: str) -> PayTermsInForce:
-    """The pay terms of a pack as of the first day of a month. UsageError when it has none or is not in force then."""
+def terms_in_force(pack: Pack, period: str, together: Iterable[Pack] = ()) -> PayTermsInForce:
+    """The pay terms of a pack as of the first day of a month, with what the packs loaded ``together`` with it add.
+
+    UsageError when it does not pay, or is not in force then. A part that is not in force then adds nothing.
+    """
     terms = pack.pay
-    if terms is None:
-        raise UsageError(f"the pack {pack.key} has no pay terms (pay.yaml), so it settles nothing")
+    if terms is None or not terms.pays:
+        raise UsageError(
+            f"the pack {pack.key} has no pay terms of its own (pay.yaml with a base), so it settles nothing"
+        )
     day, _ = bounds_of("month", period)
     if day < pack.in_force_from:
         raise UsageError(f"the pack {pack.key} is in force from {pack.in_force_from}, not yet in {period}")
@@ -147,6 +159,8 @@ def terms_in_force(pack: Pack, period: str) -> PayTermsInForce:
     }  # fmt: skip
     if terms.money_clause:
         names |= {"point_value": terms.point_value, "fines": terms.fines}
+    others = {one.name: one for one in together if one.name != pack.name and one.in_force_from <= day}
+    parts = (_part_in_force(one, day, pays=one is pack) for one in (pack, *others.values()))
     return PayTermsInForce(
         pack=pack.name,
         pack_version=pack.version,
@@ -159,7 +173,50 @@ def terms_in_force(pack: Pack, period: str) -> PayTermsInForce:
             "base": terms.base_clause, "performance": terms.performance_clause, "money": terms.money_clause,
         },
         parameters={part: _in_force(pack, name, day) for part, name in names.items()},
+        parts=sorted((one for one in parts if one is not None), key=lambda one: one.pack),
     )  # fmt: skip
+
+
+def _part_in_force(pack: Pack, day: date, *, pays: bool) -> PayPartInForce | None:
+    """What a pack adds; None for nothing. What the entries are worth by the terms that pay is a part of those."""
+    terms = pack.pay
+    if terms is None:
+        return None
+    names: dict[str, str] = {}
+    clauses: dict[str, str] = {}
+    if terms.bonus_clause:
+        clauses["bonus"] = terms.bonus_clause
+        names |= {"bonus_share": terms.bonus_share, "bonus_coefficients": terms.bonus_coefficients}
+    if terms.money_clause and not pays:
+        clauses["money"] = terms.money_clause
+        names |= {"point_value": terms.point_value, "fines": terms.fines}
+    if not clauses:
+        return None
+    return PayPartInForce(
+        pack=pack.name, pack_version=pack.version, packs=list(terms.packs) if "money" in clauses else [],
+        clauses=clauses, parameters={part: _in_force(pack, name, day) for part, name in names.items()},
+    )  # fmt: skip
+
+
+def monies_of(terms: PayTermsInForce) -> dict[str, Mapping[str, TermParameter]]:
+    """The packs whose entries are money, each with the parameters that say what they are worth."""
+    found: dict[str, Mapping[str, TermParameter]] = {}
+    for part in terms.parts:
+        if part.clauses.get("money"):
+            found |= dict.fromkeys(part.packs, part.parameters)
+    if terms.clauses["money"]:
+        found |= dict.fromkeys(terms.packs, terms.parameters)
+    return found
+
+
+def bonus_packs(terms: PayTermsInForce) -> tuple[str, ...]:
+    """The packs whose grades give a bonus of their own."""
+    return tuple(part.pack for part in terms.parts if part.clauses.get("bonus"))
+
+
+def fines_off(terms: PayTermsInForce) -> bool:
+    """Whether there are entries that would be money and of which some take nothing away."""
+    return any(one["fines"].value == "off" for one in monies_of(terms).values())
 
 
 def _in_force(pack: Pack, name: str, day: date) -> TermParameter:
@@ -179,29 +236,46 @@ def _in_force(pack: Pack, name: str, day: date) -> TermParameter:
 
 _NUMBERS = ("share", "annual_share", "limit", "floor")
 _TABLES = ("coefficients", "bonuses")
+_MONEY = ("point_value", "fines")
+_BONUS = ("bonus_share", "bonus_coefficients")
 
 
 def wrong_terms(terms: PayTermsInForce) -> str:
     """What is wrong with terms that came in an event; empty when a settlement can be worked out by them."""
-    wanted = {*_NUMBERS, *_TABLES, "rounding"} | (
-        {"point_value", "fines"} if terms.clauses.get("money") else set()
-    )
+    wanted = {*_NUMBERS, *_TABLES, "rounding"} | (set(_MONEY) if terms.clauses.get("money") else set())
     lacking = sorted(wanted - terms.parameters.keys())
     lacking += sorted({"base", "performance", "money"} - terms.clauses.keys())
     if lacking:
         return f"the terms lack {', '.join(lacking)}"
-    numbers = [(part, terms.parameters[part].value) for part in _NUMBERS]
-    tables = [*_TABLES]
-    if "point_value" in wanted:
-        points = terms.parameters["point_value"]
-        tables += ["point_value"] if points.table else []
-        numbers += [] if points.table else [("point_value", points.value)]
-    numbers += [(part, text) for part in tables for text in terms.parameters[part].table.values()]
-    for part, text in numbers:
-        if not _DECIMAL.fullmatch(text):
-            return f"the term {part} is {text!r}, which is no decimal number of 0 or more"
+    wrong = _wrong_figures(terms.parameters, wanted)
+    if wrong:
+        return wrong
+    for part in terms.parts:
+        adds = {
+            one
+            for kind, names in (("bonus", _BONUS), ("money", _MONEY))
+            if kind in part.clauses
+            for one in names
+        }
+        lacking = sorted(adds - part.parameters.keys())
+        if lacking:
+            return f"the part of {part.pack} lacks {', '.join(lacking)}"
+        wrong = _wrong_figures(part.parameters, adds)
+        if wrong:
+            return f"of {part.pack}: {wrong}"
     if terms.parameters["rounding"].value not in _ROUNDING:
         return f"the term rounding is {terms.parameters['rounding'].value!r}"
+    return ""
+
+
+def _wrong_figures(parameters: Mapping[str, TermParameter], wanted: Iterable[str]) -> str:
+    """Which of the wanted figures is no number of 0 or more; empty for none."""
+    for part in (one for one in (*_NUMBERS, *_TABLES, "point_value", *_BONUS) if one in wanted):
+        one = parameters[part]
+        table = part in _TABLES or part == "bonus_coefficients" or bool(one.table)
+        for text in one.table.values() if table else (one.value,):
+            if not _DECIMAL.fullmatch(text):
+                return f"the term {part} is {text!r}, which is no decimal number of 0 or more"
     return ""
 
 
@@ -260,10 +334,16 @@ def people_of(
     grades: Mapping[str, Grade],
     charges: Mapping[str, Sequence[Charge]],
     earlier: Mapping[str, Sequence[Charge]],
+    bonus_grades: Mapping[str, Mapping[str, Grade]] | None = None,
 ) -> dict[str, Person]:
-    """Everybody whom a month concerns: under the pack whose grades count, or with entries that may be money."""
+    """Everybody whom a month concerns: under the pack whose grades count, or with entries that may be money.
+
+    ``bonus_grades`` are the final grades under the packs that add a bonus, by pack and agent.
+    """
     end_ms = calendar(terms.zone).period("month", period).end_ms
+    adding = {pack: (bonus_grades or {}).get(pack, {}) for pack in bonus_packs(terms)}
     concerned = grades.keys() | charges.keys()
+    concerned |= {agent for several in adding.values() for agent in several}
     concerned |= {one for one, known in facts.items() if is_graded(known, terms.grades_pack, period, end_ms)}
     return {
         agent: Person(
@@ -273,6 +353,12 @@ def people_of(
             charges=tuple(charges.get(agent, ())),
             earlier=tuple(earlier.get(agent, ())),
             graded=is_graded(facts.get(agent, ()), terms.grades_pack, period, end_ms),
+            bonus_grades={pack: several[agent] for pack, several in adding.items() if agent in several},
+            awaited=tuple(
+                pack
+                for pack, several in adding.items()
+                if agent not in several and is_graded(facts.get(agent, ()), pack, period, end_ms, named=True)
+            ),
         )
         for agent in sorted(concerned)
     }
@@ -312,8 +398,11 @@ def profile_of(facts: Iterable[PayFact], period: str, end_ms: int) -> Profile | 
     return None
 
 
-def is_graded(facts: Iterable[PayFact], pack: str, period: str, end_ms: int) -> bool:
-    """Whether the roster puts a person under ``pack`` in a month; who had left before it began is under none."""
+def is_graded(facts: Iterable[PayFact], pack: str, period: str, end_ms: int, *, named: bool = False) -> bool:
+    """Whether the roster puts a person under ``pack`` in a month; who had left before it began is under none.
+
+    A roster that names no pack means every pack, unless ``named`` asks for its name.
+    """
     roster: PayFact | None = None
     for fact in facts:
         if not fact.period and fact.at_ms < end_ms and (roster is None or fact.at_ms >= roster.at_ms):
@@ -322,7 +411,7 @@ def is_graded(facts: Iterable[PayFact], pack: str, period: str, end_ms: int) -> 
         return False
     first, _ = bounds_of("month", period)
     left = bool(roster.left_on) and roster.left_on < first.isoformat()
-    return not left and (not roster.packs or pack in roster.packs)
+    return not left and (pack in roster.packs or not (named or roster.packs))
 
 
 def final_grade(grades: Iterable[Grade]) -> Grade | None:
@@ -345,20 +434,27 @@ class _Book:
         self.lines: list[PayLine] = []
         self.missing: list[Words] = []
         self.deductible: defaultdict[str, int] = defaultdict(int)
+        self.monies = monies_of(terms)
 
     def number(self, part: str) -> Fraction:
         return Fraction(self.terms.parameters[part].value)
 
-    def point_value(self, rule: str) -> Fraction:
-        """What a point of a rule's entries is worth, in minor units."""
-        one = self.terms.parameters["point_value"]
-        return Fraction(one.table.get(rule, one.table.get("*", "0")) if one.table else one.value)
+    def point_value(self, charge: Charge) -> Fraction:
+        """What a point of an entry is worth, in minor units."""
+        one = self.monies[charge.pack]["point_value"]
+        return Fraction(one.table.get(charge.rule, one.table.get("*", "0")) if one.table else one.value)
 
-    def used(self, *parts: str, word: str = "") -> dict[str, UsedParameter]:
+    def fines(self, charge: Charge) -> bool:
+        """Whether the entries of a charge's pack cost money."""
+        return charge.pack in self.monies and self.monies[charge.pack]["fines"].value == "on"
+
+    def used(
+        self, *parts: str, word: str = "", of: Mapping[str, TermParameter] | None = None
+    ) -> dict[str, UsedParameter]:
         """The parameters of these parts as they were used; of a table the line of ``word``."""
         found = {}
         for part in parts:
-            one = self.terms.parameters[part]
+            one = (of or self.terms.parameters)[part]
             value = one.table.get(word, one.table.get("*", "0")) if one.table else one.value
             found[one.name] = UsedParameter(value, one.unit, one.since, one.clause)
         return found
@@ -409,6 +505,7 @@ def settle(
     book = _Book(terms, person, period)
     base = _pay_base(book)
     _performance(book, base)
+    _grade_bonuses(book, base)
     _charges(book)
     for line in adjustments:
         assert line.of_period < period, line.of_period
@@ -501,15 +598,49 @@ def _performance(book: _Book, base: _Base) -> None:
         )  # fmt: skip
 
 
+def _grade_bonuses(book: _Book, base: _Base) -> None:
+    """A part of the pay base times the coefficient of the grade under each pack that adds a bonus."""
+    person = book.person
+    for pack in person.awaited:
+        book.missing.append(Words(
+            f"There is no final grade under {pack} for the month yet: its bonus follows when there is one.",
+            f"本月{pack}尚无最终等级：相应奖金待等级确定后补发。",
+        ))  # fmt: skip
+    for part in book.terms.parts:
+        grade = person.bonus_grades.get(part.pack)
+        if grade is None or "bonus" not in part.clauses or base.gross_minor is None:
+            continue
+        share, table = part.parameters["bonus_share"], part.parameters["bonus_coefficients"]
+        text = table.table.get(grade.grade, table.table.get("*"))
+        if text is None:
+            book.missing.append(Words(
+                f"The grade {grade.grade} has no line in {table.name} ({part.clauses['bonus']}).",
+                f"等级{grade.grade}在{table.name}（{part.clauses['bonus']}）中没有对应系数。",
+            ))  # fmt: skip
+            continue
+        amount = rounded(base.base_minor * Fraction(share.value) * Fraction(text), book.how)
+        percent = f"{number_text(Fraction(share.value) * 100)} %"
+        words = Words(
+            f"Bonus under {part.pack}: {percent} of the pay base of {book.money(base.base_minor)}, times {text} for "
+            f"the grade {grade.grade}: {book.money(amount)}.",
+            f"{part.pack}奖金：绩效基数{book.money(base.base_minor)}的{percent}，"
+            f"等级{grade.grade}系数{text}，计{book.money(amount)}。",
+        )
+        step = Step("bonus", f"{book.money(base.base_minor)} × {share.value} × {text}", book.money(amount))
+        book.line(
+            "grade_bonus", amount, source=grade.id, at=grade.at, clause=part.clauses["bonus"], pack=part.pack,
+            explanation=words, arithmetic=[*base.steps, step],
+            parameters=book.used(*base.parts)
+            | book.used("bonus_share", "bonus_coefficients", word=grade.grade, of=part.parameters),
+        )  # fmt: skip
+
+
 def _charges(book: _Book) -> None:
     """Entries with money, in the order in which they were decided.
 
     Where fines are off, entries of one cause (a rule, an incident, a month) are followed as they came: what they have
     paid out so far never falls below nothing, so that a fine costs nothing and its waiver pays nothing.
     """
-    if not book.terms.clauses["money"]:
-        return
-    fines = book.terms.parameters["fines"].value == "on"
     everything = {charge.id: charge for charge in (*book.person.earlier, *book.person.charges)}
     running: defaultdict[str, int] = defaultdict(int)
     own = {charge.id for charge in book.person.charges}
@@ -519,7 +650,7 @@ def _charges(book: _Book) -> None:
         before = running[cause]
         running[cause] += worth
         if charge.id in own and worth:
-            amount = worth if fines else max(0, before + worth) - max(0, before)
+            amount = worth if book.fines(charge) else max(0, before + worth) - max(0, before)
             _charge_line(book, charge, worth, amount)
             book.deductible[cause] += amount
 
@@ -533,9 +664,9 @@ def _cause(charge: Charge, known: Mapping[str, Charge]) -> str:
 
 def _worth(book: _Book, charge: Charge) -> int:
     """What an entry is worth in minor units, were fines on."""
-    if charge.pack not in book.terms.packs:
+    if charge.pack not in book.monies:
         return 0
-    worth = rounded(Fraction(charge.points) * book.point_value(charge.rule), book.how)
+    worth = rounded(Fraction(charge.points) * book.point_value(charge), book.how)
     if charge.amount_minor and charge.currency != book.terms.currency:
         words = Words(
             f"The entry {charge.id} is in {charge.currency}; nothing is converted.",
@@ -550,7 +681,7 @@ def _worth(book: _Book, charge: Charge) -> int:
 def _charge_line(book: _Book, charge: Charge, worth: int, amount: int) -> None:
     # A waiver belongs to what it takes back.
     component: PayComponent = "award" if (worth > 0) != (charge.kind == "waive") else "penalty"
-    points, value = Fraction(charge.points), book.point_value(charge.rule)
+    points, value = Fraction(charge.points), book.point_value(charge)
     steps = []
     if points:
         calculation = f"{number_text(points)} × {book.money(int(value)) if value.denominator == 1 else value}"
@@ -567,7 +698,7 @@ def _charge_line(book: _Book, charge: Charge, worth: int, amount: int) -> None:
     book.line(
         component, amount, source=charge.id, at=charge.at, clause=charge.clause, pack=charge.pack, rule=charge.rule,
         effective_period=closed, explanation=Words(en, zh), arithmetic=steps,
-        parameters=book.used("point_value", "fines", word=charge.rule),
+        parameters=book.used("point_value", "fines", word=charge.rule, of=book.monies[charge.pack]),
     )  # fmt: skip
 
 

@@ -195,6 +195,8 @@ _PAY = {
     "annual_share": Words("the share of annual salaries that depends on grades", "年薪绩效比例"),
     "coefficients": Words("performance pay by grade", "各等级绩效系数"),
     "bonuses": Words("the bonuses by grade", "各等级奖金"),
+    "bonus_share": Words("the part of the pay base that is the bonus", "等级奖金占基数比例"),
+    "bonus_coefficients": Words("the bonus by grade", "各等级奖金系数"),
     "point_value": Words("what a point is worth in money", "每分金额"),
     "fines": Words("whether deductions take money", "扣分是否扣款"),
     "limit": Words("the most that a month's deductions can take", "每月扣款上限"),

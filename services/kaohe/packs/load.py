@@ -202,17 +202,32 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
                     )
             if pack.name == other.name:
                 continue  # of two versions only one judges, so they may share every name and settle the same pay
-            if pack.pay is not None and other.pay is not None:
-                wrong = f"{pack.name} and {other.name}, loaded together, both have pay terms"
-                found.append(
-                    PackError(
-                        pack.pay.place, "", wrong, "let one of them settle pay: a person has one pay guard"
-                    )
-                )
+            found += _same_pay(pack, other)
             found += _shared_names(pack, other)
         known.append(pack)
     strange = [error for pack in known for error in _points_of_strange_rules(pack, known)]
     return [*found, *strange, *_combined(known)]
+
+
+def _same_pay(pack: Pack, other: Pack) -> list[PackError]:
+    """What two packs both claim of a person's pay: each part of it comes from one pack alone."""
+    mine, theirs = pack.pay, other.pay
+    if mine is None or theirs is None:
+        return []
+    both = f"{pack.name} and {other.name}, loaded together, both"
+    found = []
+    if mine.pays and theirs.pays:
+        right = "let one of them settle pay: a person has one pay base and one pay guard"
+        found.append(PackError(mine.place, "base", f"{both} have a pay base", right))
+    if mine.bonus_clause and theirs.bonus_clause:
+        right = "let one of them do so, or load them apart"
+        found.append(PackError(mine.place, "bonus", f"{both} give a bonus by grade", right))
+    for whose in sorted({*mine.packs} & {*theirs.packs}):
+        right = "let one of them say what these entries are worth, by its `packs`"
+        found.append(
+            PackError(mine.place, "money.packs", f"{both} make money of the entries of {whose}", right)
+        )
+    return found
 
 
 def _points_of_strange_rules(pack: Pack, together: Iterable[Pack]) -> list[PackError]:

@@ -13,12 +13,18 @@ so may its ``packs`` (then they are the pack's own entries). ``point_value`` is 
 from rules to amounts (``"*"`` is every other rule; without it the points of other rules are no money): with one point
 an incident, that is a fine in money. Every figure is a parameter, so each has its clause, its bounds and the day from
 which it holds.
+
+A pack without ``base``, ``performance``, ``guard`` and ``rounding`` does not pay: it adds its part to what another one
+pays that is loaded with it, ``money`` for its entries, and a bonus by its grades::
+
+    bonus: {clause: LS-14, share: p.bonus_share, coefficients: p.bonus_coefficients}
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from fractions import Fraction
+from typing import Any
 
 from kaohe.core.model import Parameter, PayTerms
 from kaohe.packs.metrics import MetricReader
@@ -28,7 +34,8 @@ from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, kebab, n
 FINES = ("off", "on")
 ROUNDINGS = ("half_up", "half_even", "down")
 _TABLE = ("number", "table")
-_KEYS = ("base", "performance", "money", "guard", "rounding")
+_PAYING = ("base", "performance", "guard", "rounding")
+_KEYS = ("base", "performance", "bonus", "money", "guard", "rounding")
 
 
 def read_pay(
@@ -46,15 +53,43 @@ def read_pay(
     if node is None:
         return None
     fields = Fields(node, base.problems, _KEYS, "pay.yaml")
-    base_part = _part(fields, "base", ("clause", "share", "annual_share", "inside_gross"), base)
-    performance = _part(fields, "performance", ("clause", "grades_of", "coefficients", "bonuses"), base)
+    adds_only = ("bonus" in fields or "money" in fields) and not any(key in fields for key in _PAYING)
+    bonus = _part(fields, "bonus", ("clause", "share", "coefficients"), base, must=False)
     money = _part(fields, "money", ("clause", "packs", "point_value", "fines"), base, must=False)
-    guard = _part(fields, "guard", ("limit", "floor"), base)
-    ratio, minor = _figure(base, "ratio", Fraction(0), Fraction(1)), _figure(base, "minor", Fraction(0), None)
-    rounding = fields.need("rounding", _word(base, ROUNDINGS), "")
-    parts = [one for one in (fields, base_part, performance, money, guard) if one is not None]
-    if base_part is None or performance is None or guard is None:
+    adding = _bonus(bonus, base, grades, has_scorecard) | _money(money, base, own_name, rules)
+    if adds_only:
+        parts = [one for one in (fields, bonus, money) if one is not None]
+        paying: dict[str, Any] = dict.fromkeys(_TERMS, "") | {"inside_gross": True, "grades_pack": own_name}
+    else:
+        base_part = _part(fields, "base", ("clause", "share", "annual_share", "inside_gross"), base)
+        performance = _part(fields, "performance", ("clause", "grades_of", "coefficients", "bonuses"), base)
+        guard = _part(fields, "guard", ("limit", "floor"), base)
+        rounding = fields.need("rounding", _word(base, ROUNDINGS), "")
+        parts = [one for one in (fields, base_part, performance, bonus, money, guard) if one is not None]
+        if base_part is None or performance is None or guard is None:
+            return None
+        paying = _paying(base_part, performance, guard, base, own_name, has_scorecard) | {
+            "rounding": rounding
+        }
+        if all(one.ok() for one in parts) and paying["grades_pack"] == own_name:
+            for key in ("coefficients", "bonuses"):
+                _check_grades(performance, key, base.parameters[paying[key]], grades)
+    if not all(one.ok() for one in parts):
         return None
+    return PayTerms(**paying, **adding, place=node.place)
+
+
+_TERMS = (
+    "base_clause", "share", "annual_share", "performance_clause", "coefficients", "bonuses", "limit", "floor",
+    "rounding",
+)  # fmt: skip
+
+
+def _paying(
+    part: Fields, performance: Fields, guard: Fields, base: MetricReader, own_name: str, has_scorecard: bool
+) -> dict[str, Any]:
+    """What only the terms have that pay: base, performance pay and guard."""
+    ratio, minor = _figure(base, "ratio", Fraction(0), Fraction(1)), _figure(base, "minor", Fraction(0), None)
     table = base.parameter("ratio", kinds=("table",))
     grades_of = performance.take("grades_of", kebab, own_name)
     if grades_of == own_name and not has_scorecard:
@@ -63,35 +98,53 @@ def read_pay(
             "the pack has no scorecard, so there are no grades",
             "name the pack whose grades count",
         )
-    terms = PayTerms(
-        base_clause=base_part.need("clause", base.clause, ""),
-        share=base_part.need("share", ratio, ""),
-        annual_share=base_part.need("annual_share", ratio, ""),
-        inside_gross=base_part.need("inside_gross", boolean, True),
-        performance_clause=performance.need("clause", base.clause, ""),
-        grades_pack=grades_of,
-        coefficients=performance.need("coefficients", table, ""),
-        bonuses=performance.need("bonuses", table, ""),
-        money_clause=money.need("clause", base.clause, "") if money else "",
-        packs=money.take("packs", several(kebab), (own_name,)) if money else NO_TEXTS,
-        point_value=money.need("point_value", _figure(base, "minor", Fraction(0), None, _TABLE), "")
-        if money
-        else "",
-        fines=money.need("fines", _word(base, FINES, exactly=True), "") if money else "",
-        limit=guard.need("limit", ratio, ""),
-        floor=guard.need("floor", minor, ""),
-        rounding=rounding,
-        place=node.place,
-    )
-    if not all(one.ok() for one in parts):
-        return None
-    if grades_of == own_name:
-        for key in ("coefficients", "bonuses"):
-            _check_grades(performance, key, base.parameters[getattr(terms, key)], grades)
-    if money is not None and terms.packs == (own_name,):
-        for wrong in unknown_rules(base.parameters[terms.point_value], rules):
-            money.wrong("point_value", f"there is a line for {wrong!r}", nearest(wrong, rules, "rule"))
-    return terms if performance.ok() and (money is None or money.ok()) else None
+    return {
+        "base_clause": part.need("clause", base.clause, ""),
+        "share": part.need("share", ratio, ""),
+        "annual_share": part.need("annual_share", ratio, ""),
+        "inside_gross": part.need("inside_gross", boolean, True),
+        "performance_clause": performance.need("clause", base.clause, ""),
+        "grades_pack": grades_of,
+        "coefficients": performance.need("coefficients", table, ""),
+        "bonuses": performance.need("bonuses", table, ""),
+        "limit": guard.need("limit", ratio, ""),
+        "floor": guard.need("floor", minor, ""),
+    }
+
+
+def _bonus(
+    part: Fields | None, base: MetricReader, grades: tuple[str, ...], has_scorecard: bool
+) -> dict[str, Any]:
+    """The bonus by the pack's own grades; nothing where there is none."""
+    if part is None:
+        return {}
+    found: dict[str, Any] = {
+        "bonus_clause": part.need("clause", base.clause, ""),
+        "bonus_share": part.need("share", _figure(base, "ratio", Fraction(0), Fraction(1)), ""),
+        "bonus_coefficients": part.need("coefficients", base.parameter("ratio", kinds=("table",)), ""),
+    }
+    if not has_scorecard:
+        part.wrong("clause", "the pack has no scorecard, so there are no grades", "leave the part bonus out")
+    elif part.ok():
+        _check_grades(part, "coefficients", base.parameters[found["bonus_coefficients"]], grades)
+    return found
+
+
+def _money(part: Fields | None, base: MetricReader, own_name: str, rules: Collection[str]) -> dict[str, Any]:
+    """What entries are worth; no entry is money where nothing says so."""
+    if part is None:
+        return {"money_clause": "", "packs": NO_TEXTS, "point_value": "", "fines": ""}
+    own: tuple[str, ...] = (own_name,)
+    found: dict[str, Any] = {
+        "money_clause": part.need("clause", base.clause, ""),
+        "packs": part.take("packs", several(kebab), own),
+        "point_value": part.need("point_value", _figure(base, "minor", Fraction(0), None, _TABLE), ""),
+        "fines": part.need("fines", _word(base, FINES, exactly=True), ""),
+    }
+    if part.ok() and found["packs"] == own:
+        for wrong in unknown_rules(base.parameters[found["point_value"]], rules):
+            part.wrong("point_value", f"there is a line for {wrong!r}", nearest(wrong, rules, "rule"))
+    return found
 
 
 def unknown_rules(points: Parameter, rules: Collection[str]) -> list[str]:

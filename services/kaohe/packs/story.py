@@ -1,10 +1,11 @@
 """Stories: a few events, told in a file of a pack, and the decisions they must give.
 
 Theory of operation: a story runs through the real engine in process (``kaohe.core.replay.Replay``), with its pack
-alone. Its events are delivered *in the order in which they stand*: an event whose time lies before that of an earlier
-one is late, as it would be in a log. The log's clock moves to the second of each event that is ahead of it, and to
-``until`` at the end. ``repeat`` makes a series: the event's id and every ``…_id`` field get ``-1``, ``-2``, …, and
-``{n}`` in any text is the counter. Agents that ``roster`` names are enrolled before the first event.
+alone, or with those beside it that it names by ``with``. Its events are delivered *in the order in which they stand*:
+an event whose time lies before that of an earlier one is late, as it would be in a log. The log's clock moves to the
+second of each event that is ahead of it, and to ``until`` at the end. ``repeat`` makes a series: the event's id and
+every ``…_id`` field get ``-1``, ``-2``, …, and ``{n}`` in any text is the counter. Agents that ``roster`` names are
+enrolled before the first event.
 
 An appeal names what it is against by its id, which nobody can know before the engine has made it. ``against`` and
 ``reversals`` may therefore say ``@RULE``, ``@RULE INCIDENT`` (the newest entry of the agent by that rule, one with
@@ -50,7 +51,7 @@ from kaohe.core.replay import Replay
 from kaohe.decisions import Alert, Decision, Grade, PayLine, Reject, Settlement
 from kaohe.errors import KaoheError, PackError
 from kaohe.events import DERIVED, PAYLOADS, Envelope, make
-from kaohe.packs.load import CASES
+from kaohe.packs.load import CASES, check_together, load_pack, pack_names
 from kaohe.packs.rules import shown
 from kaohe.packs.source import (
     NO_TEXTS,
@@ -60,6 +61,7 @@ from kaohe.packs.source import (
     boolean,
     choice,
     duration,
+    kebab,
     local_moment,
     month,
     nearest,
@@ -80,7 +82,7 @@ GRADE_WORD = "grade"
 TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
 """Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
-    "name", "clause", "case", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
+    "name", "clause", "case", "with", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
     "expect_lines", "expect_metrics", "expect_rejects", "expect_nothing_from", "settle", "expect_pay",
     "expect_statements",
 )  # fmt: skip
@@ -120,6 +122,7 @@ Wanted = Mapping[str, Any]
 _NO_ROSTER: dict[str, Any] = {}
 _NO_EVENTS: list[Envelope] = []
 _NOTHING: tuple[Wanted, ...] = ()
+_ALONE: tuple[Pack, ...] = ()
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +145,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     expect_pay: tuple[Wanted, ...]
     expect_statements: tuple[Wanted, ...]
     place: str
+    beside: tuple[Pack, ...] = ()
 
 
 class StoryResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +162,11 @@ class StoryResult(msgspec.Struct, frozen=True, kw_only=True):
     def passed(self) -> bool:
         """Whether everything came as expected."""
         return not self.failures
+
+
+def paying(pack: Pack, beside: Sequence[Pack]) -> Pack | None:
+    """The pack whose terms pay, among a pack and those beside it; None for none."""
+    return next((one for one in (pack, *beside) if one.pay is not None and one.pay.pays), None)
 
 
 def rule_clauses(pack: Pack) -> dict[str, str]:
@@ -177,6 +186,7 @@ def load_stories(pack: Pack, problems: Problems | None = None) -> tuple[Story, .
     collected = problems if problems is not None else Problems()
     found: list[Story] = []
     known: set[tuple[str, str]] = set()
+    beside: dict[str, Pack] = {}
     for path in sorted((Path(pack.folder) / "tests").glob("*.yaml")):
         try:
             root = read_yaml(path, collected)
@@ -184,7 +194,7 @@ def load_stories(pack: Pack, problems: Problems | None = None) -> tuple[Story, .
             collected.add(error)
             continue
         for node in _stories(root, collected):
-            story = _Teller(pack, collected).story(node)
+            story = _Teller(pack, collected, beside).story(node)
             if story is None:
                 continue
             if (story.clause, story.name) in known:
@@ -211,18 +221,20 @@ def _stories(root: Node | None, problems: Problems) -> list[Node]:
 class _Teller:
     """Reads one story of one pack."""
 
-    def __init__(self, pack: Pack, problems: Problems) -> None:
+    def __init__(self, pack: Pack, problems: Problems, known: dict[str, Pack]) -> None:
         self.pack = pack
         self.problems = problems
         self.zone = ZoneInfo(pack.zone)
         self.rules = rule_clauses(pack)
         self.count = 0
+        self.beside: dict[str, Pack] = known
 
     def story(self, node: Node) -> Story | None:
         fields = Fields(node, self.problems, _STORY_KEYS, "a story")
         name = fields.need("name", scalar, "")
         clause = fields.need("clause", choice(sorted(self.pack.clauses), "clause"), "")
         case = fields.need("case", choice(STORY_CASES, "case"), "other")
+        beside = fields.take("with", self._packs, _ALONE)
         roster = fields.take("roster", self._roster, _NO_ROSTER)
         events = fields.need("events", self._events, _NO_EVENTS)
         until_ms = fields.need("until", lambda found: to_ms(self._moment(found)), 0)
@@ -238,8 +250,9 @@ class _Teller:
         statements = fields.take(
             "expect_statements", self._list(_STATEMENT_KEYS, "an expected statement"), _NOTHING
         )
-        if settled and self.pack.pay is None:
-            fields.wrong("settle", "the pack has no pay terms, so nothing is settled", "add pay.yaml")
+        if settled and paying(self.pack, beside) is None:
+            wrong = "the pack has no pay terms, so nothing is settled"
+            fields.wrong("settle", wrong, "add pay.yaml with a base, or name a pack that has one by `with`")
         for key in ("expect_pay", "expect_statements"):
             if key in fields and not settled:
                 fields.wrong(key, "no month is settled", "name the months by `settle:`")
@@ -256,6 +269,7 @@ class _Teller:
             events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
             expect_grades=grades, expect_rejects=rejects, expect_lines=lines, expect_metrics=metrics,
             silent=silent, settled=settled, expect_pay=pay, expect_statements=statements, place=str(node.place),
+            beside=beside,
         )  # fmt: skip
 
     def _check(self, fields: Fields, clause: str, case: str, events: list[Envelope], until_ms: int) -> None:
@@ -278,6 +292,24 @@ class _Teller:
                         rule.place, rule.path, f"the rule {rule.text} belongs to {self.rules[rule.text]}",
                         f"list decisions of {clause}'s rules only, or name the other clause",
                     ))  # fmt: skip
+
+    def _packs(self, node: Node) -> tuple[Pack, ...]:
+        """The packs beside this one that the story names; each is read once."""
+        folder = Path(self.pack.folder).parent
+        for name in several(kebab)(node):
+            if name == self.pack.name:
+                node.fail(f"{name} is the pack of the story itself", "leave it out")
+            if not (folder / name / "pack.yaml").is_file():
+                node.fail(
+                    f"there is no pack {name} beside {self.pack.name}",
+                    nearest(name, pack_names(folder), "pack"),
+                )
+            if name not in self.beside:
+                self.beside[name] = load_pack(folder / name)
+        found = tuple(self.beside[name] for name in several(kebab)(node))
+        for error in check_together((self.pack, *found)):
+            node.fail(f"they cannot be loaded together: {error.wrong}", error.right)
+        return found
 
     def _moment(self, node: Node) -> datetime:
         return local_moment(node).replace(tzinfo=self.zone)
@@ -475,7 +507,7 @@ def run_story(pack: Pack, story: Story) -> StoryResult:
 
 def deliver(pack: Pack, story: Story) -> Replay:
     """The engine after the story's events, its clock at the story's end."""
-    replay = Replay((pack,))
+    replay = Replay((pack, *story.beside))
     clock_ms = 0
     for event in story.events:
         second_ms = to_ms(event.time) // 1000 * 1000
@@ -539,7 +571,8 @@ def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
         newest = {grade.id: grade for grade in replay.grade_list()}
         main = pack.scorecard.window if pack.scorecard is not None else ""
         windows = {wanted.get("window", main) for wanted in story.expect_grades} | {main}
-        came = [grade for grade in newest.values() if grade.window in windows]
+        others = {one.name for one in story.beside}
+        came = [grade for grade in newest.values() if grade.window in windows and grade.pack not in others]
         failures += _match(story.expect_grades, came, "grade", _grade_value, _grade_text)
     failures += _lines(pack, story, replay)
     failures += _figures(story, replay)
@@ -682,7 +715,9 @@ def _pay(pack: Pack, story: Story, replay: Replay) -> list[str]:
 
 
 def _settled(pack: Pack, story: Story, replay: Replay, period: str) -> list[Settlement]:
-    terms = terms_in_force(pack, period)
+    chosen = paying(pack, story.beside)
+    assert chosen is not None, "the reader has refused it"
+    terms = terms_in_force(chosen, period, (pack, *story.beside))
     facts: dict[str, list[PayFact]] = {}
     for event in story.events:
         fact = fact_of(event, event.id)
@@ -695,13 +730,11 @@ def _settled(pack: Pack, story: Story, replay: Replay, period: str) -> list[Sett
         if decision.status == "final" and decision.level == "agent":
             where = charges if decision.period in labels else earlier
             where.setdefault(decision.subject, []).append(charge_of(decision))
-    of_month: dict[str, list[Grade]] = {}
+    grades: dict[str, dict[str, Grade]] = {}
     for grade in {one.id: one for one in replay.grade_list()}.values():
-        if (grade.pack, grade.period, grade.level) == (terms.grades_pack, period, "agent"):
-            of_month.setdefault(grade.subject, []).append(grade)
-    found = {agent: final_grade(several) for agent, several in of_month.items()}
-    grades = {agent: grade for agent, grade in found.items() if grade is not None}
-    people = people_of(terms, period, facts, grades, charges, earlier)
+        if (grade.period, grade.level) == (period, "agent") and final_grade([grade]) is not None:
+            grades.setdefault(grade.pack, {})[grade.subject] = grade
+    people = people_of(terms, period, facts, grades.get(terms.grades_pack, {}), charges, earlier, grades)
     return [settle(terms, person, period) for person in people.values()]
 
 

@@ -18,6 +18,7 @@ EVIDENCE_SHOWN_MAX = 50
 _COMPONENTS = {
     "performance": Words("Performance pay", "绩效工资"),
     "bonus": Words("Bonus", "奖金"),
+    "grade_bonus": Words("Bonus by grade", "等级奖金"),
     "award": Words("Award", "奖励"),
     "penalty": Words("Penalty", "扣款"),
     "guard": Words("Pay guard", "薪酬保护"),

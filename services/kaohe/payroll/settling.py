@@ -30,11 +30,14 @@ from kaohe.core.pay import (
     PayFact,
     Person,
     adjustments,
+    bonus_packs,
     correction,
     corrections,
     entries_of,
     final_grade,
+    fines_off,
     labels_of_month,
+    monies_of,
     own_lines,
     people_of,
     posted,
@@ -365,12 +368,12 @@ class Books:
             self._facts = dict(found)
         return self._facts
 
-    def grades(self, terms: PayTermsInForce, period: str) -> dict[str, Grade]:
-        """The final grade of each agent."""
+    def grades(self, pack: str, period: str) -> dict[str, Grade]:
+        """The final grade of each agent under a pack."""
         table = _table(GradeRow)
         query = select(table).where(
             table.c.period == period, table.c.status == "final", table.c.level == "agent",
-            table.c.pack == terms.grades_pack,
+            table.c.pack == pack,
         )  # fmt: skip
         found: defaultdict[str, list[Grade]] = defaultdict(list)
         for row in self._connection.execute(query).mappings():
@@ -381,10 +384,11 @@ class Books:
 
     def charges(self, terms: PayTermsInForce, period: str) -> dict[str, list[Charge]]:
         """The final entries that may be money, by agent."""
-        if not terms.clauses["money"] or not terms.packs:
+        packs = sorted(monies_of(terms))
+        if not packs:
             return {}
         table = _table(LedgerEntryRow)
-        return self._charges(table.c.period.in_(labels_of_month(period)) & table.c.pack.in_(terms.packs))
+        return self._charges(table.c.period.in_(labels_of_month(period)) & table.c.pack.in_(packs))
 
     def _charges(self, condition: Any) -> dict[str, list[Charge]]:
         table = _table(LedgerEntryRow)
@@ -435,10 +439,10 @@ class Books:
 
     def people(self, terms: PayTermsInForce, period: str) -> dict[str, Person]:
         """Everybody whom a month concerns: under the pack whose grades count, or with entries that are money."""
-        grades, charges = self.grades(terms, period), self.charges(terms, period)
-        fines = terms.parameters["fines"].value if terms.clauses["money"] else ""
-        earlier = self.earlier(charges) if fines == "off" else {}
-        return people_of(terms, period, self.facts(), grades, charges, earlier)
+        grades, charges = self.grades(terms.grades_pack, period), self.charges(terms, period)
+        earlier = self.earlier(charges) if fines_off(terms) else {}
+        bonus_grades = {pack: self.grades(pack, period) for pack in bonus_packs(terms)}
+        return people_of(terms, period, self.facts(), grades, charges, earlier, bonus_grades)
 
 
 def _grade(row: Mapping[Any, Any]) -> Grade:
