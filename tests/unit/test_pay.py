@@ -279,7 +279,7 @@ def adjustment(amount_minor: int, number: int = 0) -> PayLine:
 # --- several packs ----------------------------------------------------------------------------------------------------
 
 
-def with_parts(*parts: Any, **values: str) -> Any:
+def with_parts(*parts: Any, **values: Any) -> Any:
     return msgspec.structs.replace(terms(**values), parts=list(parts))
 
 

@@ -544,7 +544,7 @@ def _identified(event: Envelope, replay: Replay) -> Envelope:
         fitting.sort(key=lambda one: bool(Fraction(one.points)))
         return fitting[-1].id if fitting else text
 
-    changed = {}
+    changed: dict[str, Any] = {}
     if hasattr(event.data, "against"):
         changed["against"] = id_of(event.data.against)
     if hasattr(event.data, "reversals"):
