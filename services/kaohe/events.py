@@ -839,6 +839,22 @@ class AssessmentSubmitted(_Assessment, kw_only=True):
     by_department: Label = ""
 
 
+@derived("assessment.unheard")
+class AssessmentUnheard(Payload, kw_only=True):
+    """Somebody assessed an item of the agent's scorecard before the agent had said anything about it.
+
+    ``appraisal_id`` is pack, agent and period, as in ``appraisal.closed``.
+    """
+
+    appraisal_id: Name
+    pack: Name
+    window: Name
+    period: Name
+    item: Name
+    role: Role
+    by: Name
+
+
 @event("assessment.decided")
 class AssessmentDecided(_Assessment, kw_only=True):
     """The final word of the leader in charge: on one ``item``, or (empty) on the whole score or grade."""

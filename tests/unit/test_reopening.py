@@ -24,7 +24,10 @@ MONTH = {"pack": "logistics-service", "window": "month", "period": "2026-08"}
 def pack() -> Pack:
     """The pack without what is made of its grades: a grade that others were made of is not opened again."""
     whole = load_pack(RULES / "logistics-service")
-    return msgspec.structs.replace(whole, results=Results(), cards=())
+    card = whole.scorecard
+    assert card is not None
+    alone = msgspec.structs.replace(card, dimensions=(), base="base_score")
+    return msgspec.structs.replace(whole, scorecard=alone, results=Results(), cards=())
 
 
 def surveys(story: Story, day: str, satisfied: int, neutral: int) -> None:

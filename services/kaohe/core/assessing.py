@@ -276,6 +276,17 @@ def hear(tag: str, data: Any, case: Case, subject: Subject, time_ms: int, event_
     sitting.voices = sorted([*(one for one in sitting.voices if one not in before), newest])
 
 
+def is_unheard(data: Any, case: Case, subject: Subject, time_ms: int) -> bool:
+    """Whether somebody else speaks about an item on which the person is to be heard, and the person has not spoken."""
+    if not data.item or getattr(data, "role", "self") == "self":
+        return False
+    if "self" not in _table(case, _item(case.card, data.item).roles):
+        return False
+    sitting = subject.sittings.get(case.key)
+    voices = sitting.voices if sitting is not None else []
+    return not any((one.item, one.role) == (data.item, "self") and one.at_ms <= time_ms for one in voices)
+
+
 def hear_evaluation(data: Any, pack: Pack, period: Period, subject: Subject) -> None:
     """Add the score of a monitored contact to its assessor's sums."""
     sitting = subject.sittings.setdefault(sitting_key(pack, period), Sitting())

@@ -25,7 +25,7 @@ from zlib import crc32
 import msgspec
 
 from kaohe.core import reopening, workflow
-from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation
+from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation, is_unheard
 from kaohe.core.attending import Attending
 from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, Period, calendar, check_moment, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
@@ -64,6 +64,7 @@ from kaohe.events import (
     AlertEnded,
     AlertRaised,
     AppraisalClosed,
+    AssessmentUnheard,
     Envelope,
     RosterChanged,
     decode,
@@ -871,6 +872,13 @@ class PartitionEngine:
         hear(self.plans[event.__class__].tag, data, case, subject, time_ms, event.id)
         self.judge.touched.add(subject.key)
         self.judge.regrade(subject, case.pack, case.period, max(time_ms, self.watermark_ms))
+        if agent is not None and is_unheard(data, case, subject, time_ms):
+            unheard = AssessmentUnheard(
+                agent=agent.name, appraisal_id=f"{case.pack.name}/{agent.name}/{case.period.label}",
+                pack=case.pack.name, window=case.period.window, period=case.period.label, item=data.item,
+                role=data.role, by=data.by,
+            )  # fmt: skip
+            self._tell(event.id, Told("assessment.unheard", unheard, case.pack.name), time_ms)
 
     def _hear_evaluation(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
         """The score of a monitored contact counts in each card that asks for it; late ones in the running period."""
