@@ -666,6 +666,57 @@ def test_a_day_that_is_over_is_looked_back_at_although_nothing_comes_any_more(tm
     assert len(said) == 8, "three calls are enough, and no day is looked at twice"
 
 
+PER_CUSTOMER = """
+- id: often
+  level: [queue]
+  watch: live
+  when: calls_each.day > 2 && calls_each.day.base >= 2
+  then:
+    - alert: {clear: calls_each.day <= 2, severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
+  explanation: {en: "{calls_each.day} calls of {calls_each.day.base} customers", zh: "{calls_each.day}"}
+- id: more-often
+  level: [queue]
+  judged: month
+  at_close_only: true
+  when: calls_each.month.vs_previous > 0.5
+  then:
+    - alert: {severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
+"""
+
+
+def test_a_ratio_to_a_distinct_count_is_watched_and_compared(tmp_path: Path) -> None:
+    metrics = """
+calls_each:
+  ratio: {of: call.answered, to: {distinct: {field: customer, of: call.answered}}}
+  level: [queue]
+  windows: [day, month]
+"""
+    story = Story(make_pack(tmp_path, parameters=PARAMETERS, metrics=metrics, rules=PER_CUSTOMER))
+    story.tick("2026-08-03T08:00")
+
+    def answered(day: str, calls: int, customers: int) -> None:
+        for call in range(calls):
+            customer = f"c-{call % customers + 1}" + "a" * 16
+            story.tell(
+                f"{day}T09:{call:02d}:00", "call.answered", queue="q-1", call_id="c", customer=customer
+            )
+        story.tick(f"{day}T23:00")
+
+    answered("2026-08-03", 4, 2)
+    answered("2026-08-04", 3, 1)
+    assert story.alerts() == [], "two calls of each of two; and one customer is not enough to judge"
+    answered("2026-08-05", 5, 2)
+    (alert,) = story.replay.alert_list()
+    assert (alert.rule, alert.explanation.en) == ("often", "250% calls of 2 customers")
+    assert alert.facts["calls_each.day"].numerator == "5"
+    assert alert.facts["calls_each.day"].denominator == "2"
+    answered("2026-09-03", 7, 1)
+    story.tick("2026-10-05T00:00")
+    months = {one.period: one.value for one in story.replay.metrics() if one.window == "month"}
+    assert months == {"2026-08": 6, "2026-09": 7}, "twelve calls of two customers, seven of one"
+    assert not [one for one in story.replay.alert_list() if one.rule == "more-often"], "a sixth more"
+
+
 # --- rosters ----------------------------------------------------------------------------------------------------------
 
 

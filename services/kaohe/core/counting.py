@@ -56,6 +56,9 @@ DISTINCT_KEPT = 2048
 """How many of the smallest hashes a distinct count keeps: exact up to here, about 2 % standard error beyond."""
 _HASH_SPACE = 1 << 56
 
+NOT_SUMS = ("percentile", "distinct", "per_distinct", "max")
+"""Kinds of metrics that are read as a whole: a slot of theirs is a histogram, a set or a maximum."""
+
 HISTOGRAM_BOUNDS = tuple(
     int(base * 10**power) for power in range(2, 7) for base in (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 )
@@ -349,7 +352,7 @@ def read(layout: Layout, pack_key: str, metric: Metric, cell: Counts) -> Reading
     if metric.kind == "percentile":
         return _percentile(metric, numerator_reads[0][0], cell)
     if metric.kind == "distinct":
-        count = sum(distinct_estimate(cell.get(slot, set())) for slot, _ in numerator_reads)
+        count = _distinct(numerator_reads, cell)
         return Reading(Fraction(count), None, Fraction(count))
     if metric.kind == "max":
         seen = [found for slot, _ in numerator_reads if (found := cell.get(slot, None)) is not None]
@@ -362,8 +365,11 @@ def read(layout: Layout, pack_key: str, metric: Metric, cell: Counts) -> Reading
         value = metric.scale * top
         return Reading(value, None, value)
     bottom = 0
-    for slot, weight in denominator_reads:
-        bottom += weight * cell.get(slot, 0)
+    if metric.kind == "per_distinct":
+        bottom = _distinct(denominator_reads, cell)
+    else:
+        for slot, weight in denominator_reads:
+            bottom += weight * cell.get(slot, 0)
     scale = metric.scale
     numerator = Fraction(scale.numerator * top, scale.denominator)
     if bottom <= 0:
@@ -371,9 +377,13 @@ def read(layout: Layout, pack_key: str, metric: Metric, cell: Counts) -> Reading
     return Reading(numerator, Fraction(bottom), Fraction(scale.numerator * top, scale.denominator * bottom))
 
 
+def _distinct(reads: tuple[tuple[int, int], ...], cell: Counts) -> int:
+    return sum(distinct_estimate(cell.get(slot, set())) for slot, _ in reads)
+
+
 def value_reader(layout: Layout, pack_key: str, metric: Metric) -> Callable[[Counts], Fraction | int | None]:
     """A function that gives just the value, for facts: they are read far more often than explained."""
-    if metric.kind in ("percentile", "distinct", "max"):
+    if metric.kind in NOT_SUMS:
         return lambda counts: read(layout, pack_key, metric, counts).value
     tops, bottoms = layout.reads[pack_key, metric.name]
     scale_top, scale_bottom = metric.scale.numerator, metric.scale.denominator
@@ -395,7 +405,7 @@ def value_reader(layout: Layout, pack_key: str, metric: Metric) -> Callable[[Cou
 def base_reader(layout: Layout, pack_key: str, metric: Metric) -> Callable[[Counts], Fraction | int | None]:
     """A function that gives a metric's denominator; the value itself where there is none."""
     bottoms = layout.reads[pack_key, metric.name][1]
-    if metric.kind == "percentile":
+    if metric.kind in ("percentile", "per_distinct"):
         return lambda counts: read(layout, pack_key, metric, counts).denominator
     if metric.kind == "max":
         return lambda counts: read(layout, pack_key, metric, counts).numerator

@@ -20,7 +20,7 @@ from math import gcd
 from typing import Any
 
 from kaohe.core.calendars import WINDOWS, Calendar, Period
-from kaohe.core.counting import Cell, Counts, Layout, base_reader, merge, read, value_reader
+from kaohe.core.counting import NOT_SUMS, Cell, Counts, Layout, base_reader, merge, read, value_reader
 from kaohe.core.model import Metric, Pack, Parameter
 from kaohe.core.series import Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
@@ -259,7 +259,7 @@ def _sums_source(layout: Layout, pack: Pack, name: str, windows: dict[str, str])
             f"    m = [] if c is None else [m for m in ({seen},) if m is not None]",
             f"    {{v}} = ({metric.scale.numerator} * max(m), {metric.scale.denominator}) if m else None",
         ]
-    if metric.kind in ("percentile", "distinct", "max"):
+    if metric.kind in NOT_SUMS:
         return None
     get = windows.setdefault(window, f"g{len(windows)}")
     tops, bottoms = layout.reads[pack.key, metric.name]
@@ -334,7 +334,7 @@ def _unreduced_reader(layout: Layout, pack: Pack, name: str) -> Callable[[Moment
 
 def _value_quotient(layout: Layout, pack: Pack, metric: Metric) -> Callable[[Counts], Quotient | None]:
     """A metric's value from counts."""
-    if metric.kind in ("percentile", "distinct", "max"):
+    if metric.kind in NOT_SUMS:
 
         def from_reading(counts: Counts) -> Quotient | None:
             value = read(layout, pack.key, metric, counts).value
@@ -457,7 +457,8 @@ def used_reader(layout: Layout, pack: Pack, name: str) -> UsedReader:
     if aspect.startswith("vs_"):
         return _used_change(layout, pack, name, aspect, formula)
     counts_of = _counts_reader(pack, metric, window)
-    use = _used_sums if layout.reads[pack.key, metric.name][1] else _used_reading
+    quotient = layout.reads[pack.key, metric.name][1] and metric.kind not in NOT_SUMS
+    use = _used_sums if quotient else _used_reading
     from_counts = use(layout, pack, metric, aspect)
 
     def read_used(moment: Moment) -> UsedFact:

@@ -99,17 +99,20 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """A declared metric. Its value is ``scale * numerator / denominator`` (no denominator: ``scale * numerator``).
 
-    ``kind`` ``stock`` is a running balance (what is open now); ``percentile`` reads ``quantile`` from a histogram.
-    ``unit`` is the unit of the value (``ratio``, ``s``, ``count``, ``score``, …). ``formula`` says in words and figures
-    how it is computed, with ``{p.name}`` where a parameter's value in force is to be put. ``baseline`` names a text
-    parameter that holds the month (``2026-01``) against which ``baseline_month`` is read.
+    ``kind`` ``stock`` is a running balance (what is open now); ``percentile`` reads ``quantile`` from a histogram;
+    ``per_distinct`` is a ratio to a distinct count. ``unit`` is the unit of the value (``ratio``, ``s``, ``count``,
+    ``score``, …). ``formula`` says in words and figures how it is computed, with ``{p.name}`` where a parameter's value
+    in force is to be put. ``baseline`` names a text parameter that holds the month (``2026-01``) against which
+    ``baseline_month`` is read.
     """
 
     name: str
     pack: str
     clause: str
     title: Words
-    kind: Literal["count", "sum", "mean", "ratio", "share", "percentile", "distinct", "max", "stock"]
+    kind: Literal[
+        "count", "sum", "mean", "ratio", "share", "percentile", "distinct", "per_distinct", "max", "stock"
+    ]
     unit: str
     scale: Fraction
     numerator: tuple[Term, ...]

@@ -16,7 +16,7 @@ from datetime import date
 from fractions import Fraction
 from typing import NamedTuple
 
-from kaohe.core.counting import Layout
+from kaohe.core.counting import NOT_SUMS, Layout
 from kaohe.core.effects import names_of
 from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
@@ -121,7 +121,7 @@ def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> 
             return None
         for side in layout.reads[pack.key, metric.name]:
             found.update(slot for slot, _ in side)
-        if metric.kind in ("percentile", "distinct", "max"):
+        if metric.kind in NOT_SUMS:
             return None
     return tuple(sorted(found))
 

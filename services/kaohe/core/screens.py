@@ -102,7 +102,7 @@ class _Writer:
         if field.partition(".")[0] not in self.pack.metrics:
             return None
         metric, window, aspect = metric_of(self.pack, field)
-        if metric.kind in ("percentile", "distinct") or "baseline" in window + aspect:
+        if metric.kind in ("percentile", "distinct", "per_distinct") or "baseline" in window + aspect:
             return None
         return metric, window, aspect
 

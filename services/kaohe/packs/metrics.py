@@ -368,7 +368,7 @@ class MetricReader:
     def _ratio(self, node: Node) -> Shape:
         fields = Fields(node, self.problems, ("of", "to"), "a ratio")
         nothing = Side([], "", "")
-        top, bottom = fields.need("of", self.side, nothing), fields.need("to", self.side, nothing)
+        top, bottom = fields.need("of", self.side, nothing), fields.need("to", self._below, nothing)
         self._stop(fields)
         if top.dimension == bottom.dimension:
             unit, scale = "ratio", Fraction(1)
@@ -379,8 +379,18 @@ class MetricReader:
                 f"{top.dimension} by {bottom.dimension} has no unit here",
                 "divide like by like, or by a count",
             )
-        text = f"{_wrapped(top)} / {_wrapped(bottom)}{scale_text(scale)}"
-        return Shape("ratio", top, bottom, unit, scale, text)
+        kind = "per_distinct" if any(term.how == "distinct" for term in bottom.terms) else "ratio"
+        below = bottom.text if kind == "per_distinct" else _wrapped(bottom)
+        text = f"{_wrapped(top)} / {below}{scale_text(scale)}"
+        return Shape(kind, top, bottom, unit, scale, text)
+
+    def _below(self, node: Node) -> Side:
+        """What stands below the line: a side, or ``{distinct: {field, of}}`` alone."""
+        if node.kind != "mapping" or "distinct" not in node.entries:
+            return self.side(node)
+        self._only(node, "distinct")
+        shape = self._distinct(node.entries["distinct"][1])
+        return Side(shape.top.terms, "count", shape.formula)
 
     def _share(self, node: Node) -> Shape:
         fields = Fields(node, self.problems, ("of", "where", "among"), "a share")
