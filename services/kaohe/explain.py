@@ -4,13 +4,16 @@ Theory of operation: everything that is shown is in the record itself. The tree 
 to the arithmetic: clause → rule → pack version → parameters in force, facts, evidence, arithmetic, revisions. All
 functions take the revisions of *one* id (for an alert its states), oldest first, and return something to show; nothing
 prints. Texts that come from records are never read as markup.
+
+Beside ids there are *incidents*: an appeal, a complaint, a shift. What was decided about one is a list of entries and
+alerts, each with its id. Ids of pay are explained by ``kaohe.explain_pay``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from rich.console import Group
@@ -31,6 +34,9 @@ from kaohe.decisions import (
 )
 from kaohe.errors import UsageError
 from kaohe.payroll.records import current_revision
+
+if TYPE_CHECKING:
+    from kaohe.payroll.ledger import Ledger
 
 Entry = Decision | Alert | Grade
 Language = Literal["en", "zh"]
@@ -92,16 +98,76 @@ def find_in_ledger(database_url: str, entry_id: str) -> list[Entry]:
     """
     from kaohe.payroll.ledger import Ledger, shown  # noqa: PLC0415 (a file is explained without any database library)
 
-    found: list[Entry] = []
     with Ledger(database_url) as ledger:
-        for questions in (ledger.decisions, ledger.alerts, ledger.grades):
-            found.extend(questions(entry_id))
+        found = find_entry(ledger, entry_id)
     if not found:
         raise UsageError(
-            f"The ledger {shown(database_url)} has no entry '{entry_id}'; ids begin with d- (decisions), w- (alerts) "
-            "or g- (grades)."
+            f"The ledger {shown(database_url)} has no entry '{entry_id}'; ids begin with d- (decisions), w- (alerts), "
+            "g- (grades), b- (batches), s- (statements) or p- (entries of pay), or name what was judged: an appeal, "
+            "a complaint, a shift."
         )
     return found
+
+
+def find_entry(ledger: Ledger, entry_id: str) -> list[Entry]:
+    """The revisions of a decision, alert or grade, oldest first; nothing where the ledger has none."""
+    found: list[Entry] = []
+    for questions in (ledger.decisions, ledger.alerts, ledger.grades):
+        found.extend(questions(entry_id))
+    return found
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided about one incident: the entries that count, and the changes of alerts, oldest first."""
+
+    incident: str
+    entries: list[Decision]
+    alerts: list[Alert]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing was."""
+        return not self.entries and not self.alerts
+
+
+def about_in_ledger(database_url: str, incident: str) -> About:
+    """What the SQL ledger holds about an incident."""
+    from kaohe.payroll.ledger import Ledger  # noqa: PLC0415
+
+    with Ledger(database_url) as ledger:
+        entries = sorted(ledger.current_entries(incident=incident), key=lambda one: (one.at, one.id))
+        alerts = ledger.all_alerts(incident=incident)
+    return About(incident=incident, entries=entries, alerts=alerts)
+
+
+def about_in_folder(folder: Path, incident: str) -> About:
+    """What a replay's folder holds about an incident; nothing where the folder lacks the files."""
+    revisions: dict[str, list[Decision]] = {}
+    alerts: list[Alert] = []
+    for name in ("decisions.jsonl", "alerts.jsonl"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        for entry in _entries(file, incident):
+            if isinstance(entry, Decision) and entry.incident == incident:
+                revisions.setdefault(entry.id, []).append(entry)
+            elif isinstance(entry, Alert) and entry.incident == incident:
+                alerts.append(entry)
+    entries = sorted((current_revision(one) for one in revisions.values()), key=lambda one: (one.at, one.id))
+    return About(
+        incident=incident, entries=entries, alerts=sorted(alerts, key=lambda one: (one.at, one.state))
+    )
+
+
+def about_shown(about: About, language: Language = "en") -> Group:
+    """The list for a terminal: for each entry its headline, clause and sentence."""
+    parts: list[Text | Tree] = []
+    for one in sorted([*about.entries, *about.alerts], key=lambda one: (one.at, one.id)):
+        root = Tree(headline(one, language))
+        root.add(_line(_label("clause", language), f"{one.clause}, {one.rule}"))
+        root.add(Text(sentence(one, language)))
+        parts.append(root)
+    return Group(Text.assemble((about.incident, "bold")), *parts)
 
 
 def find_in_file(path: Path, entry_id: str) -> list[Entry]:
@@ -111,7 +177,7 @@ def find_in_file(path: Path, entry_id: str) -> list[Entry]:
     """
     file = path / _FILES.get(entry_id[:2], "decisions.jsonl") if path.is_dir() else path
     try:
-        found = {_version(entry): entry for entry in _entries(file, entry_id)}
+        found = {_version(entry): entry for entry in _entries(file, entry_id) if entry.id == entry_id}
     except OSError as error:
         raise UsageError(
             f"The file {file} cannot be read ({error.strerror}); give a file of decisions."
@@ -127,16 +193,15 @@ def _version(entry: Entry) -> tuple[int, str]:
     return (0, entry.state) if isinstance(entry, Alert) else (entry.revision, "")
 
 
-def _entries(file: Path, entry_id: str) -> Iterator[Entry]:
-    wanted = entry_id.encode()
+def _entries(file: Path, named: str) -> Iterator[Entry]:
+    """The records of a file that may have to do with an id."""
+    wanted = msgspec.json.encode(named)[1:-1]
     with file.open("rb") as lines:
         number = 0
         while line := lines.readline(LINE_BYTES_MAX):
             number += 1
             if wanted in line:  # most lines are not decoded at all
-                entry = _decode(line, f"{file}:{number}")
-                if entry.id == entry_id:
-                    yield entry
+                yield _decode(line, f"{file}:{number}")
 
 
 def _decode(line: bytes, where: str) -> Entry:
@@ -167,7 +232,7 @@ def current(revisions: Sequence[Entry]) -> Entry:
 
 def sentence(entry: Entry, language: Language = "en") -> str:
     """The readable sentence that the decision carries, in English or Chinese."""
-    return _say(entry.explanation, language)
+    return say(entry.explanation, language)
 
 
 def explanation(
@@ -197,7 +262,7 @@ def headline(entry: Entry, language: Language = "en") -> Text:
         about = (entry.period, _state(entry, language), entry.id)
     elif isinstance(entry, Alert):
         style = "bold red" if entry.state == "firing" else "bold green"
-        text.append(f"{_label('alert', language)}: {_say(entry.title, language)}", style=style)
+        text.append(f"{_label('alert', language)}: {say(entry.title, language)}", style=style)
         about = (entry.severity, f"{_label(entry.state, language)} {entry.at}", entry.id)
     else:
         grade = (
@@ -219,7 +284,7 @@ def _pack(entry: Entry, language: Language) -> str:
 def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None) -> Tree:
     """Clause → rule → pack version → parameters, facts, evidence, arithmetic, revisions."""
     entry = current(revisions)
-    title = f" {_say(clause_title, language)}" if clause_title else ""
+    title = f" {say(clause_title, language)}" if clause_title else ""
     if isinstance(entry, Grade):
         root = Tree(_line(_label("pack", language), _pack(entry, language)))
         root.add(_line(_label("formula", language), entry.formula))
@@ -235,7 +300,7 @@ def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Wo
     _add_facts(pack, entry.facts, language)
     if isinstance(entry, Alert):
         _add_list(pack, _label("evidence", language), entry.evidence, len(entry.evidence), language)
-        pack.add(_line(_label("response", language), _say(entry.response, language)))
+        pack.add(_line(_label("response", language), say(entry.response, language)))
         if entry.owner:
             pack.add(_line(_label("owner", language), entry.owner))
     else:
@@ -358,10 +423,11 @@ def _minus(number: str) -> str:
 
 def _label(name: str, language: Language) -> str:
     words = _LABELS.get(name)
-    return _say(words, language) if words else name
+    return say(words, language) if words else name
 
 
-def _say(words: Words, language: Language) -> str:
+def say(words: Words, language: Language) -> str:
+    """The words in one language."""
     return words.zh if language == "zh" else words.en
 
 

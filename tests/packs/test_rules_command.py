@@ -50,7 +50,10 @@ def test_check_reads_the_stories_too(tmp_path: Path) -> None:
     [
         (("check", "front-dask"), "there is no pack 'front-dask' in "),
         (("show", "nothing"), "there is no pack 'nothing' in "),
-        (("explain", "ls-complaint"), "there is no rule 'ls-complaint'; did you mean 'ls-complaint-rate'?"),
+        (
+            ("explain", "ls-complaint"),
+            "no pack has a rule or part 'ls-complaint'; did you mean 'ls-complaint-rate'?",
+        ),
         (("test", str(MINIMAL), "--clause", "MI-09"), "no story fits"),
         (("list", "--rules", "/nowhere/at/all"), "there is no folder of packs '/nowhere/at/all'"),
     ],

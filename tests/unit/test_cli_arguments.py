@@ -109,7 +109,7 @@ def test_nothing_asked_for_shows_the_help(arguments: list[str], capsys: pytest.C
         ("simulate --seed 1 --agents 2 --out x", "give either --days"),
         ("simulate --seed 1 --agents 9 --days 1 --months 1 --out x", "give either --days"),
         ("simulate --seed 1 --agents 2 --months 1 --out x", "a company of 2 people cannot be simulated"),
-        ("explain", "Missing argument 'DECISION_ID'"),
+        ("explain", "Missing argument 'ID'"),
         ("explain d-1 --lang fr", "Invalid value for '--lang'"),
         ("explain d-1 --from nowhere", "nowhere cannot be read"),
         ("broker --port 99999", "The port 99999 does not exist"),

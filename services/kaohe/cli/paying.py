@@ -417,11 +417,14 @@ def _show_statement(one: Settlement, lang: str) -> None:
     def money(amount_minor: int) -> str:
         return money_text(amount_minor, one.currency)
 
-    typer.echo(f"\n{one.agent}  {one.period}  {one.grade or '—'}  {money(one.total_minor)}")
+    typer.echo(f"\n{one.agent}  {one.period}  {one.grade or '—'}  {money(one.total_minor)}  {one.id}")
     for line in one.lines:
         words = line.explanation.zh if lang == "zh" else line.explanation.en
         month = "" if line.effective_period == one.period else f" ({line.effective_period})"
-        typer.echo(f"  {line.component:<12}{money(line.amount_minor):>16}  {line.clause}{month}  {words}")
+        found = line.key or line.source
+        typer.echo(
+            f"  {line.component:<12}{money(line.amount_minor):>16}  {line.clause}{month}  {words}  {found}"
+        )
     if one.guard.held_minor:
         typer.echo(f"  held back by the pay guard: {money(one.guard.held_minor)}")
     for missing in one.missing:

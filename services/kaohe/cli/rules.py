@@ -38,6 +38,7 @@ from kaohe.packs.load import (
     read_pack,
     rules_dir,
 )
+from kaohe.packs.parts import part_data, part_lines, parts_of
 from kaohe.packs.source import nearest
 from kaohe.packs.story import Story, StoryResult, load_stories, run_story
 from kaohe.packs.trace import Trace, trace
@@ -234,26 +235,45 @@ def show(
 
 @app.command()
 def explain(
-    rule_id: Annotated[str, typer.Argument(help="A rule's id.", metavar="RULE_ID")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A rule, clause, metric, deadline or parameter (p.x), an item or dimension of a scorecard, a tally, a "
+            "step; or scorecard, quota, combined, appeals, workflow, pay, attendance.",
+            metavar="NAME",
+        ),
+    ],
+    pack: Annotated[str, typer.Option("--pack", help="Only of this pack.")] = "",
     rules: RulesOption = None,
     as_json: JsonOption = False,
     lang: LangOption = Lang.en,
 ) -> None:
-    """Explain one rule: its clause, condition, points, parameters with their dates, and metrics with their formulas.
+    """Explain a rule or any other part of a pack: its clause, what it says, and its parameters with their dates.
+
+    A name that several packs have is explained for each of them.
 
     Example: kaohe rules explain ls-complaint-rate
     """
-    found = [(one.pack, rule) for one in loaded_packs([], _folder(rules)) for rule in one.pack.rules]
-    chosen = [(pack, rule) for pack, rule in found if rule.id == rule_id]
-    if not chosen:
-        raise UsageError(
-            f"there is no rule {rule_id!r}; {nearest(rule_id, [rule.id for _, rule in found], 'rule')}"
-        )
-    pack, rule = chosen[0]
+    packs = [one.pack for one in loaded_packs([pack] if pack else [], _folder(rules))]
+    found: list[tuple[dict[str, Any], Iterator[str]]] = []
+    known: set[str] = set()
+    for one in packs:
+        parts = parts_of(one)
+        known.update(rule.id for rule in one.rules)
+        known.update(part.name for part in parts)
+        rules_named = [rule for rule in one.rules if rule.id == name]
+        found += [(rule_data(one, rule), rule_lines(one, rule, _language(lang))) for rule in rules_named]
+        named = [part for part in parts if part.name == name]
+        found += [(part_data(part), part_lines(part, _language(lang))) for part in named]
+    if not found:
+        raise UsageError(f"no pack has a rule or part {name!r}; {nearest(name, known, 'name')}")
     if as_json:
-        _print_json(rule_data(pack, rule))
-    else:
-        _print_lines(rule_lines(pack, rule, _language(lang)))
+        _print_json(found[0][0] if len(found) == 1 else [data for data, _ in found])
+        return
+    for number, (_, lines) in enumerate(found):
+        if number:
+            typer.echo()
+        _print_lines(lines)
 
 
 # --- diff -------------------------------------------------------------------------------------------------------------

@@ -602,11 +602,13 @@ class Ledger:
         """The states of one alert (firing, then resolved); empty when the ledger does not know the id."""
         return cast(list[Alert], self._records(_BY_RECORD[Alert], entry_id))
 
-    def all_alerts(self, limit: int = 1_000_000) -> list[Alert]:
-        """Every change of every alert, in the order of their moments."""
+    def all_alerts(self, limit: int = 1_000_000, *, incident: str | None = None) -> list[Alert]:
+        """Every change of every alert (or of those about an incident), in the order of their moments."""
         assert limit > 0
         table = _BY_RECORD[Alert].table
         query = select(table).order_by(table.c.at, table.c.id, table.c.state).limit(limit)
+        if incident is not None:
+            query = query.where(table.c.incident == incident)
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Alert, _record(_BY_RECORD[Alert], row)) for row in rows]
 
@@ -667,6 +669,7 @@ class Ledger:
         subject: str | None = None,
         period: str | None = None,
         rule: str | None = None,
+        incident: str | None = None,
         limit: int = 1_000_000,
     ) -> list[Decision]:
         """The revision that counts of every entry (or of those asked for), in the order of their ids."""
@@ -674,7 +677,8 @@ class Ledger:
         table = cast(Table, LedgerEntryRow.__table__)
         current = view_of("current_entries", *(column(stored.name) for stored in table.columns))
         query = select(current).order_by(current.c.id).limit(limit)
-        for name, wanted in (("subject", subject), ("period", period), ("rule", rule)):
+        named = (("subject", subject), ("period", period), ("rule", rule), ("incident", incident))
+        for name, wanted in named:
             if wanted is not None:
                 query = query.where(current.c[name] == wanted)
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
