@@ -162,7 +162,8 @@ def about_in_folder(folder: Path, incident: str) -> About:
 def about_shown(about: About, language: Language = "en") -> Group:
     """The list for a terminal: for each entry its headline, clause and sentence."""
     parts: list[Text | Tree] = []
-    for one in sorted([*about.entries, *about.alerts], key=lambda one: (one.at, one.id)):
+    told: list[Decision | Alert] = [*about.entries, *about.alerts]
+    for one in sorted(told, key=lambda one: (one.at, one.id)):
         root = Tree(headline(one, language))
         root.add(_line(_label("clause", language), f"{one.clause}, {one.rule}"))
         root.add(Text(sentence(one, language)))

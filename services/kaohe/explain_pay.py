@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 from rich.console import Group
@@ -22,6 +22,10 @@ from kaohe.decisions import PayLine, Settlement, Words
 from kaohe.errors import UsageError
 from kaohe.explain import Entry, Language, explanation, find_entry, say
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_UNTOLD = ("terms", "read_up_to", "digest", "event_key")
 FILE_BYTES_MAX = 512 * 1024 * 1024
 STATEMENTS_SHOWN_MAX = 50
 _LABELS = {
@@ -71,47 +75,42 @@ class PayAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_in_ledger(database_url: str, pay_id: str) -> PayAnswer:
     """What the ledger knows of a batch, a statement or a line. UsageError when it is not there."""
-    from sqlalchemy import Table, select  # noqa: PLC0415 (a file is explained without any database library)
-
-    from kaohe.payroll.ledger import Ledger, shown  # noqa: PLC0415
+    from kaohe.payroll.ledger import Ledger, shown  # noqa: PLC0415 (a file is explained without any database library)
     from kaohe.payroll.settling import batches, statements  # noqa: PLC0415
-    from kaohe.payroll.tables import PayEntryRow, PayStatementRow  # noqa: PLC0415
 
-    entries, kept = cast(Table, PayEntryRow.__table__), cast(Table, PayStatementRow.__table__)
+    taken = None
     with Ledger(database_url) as ledger:
         with ledger.reading() as connection:
-            place: tuple[str, str] | None = (pay_id, "")
-            if pay_id.startswith("s-"):
-                row = connection.execute(
-                    select(kept.c.batch, kept.c.agent).where(kept.c.id == pay_id)
-                ).first()
-                place = (row.batch, row.agent) if row is not None else None
-            elif pay_id.startswith("p-"):
-                row = connection.execute(
-                    select(entries.c.batch, entries.c.agent).where(entries.c.key == pay_id)
-                ).first()
-                place = (row.batch, row.agent) if row is not None else None
+            place = _place_of(connection, pay_id)
             found = batches(connection, batch=place[0]) if place is not None else []
             if place is None or not found:
                 raise UsageError(f"The ledger {shown(database_url)} has no entry {pay_id!r} of pay.")
             several = statements(connection, *place)
-            row = {
-                name: value
-                for name, value in found[0].row.items()
-                if name not in ("terms", "read_up_to", "digest", "event_key")
-            }
-            states = [
-                {name: str(one[name]) for name in ("state", "by", "at", "reason")} for one in found[0].states
-            ]
             line = line_of(several, pay_id)
-            taken = None
             if line is not None and line.reverses:
-                one = connection.execute(
-                    select(entries.c.batch, entries.c.agent).where(entries.c.key == line.reverses)
-                ).first()
-                taken = line_of(statements(connection, one.batch, one.agent), line.reverses) if one else None
+                before = _place_of(connection, line.reverses)
+                taken = (
+                    line_of(statements(connection, *before), line.reverses) if before is not None else None
+                )
         source = find_entry(ledger, line.source) if line is not None and line.source else []
-        return _answer(pay_id, row | {"state": found[0].state}, states, several, line, source, taken)
+    batch = found[0]
+    kept = {name: value for name, value in batch.row.items() if name not in _UNTOLD} | {"state": batch.state}
+    states = [{name: str(one[name]) for name in ("state", "by", "at", "reason")} for one in batch.states]
+    return _answer(pay_id, kept, states, several, line, source, taken)
+
+
+def _place_of(connection: Connection, pay_id: str) -> tuple[str, str] | None:
+    """Batch and agent (empty: all) of an id of pay; None where the ledger has no such statement or line."""
+    from sqlalchemy import Table, select  # noqa: PLC0415
+
+    from kaohe.payroll.tables import PayEntryRow, PayStatementRow  # noqa: PLC0415
+
+    if pay_id.startswith("b-"):
+        return pay_id, ""
+    row_type, name = (PayStatementRow, "id") if pay_id.startswith("s-") else (PayEntryRow, "key")
+    table = cast(Table, row_type.__table__)
+    row = connection.execute(select(table.c.batch, table.c.agent).where(table.c[name] == pay_id)).first()
+    return (row.batch, row.agent) if row is not None else None
 
 
 def find_in_file(path: Path, pay_id: str) -> PayAnswer:

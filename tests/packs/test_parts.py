@@ -21,7 +21,7 @@ def test_every_part_of_a_pack_has_a_clause_and_says_something(name: str) -> None
         assert part.title.zh
         assert part.says or part.parameters, (part.kind, part.name)
         for language in ("en", "zh"):
-            text = "\n".join(part_lines(part, language))  # type: ignore[arg-type]
+            text = "\n".join(part_lines(part, language))
             assert part.name in text
             assert all(f"p.{one.name} (" in text for one in part.parameters)
         json.dumps(part_data(part))

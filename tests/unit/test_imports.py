@@ -19,7 +19,7 @@ LAYERS = (
     ("core",),
     ("packs",),
     ("adapters", "alerting", "gateway", "payroll", "stream", "wallboard"),
-    ("explain", "whatif"),
+    ("explain", "explain_pay", "whatif"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
