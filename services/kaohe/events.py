@@ -924,7 +924,8 @@ class AppealDecided(_Appeal, kw_only=True):
     """Leadership decided an accepted appeal.
 
     Upheld, it takes back what it is against, and the decisions ``reversals`` beside or instead of it (where it is
-    against a grade). ``responsible`` is whoever made the mistake.
+    against a grade). Upheld in part, so many hundredths of points of the one decision that is taken back remain
+    (``remains``). ``responsible`` is whoever made the mistake.
     """
 
     upheld: bool
@@ -932,6 +933,7 @@ class AppealDecided(_Appeal, kw_only=True):
     reason: Reason
     responsible: Label = ""
     reversals: Annotated[list[Name], Meta(max_length=64)] = []
+    remains: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
 @event("result.announced")
@@ -969,12 +971,17 @@ class AppealRefused(_OwnAppeal, kw_only=True):
 
 @derived("appeal.upheld")
 class AppealUpheld(_OwnAppeal, kw_only=True):
-    """An appeal was found right; ``reversals`` are the ids of all that is to be taken back."""
+    """An appeal was found right, or ``partly``: then ``remains`` (hundredths of points) stays of what is taken back.
+
+    ``reversals`` are the ids of all that is to be taken back.
+    """
 
     by: Name
     reason: Text
     responsible: Label = ""
     reversals: list[Name] = []
+    outcome: Literal["upheld", "partly"] = "upheld"
+    remains: int | None = None
 
 
 @derived("appeal.dismissed")

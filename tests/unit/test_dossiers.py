@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,61 @@ def test_an_agent_who_left_is_forgotten_unless_an_appeal_is_open() -> None:
     dossiers.forget("unknown")
     assert list(dossiers.found) == ["waits"]
     assert dossiers.checkpoint() == {"y\x1fgone": None}
+
+
+def heard(pack: Pack) -> Story:
+    story = charged(pack)
+    file(story)
+    accept(story)
+    hear(story)
+    return story
+
+
+def test_what_remains_of_an_entry_is_charged_under_its_own_rule(pack: Pack) -> None:
+    story = heard(pack)
+    decide(story, remains=50)
+    reversal, rest = [one for one in said(story) if one.points not in ("0", "-2")]
+    assert (reversal.reverses, reversal.points, reversal.clause) == (CHARGE, "2", "LS-15")
+    assert (rest.rule, rest.clause, rest.kind, rest.points, rest.incident) == (
+        "ls-cooperation", "LS-07", "deduct", "-0.5", "poor",
+    )  # fmt: skip
+    assert "right (partly)" in rest.explanation.en
+    assert rest.arithmetic[0].result == "-0.5"
+    assert story.replay.grade_list()[-1].score == "99.5"
+    assert [one.state for one in lines_of((pack,), said(story))] == ["partly upheld"]
+
+
+@pytest.mark.parametrize(
+    ("upheld", "remains"), [(False, 50), (True, 200), (True, 201)], ids=["dismissed", "all of it", "more"]
+)
+def test_what_cannot_remain_is_refused(pack: Pack, upheld: bool, remains: int) -> None:
+    story = heard(pack)
+    decide(story, upheld=upheld, remains=remains)
+    assert story.rejects() == ["invalid"]
+
+
+def test_a_part_of_two_entries_is_no_part_of_one(pack: Pack) -> None:
+    story = heard(pack)
+    story.tell("2026-08-06T08:00", "survey.cross_department", id="poor2", by="legal", rating="poor")
+    second = decision_id(
+        "logistics-service", "ls-cooperation", "0", "agent", "a-1", "month", "2026-08", "poor2", ""
+    )  # fmt: skip
+    decide(story, remains=50, reversals=[second])
+    assert story.rejects() == ["invalid"]
+
+
+def test_the_rest_can_be_appealed_against_as_well(pack: Pack) -> None:
+    story = heard(pack)
+    decide(story, remains=50)
+    rest = next(one for one in said(story) if one.points == "-0.5")
+    file(story, "2026-08-07T09:00", appeal="again", against=rest.id)
+    story.tell("2026-08-07T10:00", "appeal.accepted", appeal_id="again", by="hr", reason="Yes.")
+    story.tell("2026-08-07T11:00", "appeal.heard", appeal_id="again", who="employee")
+    story.tell("2026-08-07T11:01", "appeal.heard", appeal_id="again", who="supervisor")
+    story.tell("2026-08-07T12:00", "appeal.decided", appeal_id="again", upheld=True, by="gm", reason="So.")
+    assert story.rejects() == []
+    assert sum(Fraction(one.points) for one in said(story)) == 0
+    assert story.replay.grade_list()[-1].score == "100"
 
 
 def test_the_conclusion_of_an_interview_can_be_appealed_against(pack: Pack) -> None:

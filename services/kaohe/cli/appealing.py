@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -33,6 +34,7 @@ STATES = {
     "appeal.rejected": "rejected", "appeal.upheld": "upheld", "appeal.dismissed": "dismissed",
 }  # fmt: skip
 """What a rule is triggered by, and how the appeal then stands."""
+PARTLY = "partly upheld"
 
 Agent = Annotated[str, typer.Argument(help="Whose appeal.", metavar="AGENT")]
 AppealId = Annotated[str, typer.Argument(help="The appeal's id.", metavar="APPEAL")]
@@ -149,6 +151,9 @@ def decide(
     reason: Why,
     upheld: Annotated[bool, typer.Option("--upheld/--dismissed", help="Whether the appeal is right.")],
     entry: Annotated[list[str] | None, typer.Option(help="A decision to take back; may be repeated.")] = None,
+    remains: Annotated[
+        str, typer.Option(help="Upheld in part: points that remain of what is taken back, such as 0.5.")
+    ] = "",
     responsible: Annotated[str, typer.Option(help="Who made the mistake.")] = "",
     at: At = "",
     as_json: Json = False,
@@ -156,11 +161,26 @@ def decide(
     """Decide an accepted appeal; one that is upheld takes back what it is against, and every --entry.
 
     Example: kaohe appeal decide a-17 ap-1 --upheld --by gm-1 --reason "The rating names the wrong team"
+
+    Example: kaohe appeal decide a-17 ap-1 --upheld --remains 0.5 --by gm-1 --reason "Only the tone was poor"
     """
     _send(
         "appeal.decided", agent, appeal, at, as_json, by=by, reason=reason, upheld=upheld, reversals=entry or [],
-        responsible=responsible,
+        responsible=responsible, **({"remains": _hundredths("--remains", remains)} if remains else {}),
     )  # fmt: skip
+
+
+def _hundredths(option: str, text: str) -> int:
+    """Points in hundredths; UsageError unless the text is such a number."""
+    try:
+        exact = Fraction(text) * 100
+    except (ValueError, ZeroDivisionError):
+        exact = Fraction(0)
+    if exact.denominator != 1 or exact <= 0:
+        raise UsageError(
+            f"{option} {text!r} is no number of points above 0 with at most two decimals, such as 0.5."
+        )
+    return int(exact)
 
 
 @app.command("list")
@@ -175,8 +195,9 @@ def list_appeals(
     """
     from kaohe.payroll.ledger import Ledger
 
-    if state and state not in STATES.values():
-        raise UsageError(f"--state {state!r} is none of {', '.join(STATES.values())}.")
+    known = (*STATES.values(), PARTLY)
+    if state and state not in known:
+        raise UsageError(f"--state {state!r} is none of {', '.join(known)}.")
     settings = load_settings()
     packs = chosen_packs(settings)
     with Ledger(settings.database_url) as ledger:
@@ -222,11 +243,16 @@ def lines_of(packs: Sequence[Pack], entries: Sequence[Decision]) -> list[AppealL
             if (one.pack, one.subject, one.at, one.rule) == (pack, agent, newest.at, newest.rule)
         )
         line = AppealLine(
-            appeal=appeal, agent=agent, pack=pack, state=states[newest.rule], at=newest.at,
+            appeal=appeal, agent=agent, pack=pack, state=_state(states[newest.rule], newest), at=newest.at,
             said=newest.explanation.en, reversed=taken_back,
         )  # fmt: skip
         found.append(line)
     return sorted(found, key=lambda one: (one.at, one.agent, one.appeal), reverse=True)
+
+
+def _state(state: str, newest: Decision) -> str:
+    outcome = newest.facts.get("event.outcome")
+    return PARTLY if outcome is not None and outcome.value == "partly" else state
 
 
 def register(root: typer.Typer) -> None:

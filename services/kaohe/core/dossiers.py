@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from kaohe.core.facts import number_text
 from kaohe.core.judge import Judge
 from kaohe.core.model import Pack
 from kaohe.core.subjects import SEPARATOR, Entry, Subject
@@ -154,7 +155,7 @@ class Dossiers:
         missing = [who for who in pack.appeals.hear if who not in appeal.heard]
         if missing:
             raise EventError("not_heard", f"before a decision are to be heard: {', '.join(missing)}")
-        kept = {entry.id for entry in appeal.kept}
+        kept = {entry.id: entry for entry in appeal.kept}
         for wanted in data.reversals:
             entry = agent.entries.get(wanted)
             if wanted not in kept and (entry is None or entry.status != "final"):
@@ -164,6 +165,9 @@ class Dossiers:
                 "nothing_to_correct",
                 "$.data.reversals is empty: an appeal against a grade takes back entries of it",
             )
+        if data.remains is not None:
+            wanted = _wanted(data, appeal)
+            _check_remains(data, [agent.entries.get(one) or kept[one] for one in wanted])
 
     def _terms(self, name: str) -> Pack | None:
         """The version of a pack that judges now, if it knows appeals."""
@@ -275,13 +279,14 @@ class Dossiers:
             appeal.state = "dismissed"
             return Told("appeal.dismissed", AppealDismissed(**common), appeal.pack)
         appeal.state = "upheld"
-        wanted = dict.fromkeys(data.reversals)
-        if any(entry.id == appeal.against for entry in appeal.kept):
-            wanted = dict.fromkeys([appeal.against, *wanted])
+        wanted = _wanted(data, appeal)
         for entry in appeal.kept:
             if entry.id in wanted and entry.id not in agent.entries:
                 agent.put(entry)  # forgotten meanwhile: the ledger has it, and it is taken back all the same
-        upheld = AppealUpheld(**common, responsible=data.responsible, reversals=list(wanted))
+        upheld = AppealUpheld(
+            **common, responsible=data.responsible, reversals=wanted, remains=data.remains,
+            outcome="upheld" if data.remains is None else "partly",
+        )  # fmt: skip
         return Told("appeal.upheld", upheld, appeal.pack)
 
     # --- stored form --------------------------------------------------------------------------------------------------
@@ -309,6 +314,29 @@ class Dossiers:
             kind, _, name = key.partition(SEPARATOR)
             if kind == KEY:
                 self.found[name] = _DECODER.decode(items[key])
+
+
+def _wanted(data: Any, appeal: Appeal) -> list[str]:
+    """What a decision takes back: what the appeal is against, where that is an entry, and what is named beside it."""
+    own = [entry.id for entry in appeal.kept if entry.id == appeal.against]
+    return list(dict.fromkeys([*own, *data.reversals]))
+
+
+def _check_remains(data: Any, entries: list[Entry]) -> None:
+    """EventError unless a part of one entry, and less than all of it, can remain."""
+    if not data.upheld:
+        raise EventError("invalid", "$.data.remains: an appeal that is dismissed leaves everything as it is")
+    if len(entries) != 1 or not entries[0].worth:
+        raise EventError(
+            "invalid",
+            "$.data.remains: a part remains of one decision with points, and exactly one is to be named",
+        )
+    remains, whole = Fraction(data.remains, 100), abs(entries[0].worth)
+    if remains >= whole:
+        raise EventError(
+            "invalid",
+            f"$.data.remains: {number_text(remains)} of {number_text(whole)} points remain: give back some",
+        )
 
 
 def _sign(tag: str, data: Any, dossier: Dossier) -> list[Told]:

@@ -34,7 +34,7 @@ from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
 from kaohe.core.scores import scale_of
 from kaohe.core.series import Series
 from kaohe.core.subjects import MAX_ENTRIES, MAX_WAIVERS, AlertState, Entry, GradeState, Subject, Waiver
-from kaohe.decisions import alert_id, decision_id
+from kaohe.decisions import Step, alert_id, decision_id
 from kaohe.events import PAYLOADS
 
 RETENTION_MS = 40 * DAY_MS
@@ -951,7 +951,39 @@ class Judge:
                 and not entry.waived_by
                 and entry.kind != "waive"
             ):
-                self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+                waiver = self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+                if moment.event.remains is not None:
+                    self._charge_rest(subject, pack, rule, index, moment, cause, entry, waiver, now_ms)
+
+    def _charge_rest(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, entry: Entry,
+        waiver: Entry, now_ms: int,
+    ) -> None:  # fmt: skip
+        """What remains of an entry that was taken back in part: an entry of its own, by the rule that charged it."""
+        rest = Fraction(moment.event.remains, 100)
+        points = rest if entry.worth > 0 else -rest
+        found = decision_id(
+            pack.name, entry.rule, str(entry.effect), subject.level, subject.name, "remains", entry.id
+        )
+        given = Step(
+            "points",
+            f"{entry.points} of {entry.id} - ({number_text(entry.worth - points)})",
+            number_text(points),
+        )
+        remaining = msgspec.structs.replace(
+            entry, id=found, kind="deduct" if points < 0 else "award", window=waiver.window, label=waiver.label,
+            adjusts=waiver.adjusts, points=number_text(points), revision=1, waived_by="", at_ms=waiver.at_ms,
+        )  # fmt: skip
+        self._put(subject, remaining)
+        worked = Worked(points, lambda: (given,))
+        self.out.append(
+            messages.remaining(
+                self.layout, subject, pack, (rule, index), remaining, moment, worked, cause.evidence
+            )
+        )
+        _count(self.stats.decisions, (pack.name, entry.rule, remaining.kind, "final"))
+        period = subject.series.calendar.period(waiver.window, waiver.label)
+        self._grade(subject, pack, period, now_ms, "provisional")
 
     def _excuse(
         self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, cause: Cause,
@@ -986,7 +1018,7 @@ class Judge:
         cause: Cause,
         entry: Entry,
         now_ms: int,
-    ) -> None:
+    ) -> Entry:
         """An entry of its own takes another one back; both stay in the ledger."""
         calendar = subject.series.calendar
         period = calendar.period(entry.window, entry.label)
@@ -1005,6 +1037,7 @@ class Judge:
         self._put(subject, waiver)
         self._send(subject, pack, rule, moment, waiver, Worked(points), cause, {"reverses": entry.id})
         self._grade(subject, pack, period, now_ms, "provisional")
+        return waiver
 
     # --- grades -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 from kaohe.core.calendars import Period
 from kaohe.core.counting import Layout
 from kaohe.core.effects import PLACEHOLDER, Worked, names_of
@@ -68,11 +70,34 @@ def decision(
 ) -> Output:
     """A revision of a ledger entry. ``evidence`` is the first ids and how many there were; ``extra`` what only some
     kinds carry: ``owner``, ``due_at``, ``proposal``, ``reverses``."""
+    message = _decision(layout, subject, pack, (rule, entry.effect), entry, moment, worked, evidence, extra)
+    return Output("decisions", subject.name.encode(), ENCODER.encode(message))
+
+
+def remaining(
+    layout: Layout, subject: Subject, pack: Pack, told_by: tuple[Rule, int], entry: Entry, moment: Moment,
+    worked: Worked, evidence: tuple[str, ...],
+) -> Output:  # fmt: skip
+    """What remains of an entry: it stays under the rule and clause that had charged it, and is explained by the rule
+    (and effect) that found it partly wrong."""
+    found = _decision(
+        layout, subject, pack, told_by, entry, moment, worked, (list(evidence), len(evidence)), {}
+    )
+    clause = next((rule.clause for rule in pack.rules if rule.id == entry.rule), found.clause)
+    message = msgspec.structs.replace(found, rule=entry.rule, clause=clause)
+    return Output("decisions", subject.name.encode(), ENCODER.encode(message))
+
+
+def _decision(
+    layout: Layout, subject: Subject, pack: Pack, told_by: tuple[Rule, int], entry: Entry, moment: Moment,
+    worked: Worked, evidence: tuple[list[str], int], extra: Mapping[str, str],
+) -> Decision:  # fmt: skip
+    rule, index = told_by
     steps = worked.how()
     frame = {"subject": subject.name, "period": entry.label, "points": entry.points}
-    grounds = _grounds_of(layout, pack, rule, rule.effects[entry.effect])
+    grounds = _grounds_of(layout, pack, rule, rule.effects[index])
     facts, parameters, explanation = grounds.told(moment, frame, steps)
-    message = Decision(
+    return Decision(
         id=entry.id, revision=entry.revision, kind=entry.kind, status=entry.status,  # type: ignore[arg-type]
         pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause, level=_level(subject),
         subject=subject.name, window=entry.window, period=entry.label, incident=entry.incident,
@@ -82,7 +107,6 @@ def decision(
         owner=extra.get("owner", ""), due_at=extra.get("due_at", ""), proposal=extra.get("proposal", ""),
         reverses=extra.get("reverses", ""), adjusts_period=entry.adjusts,
     )  # fmt: skip
-    return Output("decisions", subject.name.encode(), ENCODER.encode(message))
 
 
 def alert(
