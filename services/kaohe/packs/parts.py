@@ -46,6 +46,8 @@ _KINDS = {
     "pay": Words("terms of pay", "薪酬条款"),
     "attendance": Words("how attendance is judged", "出勤规则"),
 }
+_CLAUSES = ("clause", "base_clause", "performance_clause", "money_clause")
+"""Where a part names the clause that it carries out; terms of pay name one for each of their halves."""
 _APART = frozenset(
     ("place", "clause", "title", "explanation", "id", "name", "pack", "dimensions", "items", "steps")
 )
@@ -149,7 +151,7 @@ def _of(pack: Pack, kind: str, name: str, one: Any, title: Words) -> Part:
         elif found.endswith("_ms"):
             text = show_ms(value)
         says[found.removesuffix("_ms")] = text
-    clause = getattr(one, "clause", "") or getattr(one, "base_clause", "")
+    clause = next(filter(None, (getattr(one, field, "") for field in _CLAUSES)), "")
     if not clause:
         # A calendar has no clause of its own: its steps do.
         clause = next(iter(sorted({step.clause for step in getattr(one, "steps", ())})), "")
