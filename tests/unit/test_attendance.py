@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -687,6 +688,34 @@ def test_each_site_keeps_its_own_day(pack: Pack) -> None:
     rota.tick("2026-09-02T00:00")
     assert rota.figure("n_absent", "month", "2026-08") == 1
     assert rota.figure("n_absent", "month", "2026-09") in (0, None)
+
+
+def test_who_moves_to_another_zone_is_not_charged_again_for_a_month_that_is_forgotten() -> None:
+    """The months of a streak end at other moments there and are counted anew; the entries of old ones are gone by then.
+
+    The front desk's pack compares months, so that counts are kept for longer than entries.
+    """
+    zones = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"})
+    packs = load_packs(["full-attendance", "front-desk"], RULES)
+    rota = Rota(*packs, zones=zones, zone=ZoneInfo("Europe/Berlin"))
+    roster = {"team": "t", "packs": ["full-attendance"]}
+    rota.tick("2025-12-01T00:00")
+    rota.late("2025-12-01T00:00", "roster.changed", site="berlin", **roster)
+    for number in range(90):
+        day = (date(2025, 12, 1) + timedelta(days=number)).isoformat()
+        if day == "2026-02-12":
+            rota.tell("2026-02-12T00:00", "roster.changed", site="shanghai", **roster)
+        rota.tick(f"{day}T00:00")
+        rota.shift(day)
+        rota.work(day)
+    rota.ticks("2026-02-28T18:15", "2026-03-02T00:00", 900_000)
+    rota.replay.finish()
+    entries = rota.replay.newest_decisions().values()
+    charged = [(one.rule, one.period) for one in entries if one.points != "0" and one.status == "final"]
+    assert sorted(charged) == [
+        ("fa-attendance-high", "2025-12"), ("fa-attendance-high", "2026-01"), ("fa-full-month", "2025-12"),
+        ("fa-full-month", "2026-01"), ("fa-full-month", "2026-02"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -502,7 +502,9 @@ class Judge:
                 if self.reopened and self._is_reopened(pack, period):
                     reopening.revise(self, subject, pack, period, now_ms)
                 elif self.is_closed(pack, subject, period, now_ms):
-                    self._adjust(subject, pack, period, now_ms)
+                    # Of a period that is past its retention the entries are forgotten: all of it would be charged anew.
+                    if period.end_ms > now_ms - self.retention_ms:
+                        self._adjust(subject, pack, period, now_ms)
                 else:
                     self._judge_period(subject, pack, period, now_ms, "provisional")
 
