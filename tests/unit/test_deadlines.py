@@ -362,3 +362,79 @@ def test_where_there_is_no_room_the_event_is_refused_whole(
         story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id=key)
     assert story.rejects() == ["too_many_open"]
     assert outcomes(story) == {"opened": 1}
+
+
+# --- what stands until it is taken back -------------------------------------------------------------------------------
+
+VERDICT = """
+verdict:
+  opens: complaint.upheld
+  key: complaint_id
+  met_by: nothing
+  cancelled_by: [complaint.dismissed]
+  within: p.long
+"""
+STANDING = """
+standing:
+  count: {deadline: verdict, outcome: standing}
+  level: [agent, site]
+  windows: [day, month]
+"""
+BLAMED = """
+- id: blamed
+  level: [agent]
+  deadline: {name: verdict, outcome: standing}
+  when: event.bad_attitude
+  then:
+    - deduct: {points: p.points}
+    - alert: {severity: high, owner: team_leader, response: {en: Talk., zh: 谈话。}}
+"""
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Story:
+    parameters = PARAMETERS + LONG.replace("1.5", "72")
+    pack = make_pack(tmp_path, parameters=parameters, deadlines=VERDICT, metrics=STANDING, rules=BLAMED)
+    told = Story(pack)
+    told.tick("2026-08-03T08:00")
+    return told
+
+
+def test_what_stands_is_charged_at_once_and_what_is_taken_back_leaves_nothing(judged: Story) -> None:
+    judged.tell("2026-08-03T09:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True)
+    assert points(judged) == [("blamed", "-2")]
+    assert judged.figure("standing", "month", "2026-08") == 1
+    judged.tell("2026-08-05T09:00", "complaint.dismissed", complaint_id="c-1")
+    judged.tick("2026-08-05T10:00")
+    assert points(judged) == [("blamed", "-2"), ("blamed", "2")]
+    assert judged.figure("standing", "day", "2026-08-03") == 0
+    assert judged.figure("standing", "month", "2026-08", "s-1", "site") in (0, None)
+    assert [alert.state for alert in judged.replay.alert_list()] == ["firing", "resolved"]
+
+
+def test_what_is_taken_back_too_late_stands(judged: Story) -> None:
+    judged.tell("2026-08-03T09:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True)
+    judged.tell("2026-08-06T09:00:00.001", "complaint.dismissed", complaint_id="c-1")
+    assert points(judged) == [("blamed", "-2")]
+    assert judged.figure("standing", "month", "2026-08") == 1
+    judged.late("2026-08-06T09:00", "complaint.dismissed", complaint_id="c-1")
+    assert points(judged) == [("blamed", "-2"), ("blamed", "2")]
+    assert judged.figure("standing", "month", "2026-08") == 0
+
+
+@pytest.mark.parametrize(("dismissed", "left"), [("2026-08-03T08:30", 1), ("2026-08-03T09:30", 0)])
+def test_the_later_word_counts_in_any_order_of_arrival(judged: Story, dismissed: str, left: int) -> None:
+    judged.tick("2026-08-03T10:00")
+    judged.late(dismissed, "complaint.dismissed", complaint_id="c-1")
+    judged.late("2026-08-03T09:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True)
+    judged.tick("2026-08-03T11:00")
+    assert sum(int(worth) for _, worth in points(judged)) == -2 * left
+    assert judged.figure("standing", "month", "2026-08") == left
+
+
+def test_a_verdict_of_a_closed_month_is_taken_back_in_the_running_one(judged: Story) -> None:
+    judged.tell("2026-08-31T23:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True)
+    judged.tick("2026-09-04T10:00")
+    judged.late("2026-09-03T12:00", "complaint.dismissed", complaint_id="c-1")
+    judged.tick("2026-09-04T11:00")
+    assert judged.decisions() == [("blamed", "2026-08", "-2", "final"), ("blamed", "2026-09", "2", "final")]

@@ -4,6 +4,10 @@ Theory of operation. Each deadline of each loaded pack is made ready once (``Kin
 condition becomes a function, its time limits a list by the moment from which they hold, and what it counts and which
 rules judge it stand in tables by outcome. ``Items`` then does with one event what the deadline asks. ``Deadlines``
 keeps the items; this module decides what becomes of them.
+
+An item that nothing can meet, but something may take back, *stands* from its opening on: a complaint that was found
+right stands until it is dismissed after all. What that counted and charged is taken back where it was counted and
+charged, in the month of the opening.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 EARLY = ("early_met", "early_cancelled")
 TAKEN_BACK = ("cancelled", "cancelled_late")
-OUTCOMES = ("opened", "met", "missed", "late", "cancelled", "cancelled_late")
+OUTCOMES = ("opened", "standing", "met", "missed", "late", "cancelled", "cancelled_late")
 
 
 class Kind:
@@ -152,7 +156,10 @@ class Items:
         if due_ms < self.engine.due_ms:
             self.engine.due_ms = due_ms + 1
         self._count(kind, item, "opened", time_ms)
-        if old is not None:
+        self._count(kind, item, "standing", time_ms)
+        self._judge(kind, item, "standing", after="judge", at_ms=time_ms)
+        if old is not None and (kind.deadline.met_by or old.closed_ms >= time_ms):
+            # What nothing meets was not taken back by what happened before it: the later word counts.
             item.evidence += old.evidence
             self._end(kind, item, old.closed_ms, met=old.state == "early_met")
 
@@ -239,6 +246,9 @@ class Items:
             item.state = "late" if met else "cancelled_late"
         self.deadlines.changed(item)
         self._count(kind, item, item.state, time_ms)
+        if item.state == "cancelled":
+            self._count(kind, item, "standing", item.opened_ms, weight=-1)
+            self._judge(kind, item, "standing", after="take_back", at_ms=time_ms)
         if was_missed:
             self._judge(kind, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms)
             item.alerts = ()
@@ -280,16 +290,18 @@ class Items:
             subject = self.engine.subject(names, rules.level, item.opened_ms)
             if subject is None:
                 continue
+            decided_ms = {"missed": item.due_ms, "standing": item.opened_ms}.get(outcome, at_ms)
+            day_ms = item.opened_ms if outcome == "standing" else item.due_ms
             moment = Moment(
-                subject.series, subject.roster_at(at_ms), at_ms, day=subject.series.calendar.day(item.due_ms),
+                subject.series, subject.roster_at(at_ms), at_ms, day=subject.series.calendar.day(day_ms),
                 event=opening, late_ms=max(0, at_ms - item.due_ms), open_cells=True,
             )  # fmt: skip
             moment.opened_ms = item.opened_ms
-            cause = Cause(item.due_ms if outcome == "missed" else at_ms, item.id[2], item.evidence)
+            cause = Cause(decided_ms, item.id[2], item.evidence)
             now_ms = max(at_ms, self.engine.watermark_ms)
             if after == "judge":
                 alerted = self.judge.judge_event(subject, rules, moment, _always(cause), now_ms)
-                if outcome == "missed" and alerted:
+                if outcome in ("missed", "standing") and alerted:
                     item.alerts = tuple(sorted({*item.alerts, *(f"{rules.level}|{one}" for one in alerted)}))
                     self.deadlines.touched.add(item.id)
             else:

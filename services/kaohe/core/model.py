@@ -83,10 +83,10 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 class Term(msgspec.Struct, frozen=True, kw_only=True):
     """One thing added up, ``weight`` (1 or -1) times.
 
-    ``source`` is an event type (``call.answered``), ``deadline/<name>/<outcome>`` with outcome ``opened``, ``met``,
-    ``missed``, ``late``, ``cancelled`` or ``cancelled_late``, ``attendance/<outcome>`` (``kaohe.core.attendance``), or
-    ``state/<state>`` with state ``logged_in``, ``ready`` or ``not_ready`` (its field is ``ms``). ``field`` is empty for
-    a count. ``where`` is a condition over ``event.*`` and ``p.*``.
+    ``source`` is an event type (``call.answered``), ``deadline/<name>/<outcome>`` with outcome ``opened``,
+    ``standing``, ``met``, ``missed``, ``late``, ``cancelled`` or ``cancelled_late``, ``attendance/<outcome>``
+    (``kaohe.core.attendance``), or ``state/<state>`` with state ``logged_in``, ``ready`` or ``not_ready`` (its field
+    is ``ms``). ``field`` is empty for a count. ``where`` is a condition over ``event.*`` and ``p.*``.
     """
 
     source: str

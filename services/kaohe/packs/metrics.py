@@ -51,7 +51,7 @@ from kaohe.packs.source import (
 )
 
 LEVELS = ("agent", "team", "queue", "site")
-OUTCOMES = ("opened", "met", "missed", "late", "cancelled", "cancelled_late")
+OUTCOMES = ("opened", "standing", "met", "missed", "late", "cancelled", "cancelled_late")
 STATES = ("logged_in", "ready", "not_ready")
 ROLLING_MAX_MS = MAX_SPAN_MS
 """The longest rolling window; it bounds the counts that are kept per subject."""
@@ -269,6 +269,8 @@ class MetricReader:
         found = fields.need("deadline", self.deadline_name, "")
         outcome = fields.need("outcome", choice(OUTCOMES, "outcome"), "")
         self._stop(fields)
+        self.check_standing(fields, found, outcome)
+        self._stop(fields)
         return Side([Term(source=f"deadline/{found}/{outcome}")], "count", f"{found} {outcome}")
 
     def _attendance_source(self, node: Node) -> Side:
@@ -287,6 +289,17 @@ class MetricReader:
         if not self.has_attendance:
             node.fail("the pack does not judge attendance", "add attendance.yaml")
         return choice(tuple(ATTENDANCE_OUTCOMES), "outcome of attendance")(node)
+
+    def check_standing(self, fields: Fields, deadline: str, outcome: str) -> None:
+        """Note when an item of a deadline that could not be read as standing is asked for as such."""
+        known = self.deadlines.get(deadline)
+        if outcome != "standing" or known is None:
+            return
+        right = "write `met_by: nothing` and `cancelled_by:`, or another outcome"
+        if known.met_by:
+            fields.wrong("outcome", f"an item of {deadline} ends when it is met, so it does not stand", right)
+        elif not known.cancelled_by:
+            fields.wrong("outcome", f"nothing takes an item of {deadline} back", right)
 
     def deadline_name(self, node: Node) -> str:
         """The name of a deadline of this pack."""

@@ -68,7 +68,7 @@ PROPOSALS = (
     "observation", "probation", "transfer", "demotion", "promotion", "dismissal", "pay_rise", "pay_cut", "penalty",
 )  # fmt: skip
 SEVERITIES = ("info", "medium", "high", "critical")
-RULE_OUTCOMES = ("met", "missed", "late", "cancelled")
+RULE_OUTCOMES = ("standing", "met", "missed", "late", "cancelled")
 HOLD_MAX_MS = 86_400_000
 """The longest hold time of an alert: what must hold for longer than a day is a period's judgement."""
 HOLD_STEP_MS = {"agent": 300_000, "group": 60_000}
@@ -228,6 +228,7 @@ class RuleReader:
         fields = Fields(node, self.problems, ("name", "outcome"), "a deadline trigger")
         found = fields.need("name", self.base.deadline_name, "")
         outcome = fields.need("outcome", choice(RULE_OUTCOMES, "outcome"), "")
+        self.base.check_standing(fields, found, outcome)
         if not fields.ok():
             raise self.problems.errors[-1]
         deadline = self.deadlines.get(found)
