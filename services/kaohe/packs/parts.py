@@ -46,8 +46,6 @@ _KINDS = {
     "pay": Words("terms of pay", "薪酬条款"),
     "attendance": Words("how attendance is judged", "出勤规则"),
 }
-_CLAUSES = ("clause", "base_clause", "performance_clause", "money_clause")
-"""Where a part names the clause that it carries out; terms of pay name one for each of their halves."""
 _APART = frozenset(
     ("place", "clause", "title", "explanation", "id", "name", "pack", "dimensions", "items", "steps")
 )
@@ -151,7 +149,9 @@ def _of(pack: Pack, kind: str, name: str, one: Any, title: Words) -> Part:
         elif found.endswith("_ms"):
             text = show_ms(value)
         says[found.removesuffix("_ms")] = text
-    clause = next(filter(None, (getattr(one, field, "") for field in _CLAUSES)), "")
+    # Terms of pay name a clause for each of their parts.
+    named = [getattr(one, field) for field in one.__struct_fields__ if field.endswith("clause")]
+    clause = next(filter(None, named), "")
     if not clause:
         # A calendar has no clause of its own: its steps do.
         clause = next(iter(sorted({step.clause for step in getattr(one, "steps", ())})), "")
