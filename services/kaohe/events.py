@@ -864,7 +864,10 @@ class AssessmentDecided(_Assessment, kw_only=True):
 
 @event("department.changed")
 class DepartmentChanged(Payload, kw_only=True):
-    """Who leads a department from the event's time on: its head, and the leader in charge of it (CK-03)."""
+    """Who leads a department from the event's time on: its head, and the leader in charge of it (CK-03).
+
+    With neither the department is no more: no step of an appraisal is due from it.
+    """
 
     department: Name
     head: Label = ""
@@ -1179,12 +1182,16 @@ class PeriodReopened(_PeriodOrder, kw_only=True):
 
 @event("step.done")
 class StepDone(Payload, kw_only=True):
-    """A step of an appraisal was done, by a ``team`` or (empty) the company, for a period; to every partition."""
+    """A step of an appraisal was done, by a ``team``, a ``department`` or (both empty) the company, for a period.
+
+    It goes to every partition.
+    """
 
     pack: Name
     period: Name
     step: Name
     by: Name
+    department: Label = ""
 
 
 @event("clock.tick")

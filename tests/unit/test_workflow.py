@@ -143,3 +143,71 @@ def test_a_step_that_no_calendar_has_is_refused(
     story.tick("2026-07-28T12:00")
     done(story, "2026-07-28T13:00", step, team, **more)
     assert len(story.rejects()) == 1
+
+
+@pytest.fixture(scope="module")
+def departments(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    step = (
+        "  - {id: check, clause: MI-08, title: {en: Check, zh: 检查}, for: WHOSE, owner: hr, superior: gm, "
+    )
+    step += "day: p.last_day, when: during}"
+    changed = [f"-{step.replace('WHOSE', 'company')}", f"+{step.replace('WHOSE', 'department')}"]
+    patch = "\n".join(["with workflow", "workflow.yaml", *changed, ""])
+    return load_pack(patched(patch, tmp_path_factory.mktemp("departments")))
+
+
+def led(story: Story, when: str, department: str, head: str = "h-1") -> None:
+    story.tell(when, "department.changed", agent="", subject=department, department=department, head=head)
+
+
+def of_check(story: Story) -> list[tuple[str, str, str]]:
+    return sorted(
+        (whose, owner, day) for rule, whose, _, _, owner, day in alerts(story) if rule == "step-check"
+    )
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_each_department_owes_its_own_step_wherever_it_is_known(departments: Pack, partitions: int) -> None:
+    story = Story(departments, partitions=partitions)
+    story.tick("2026-08-20T12:00")
+    for name in ("sales", "billing", "it", "gone"):
+        led(story, "2026-08-20T13:00", name)
+    led(story, "2026-08-21T13:00", "gone", head="")
+    done(story, "2026-08-31T12:00", "check", department="sales")
+    done(story, "2026-08-31T12:00", "check", department="nobody-s")
+    story.tick("2026-09-01T12:00")
+    led(story, "2026-09-01T13:00", "new")
+    done(story, "2026-09-02T12:00", "check", department="billing")
+    story.tick("2026-09-04T12:00")
+    assert of_check(story) == [
+        ("billing", "hr", "2026-09-01"), ("billing", "hr", "2026-09-02"),
+        ("it", "gm", "2026-09-03"), ("it", "hr", "2026-09-01"),
+    ]  # fmt: skip
+    assert {one.level for one in story.replay.alert_list() if one.rule == "step-check"} == {"department"}
+    assert story.rejects() == []
+
+
+def test_a_department_s_step_goes_on_with_a_successor_of_its_partition(departments: Pack) -> None:
+    story = Story(departments, partitions=4)
+    story.tick("2026-08-20T12:00")
+    led(story, "2026-08-20T13:00", "it")
+    story.tick("2026-09-01T12:00")
+    for index, engine in enumerate(story.replay.engines):
+        successor = PartitionEngine((departments,), zones=Zones(default="Asia/Shanghai"), partition=index)
+        successor.restore({key: raw for key, raw in engine.checkpoint().items() if raw is not None})
+        story.replay.engines[index] = successor
+    story.tick("2026-09-03T12:00")
+    done(story, "2026-09-03T13:00", "check", department="it")
+    days = {owner: [day for _, one, day in of_check(story) if one == owner] for owner in ("hr", "gm")}
+    assert days == {"hr": ["2026-09-01", "2026-09-03"], "gm": ["2026-09-03", "2026-09-03"]}
+
+
+@pytest.mark.parametrize(("step", "whose"), [
+    ("check", {}), ("check", {"team": "t-1"}), ("check", {"department": "it", "team": "t-1"}),
+    ("plan", {"department": "it"}), ("sum-up", {"department": "it"}),
+])  # fmt: skip
+def test_a_step_is_done_by_those_whose_it_is(departments: Pack, step: str, whose: dict[str, str]) -> None:
+    story = Story(departments)
+    story.tick("2026-08-20T12:00")
+    done(story, "2026-08-20T13:00", step, **whose)
+    assert len(story.rejects()) == 1

@@ -132,16 +132,17 @@ def done(
     step: Annotated[str, typer.Argument(help="The step's id in workflow.yaml.", metavar="STEP")],
     by: By,
     team: Annotated[str, typer.Option(help="Whose step it was; empty: the company's.")] = "",
+    department: Annotated[str, typer.Option(help="The department whose step it was.")] = "",
     at: At = "",
     as_json: Json = False,
 ) -> None:
     """Note that a step of the calendar was done; the alerts about it end.
 
-    Example: kaohe period done company-kpi 2026-08 plan --team sales --by m-2
+    Example: kaohe period done company-kpi 2026-08 plans --department sales --by m-2
     """
     moment = moment_of(at)
-    data = {"pack": pack, "period": period, "step": step, "team": team, "by": by}
-    own_id = f"{pack}/{period}/{step}/{team}"
+    data = {"pack": pack, "period": period, "step": step, "team": team, "department": department, "by": by}
+    own_id = f"{pack}/{period}/{step}/{department or team}"
     send_one("step.done", SUBJECT, own_id, data, moment, as_json, everywhere=True)
 
 

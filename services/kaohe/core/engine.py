@@ -356,9 +356,9 @@ class PartitionEngine:
         self.activations: list[tuple[int, str, str]] = []
         self.stored_frame = b""
         self.dossiers = Dossiers(self.judge)
-        # What is due for the company as a whole is looked after in one place.
-        flows = partition == 0 and any(pack.workflow is not None for pack in self.packs)
-        self.workflow = Workflow(self.judge, zones.of("")) if flows else None
+        # What is due for the company as a whole is looked after in one place, a department's where it is known.
+        flows = any(pack.workflow is not None for pack in self.packs)
+        self.workflow = Workflow(self.judge, zones.of(""), first=partition == 0) if flows else None
         self.followers: dict[str, Followers] = {}
         self._waiting: list[tuple[str, Told, int]] = []
         self._escalations: frozenset[str] = frozenset()

@@ -404,7 +404,7 @@ class AppealTerms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of an appraisal, of each team or of the company.
+    """One step of an appraisal, of each team, of each department or of the company (``whose``).
 
     It must be done by the ``day`` (a parameter) of the month before the period, of its last month, or of the one after.
     A missed date alerts ``owner``, later ``superior``.
@@ -413,7 +413,7 @@ class WorkStep(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     clause: str
     title: Words
-    team: bool
+    whose: Literal["team", "department", "company"]
     owner: str
     superior: str
     day: str

@@ -1,9 +1,11 @@
 """The calendar of an appraisal: steps with an owner and a date, and who hears of one that was missed.
 
 Theory of operation. What is due is known from the pack and the log's clock alone, and that a step was done is an event
-that goes to every partition; so the calendar is kept by the first partition, and how many others there are makes no
-difference. A step that is not done by the end of its day alerts its owner; not done so many days later, the owner's
-superior as well. Being done, at any time, ends both. Only dates that pass while the log's clock runs count as missed.
+that goes to every partition. The steps of the company and of teams, which the pack names, are kept by the first
+partition; those of a department by the one that knows it, from the time at which it is told who leads it. So how many
+partitions there are makes no difference. A step that is not done by the end of its day alerts its owner; not done so
+many days later, the owner's superior as well. Being done, at any time, ends both. Only dates that pass while the log's
+clock runs count as missed.
 """
 
 from __future__ import annotations
@@ -26,19 +28,21 @@ from kaohe.errors import EventError, UsageError
 
 KEY = "w"
 COMPANY = "company"
-"""Whose step it is when it is no team's."""
+"""Whose step it is when it is no team's and no department's."""
 KEPT_MS = 400 * DAY_MS
 """How long after a period what was done in it is remembered."""
 
 Doing = tuple[str, str, str, str]
-"""Pack, step, team (or ``COMPANY``) and period."""
+"""Pack, step, team or department (or ``COMPANY``) and period."""
 
 
 class Due(NamedTuple):
     """That a step must be done by ``at_ms``, or its owner (stage 1) or the superior (stage 2) hears of it."""
 
     at_ms: int
-    doing: Doing
+    pack: Pack
+    step: WorkStep
+    label: str
     stage: int
 
 
@@ -55,11 +59,12 @@ _DECODER = msgspec.msgpack.Decoder(StoredWorkflow)
 
 
 class Workflow:
-    """The calendar of all packs that have one."""
+    """The calendar of all packs that have one; in the ``first`` partition with the steps of teams and company."""
 
-    def __init__(self, judge: Judge, calendar: Calendar) -> None:
+    def __init__(self, judge: Judge, calendar: Calendar, *, first: bool) -> None:
         self.judge = judge
         self.calendar = calendar
+        self.first = first
         self.cursor_ms: int | None = None
         self.done: dict[Doing, int] = {}
         self.firing: dict[tuple[Doing, int], int] = {}
@@ -107,21 +112,45 @@ class Workflow:
         days = pack.parameters[pack.workflow.escalation].value_at(first)
         assert isinstance(days, Fraction)
         for step in steps:
+            if not self.first and step.whose != "department":
+                continue
             day = due_day(pack, step, period, first)
-            for team in pack.workflow.teams if step.team else (COMPANY,):
-                doing = (pack.name, step.id, team, period.label)
-                yield Due(self.calendar.start_ms(day + timedelta(days=1)), doing, 1)
-                yield Due(self.calendar.start_ms(day + timedelta(days=1 + int(days))), doing, 2)
+            yield Due(self.calendar.start_ms(day + timedelta(days=1)), pack, step, period.label, 1)
+            yield Due(
+                self.calendar.start_ms(day + timedelta(days=1 + int(days))), pack, step, period.label, 2
+            )
+
+    def _doers(self, due: Due) -> Sequence[str]:
+        """Who has to do a step: its teams, the departments that are known here, or the company."""
+        assert due.pack.workflow is not None
+        if due.step.whose == "team":
+            return due.pack.workflow.teams
+        return self._departments(due.at_ms) if due.step.whose == "department" else (COMPANY,)
+
+    def _departments(self, at_ms: int) -> list[str]:
+        """The departments that somebody led before a moment, in the order of names."""
+        found = []
+        for (level, name), subject in self.judge.subjects.items():
+            line = subject.line_at(at_ms - 1) if level == "department" else None
+            if line is not None and line.from_ms < at_ms and (line.superior or line.leader):
+                found.append(name)
+        return sorted(found)
 
     def run(self, now_ms: int) -> list[Output]:
         """Tell of everything that was due and not done; moments must rise."""
         assert self.cursor_ms is not None
         out = []
-        for due in sorted(due for due in self._dues(now_ms) if self.cursor_ms < due.at_ms <= now_ms):
+        missed = [
+            (due.at_ms, (due.pack.name, due.step.id, doer, due.label), due.stage)
+            for due in self._dues(now_ms)
+            if self.cursor_ms < due.at_ms <= now_ms
+            for doer in self._doers(due)
+        ]
+        for at_ms, doing, stage in sorted(missed):
             # Nobody is told of what their subordinate was not told of: its date passed before the log began.
-            if due.doing not in self.done and (due.stage == 1 or (due.doing, 1) in self.firing):
-                self.firing[due.doing, due.stage] = due.at_ms
-                out.append(self._alert(due.doing, due.stage, due.at_ms, now_ms, "firing"))
+            if doing not in self.done and (stage == 1 or (doing, 1) in self.firing):
+                self.firing[doing, stage] = at_ms
+                out.append(self._alert(doing, stage, at_ms, now_ms, "firing"))
         self.cursor_ms = now_ms
         edge_ms = now_ms - KEPT_MS
         self.done = {doing: at_ms for doing, at_ms in self.done.items() if at_ms > edge_ms}
@@ -132,7 +161,10 @@ class Workflow:
 
     def take(self, data: Any, time_ms: int) -> list[Output]:
         """Note that a step was done; what ends by that."""
-        doing = (data.pack, data.step, data.team or COMPANY, data.period)
+        here = ("department", data.department) in self.judge.subjects if data.department else self.first
+        if not here:
+            return []
+        doing = (data.pack, data.step, data.department or data.team or COMPANY, data.period)
         self.done.setdefault(doing, time_ms)
         out = []
         for stage in (1, 2):
@@ -144,19 +176,18 @@ class Workflow:
     def _alert(
         self, doing: Doing, stage: int, since_ms: int, at_ms: int, state: Literal["firing", "resolved"]
     ) -> Output:  # fmt: skip
-        name, step_id, team, label = doing
+        name, step_id, doer, label = doing
         pack = self.judge.packs[f"{name}@{self.judge.active[name]}"]
         step = step_of(pack, step_id)
         assert step is not None
         assert pack.workflow is not None
         first = bounds_of(pack.workflow.window, label)[0]
         used = [step.day, pack.workflow.escalation] if stage == 2 else [step.day]
-        whose = Words(f"{team}, {label}", f"{team}，{label}")
-        level: Literal["company", "team"] = "team" if step.team else "company"
+        whose = Words(f"{doer}, {label}", f"{doer}，{label}")
         message = Alert(
-            id=alert_id(name, f"step-{step_id}", level, team, label, str(stage)), state=state, pack=name,
+            id=alert_id(name, f"step-{step_id}", step.whose, doer, label, str(stage)), state=state, pack=name,
             pack_version=pack.version, rule=f"step-{step_id}", clause=step.clause,
-            severity="medium" if stage == 1 else "high", level=level, subject=team, incident=label,
+            severity="medium" if stage == 1 else "high", level=step.whose, subject=doer, incident=label,
             since=self.calendar.text(since_ms), at=self.calendar.text(at_ms),
             owner=step.owner if stage == 1 else step.superior, title=step.title,
             explanation=Words(
@@ -167,7 +198,7 @@ class Workflow:
             facts={}, parameters={f"p.{one}": used_parameter(pack.parameters[one], first) for one in used},
             evidence=[],
         )  # fmt: skip
-        return Output("alerts", team.encode(), ENCODER.encode(message))
+        return Output("alerts", doer.encode(), ENCODER.encode(message))
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
@@ -226,12 +257,19 @@ def check(judge: Judge, data: Any) -> None:
     step = step_of(pack, data.step)
     if step is None:
         raise EventError("unknown_step", f"{data.pack} has no step {data.step!r}")
-    if step.team != bool(data.team) or (step.team and data.team not in pack.workflow.teams):
-        teams = ", ".join(pack.workflow.teams) if step.team else "nobody: it is the company's"
-        raise EventError(
-            "unknown_step", f"{data.step} is done by {teams}, not by {data.team or 'the company'}"
-        )
+    _check_doer(pack.workflow.teams, step, data)
     try:
         bounds_of(pack.workflow.window, data.period)
     except UsageError as error:
         raise EventError("invalid", f"$.data.period: {error}") from None
+
+
+def _check_doer(teams: Sequence[str], step: WorkStep, data: Any) -> None:
+    """EventError when a step is not theirs who did it. Which departments there are, no partition knows alone."""
+    named = {"team": bool(data.team), "department": bool(data.department), "company": False}
+    right = [whose for whose, is_named in named.items() if is_named] in ([step.whose], [])
+    if right and (step.whose == "company" or named[step.whose]) and data.team in (*teams, ""):
+        return
+    does = {"team": ", ".join(teams), "department": "a department", "company": "nobody: it is the company's"}
+    by = data.team or data.department or "the company"
+    raise EventError("unknown_step", f"{step.id} is done by {does[step.whose]}, not by {by}")

@@ -20,7 +20,7 @@ from kaohe.packs.source import NO_TEXTS, Fields, Node, choice, kebab, name, scal
 
 WINDOWS = ("month", "quarter", "year")
 WHEN = ("before", "during", "after")
-WHOSE = ("team", "company")
+WHOSE = ("team", "department", "company")
 STEPS_MAX = 32
 ESCALATION_MAX = 28
 """Days; a period's last date is then never more than two periods behind."""
@@ -40,7 +40,7 @@ def read_workflow(node: Node | None, base: MetricReader) -> Steps | None:
     steps = fields.need("steps", lambda found: _steps(found, base), _NO_STEPS)
     if not fields.ok():
         return None
-    if any(step.team for step in steps) != bool(teams):
+    if any(step.whose == "team" for step in steps) != bool(teams):
         wrong = (
             "there are teams, but no step is theirs"
             if teams
@@ -81,7 +81,8 @@ def _step(node: Node, base: MetricReader) -> WorkStep | None:
     if not fields.ok():
         return None
     return WorkStep(
-        id=own_id, clause=clause, title=title, team=whose == "team", owner=owner, superior=superior, day=day,
+        id=own_id, clause=clause, title=title, owner=owner, superior=superior, day=day,
+        whose=cast("Literal['team', 'department', 'company']", whose),
         when=cast("Literal['before', 'during', 'after']", when),
     )  # fmt: skip
 
