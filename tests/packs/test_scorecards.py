@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ import pytest
 
 from kaohe.core.model import Pack, Tally
 from kaohe.decisions import Words
+from kaohe.errors import PackError
 from kaohe.packs.load import check_pack, check_together, load_pack, read_pack
 from kaohe.packs.story import load_stories, run_story
 from tests.support.packs import Story, make_pack
@@ -255,6 +258,109 @@ def test_one_clause_is_charged_by_one_of_the_combined_packs_only(tmp_path: Path)
     assert "attendance and kpi" in str(told) or "kpi and attendance" in str(told)
     assert "nothing is charged twice for one clause" in str(told)
     assert check_together(two_packs(tmp_path / "apart", clauses_apart=True)) == []
+
+
+def told_by(folder: Path, more: str, attendance_rules: str = LATE) -> list[str]:
+    """What is said about the two packs, loaded together, with more lines in the combined score."""
+    kpi = make_pack(
+        folder, name="kpi", parameters=FIGURES + SHARES, rules=ERROR, scorecard=CARD + COMBINED + more
+    )
+    attendance = make_pack(
+        folder, name="attendance", parameters=FIGURES, rules=attendance_rules, scorecard=CARD
+    )
+    rules = tuple(msgspec.structs.replace(rule, clause="CK-02") for rule in attendance.rules)
+    return [str(one) for one in check_together((kpi, msgspec.structs.replace(attendance, rules=rules)))]
+
+
+ONCE = """
+  once:
+    - title: {en: Errors, zh: 差错}
+      charged_by: kpi
+      leaves_out: {attendance: [late]}
+"""
+
+
+def agreeing(pack: Pack) -> Pack:
+    """The pack with scores that follow a grade which the quota takes away."""
+    assert pack.scorecard is not None
+    card = msgspec.structs.replace(pack.scorecard, agree=True, step=Fraction(1, 10))
+    return msgspec.structs.replace(pack, scorecard=card)
+
+
+def test_what_another_pack_charges_is_left_out_of_the_combined_score_alone(tmp_path: Path) -> None:
+    kpi, attendance = two_packs(tmp_path, clauses_apart=True, more=ONCE)
+    story = Story(kpi, attendance)
+    story.tell("2026-02-03T09:00", "complaint.upheld", complaint_id="k")
+    story.tick("2026-02-10T00:00")
+    story.replay.finish()
+    newest = {one.pack: one for one in story.replay.grade_list()}
+    assert {name: one.score for name, one in newest.items()} == {"attendance": "70", "kpi+": "70"}
+    story.tell("2026-02-12T09:00", "error.recorded", error_id="x")
+    story.tick("2026-03-04T00:00")
+    story.replay.finish()
+    newest = {one.pack: one for one in story.replay.grade_list()}
+    assert {name: (one.score, one.status) for name, one in newest.items()} == {
+        "kpi": ("70", "final"), "attendance": ("70", "final"), "kpi+": ("73", "final"),
+    }  # fmt: skip
+    assert newest["kpi+"].formula == "0.3 * 80 + 0.7 * 70 = 73"
+    assert newest["kpi+"].detail is not None
+    assert [note.en for note in newest["kpi+"].detail.notes] == [
+        "Errors: charged by kpi, so late of attendance is left out"
+    ]
+
+
+def test_a_score_that_the_quota_moves_is_combined_afterwards_over_one_partition_and_over_many(
+    tmp_path: Path,
+) -> None:
+    kpi, attendance = two_packs(tmp_path, clauses_apart=True, more=ONCE + QUOTA)
+    packs = (agreeing(kpi), attendance)
+    found = []
+    for partitions in (1, 3):
+        story = Story(*packs, partitions=partitions)
+        for agent, hired in (("a-1", "2020-01-01"), ("a-2", "2019-01-01")):
+            story.tell("2026-02-01T09:00", "roster.changed", agent, department="east", hired_on=hired)
+        for moment in ("2026-03-04T00:00", "2026-03-04T00:05", "2026-03-04T00:10"):
+            story.tick(moment)
+        story.replay.finish()
+        of_both = [one for one in story.replay.grade_list() if one.pack == "kpi+" and one.status == "final"]
+        found.append(sorted((one.subject, one.score, one.grade, one.formula) for one in of_both))
+        revisions = [(one.subject, one.revision) for one in story.replay.grade_list() if one.pack == "kpi+"]
+        assert len(set(revisions)) == len(revisions)
+    assert found[0] == found[1] == [
+        ("a-1", "76.43", "A", "0.3 * 80 + 0.7 * 74.9 = 76.43"), ("a-2", "80", "A", "0.3 * 80 + 0.7 * 80 = 80"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("instead_of", "written", "said"),
+    [
+        (
+            "charged_by: kpi",
+            "charged_by: attendance",
+            "attendance charges it and leaves it out; name other packs",
+        ),
+        ("charged_by: kpi", "charged_by: kpis", "kpis has no share; did you mean 'kpi'?"),
+        ("attendance: [late]", "absence: [late]", "absence has no share"),
+        ("{attendance: [late]}", "late", "what is left out is named by pack"),
+    ],
+)
+def test_a_mistake_in_what_is_charged_once_is_told(
+    instead_of: str, written: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PackError, match=re.escape(said)):
+        told_by(tmp_path, ONCE.replace(instead_of, written))
+
+
+def test_what_is_left_out_must_be_there_and_must_not_move_later(tmp_path: Path) -> None:
+    assert told_by(tmp_path, ONCE) == []
+    (strange,) = told_by(tmp_path / "b", ONCE.replace("[late]", "[latest]"))
+    assert "attendance has neither a rule nor an item 'latest'" in strange
+    turned = ONCE.replace("charged_by: kpi", "charged_by: attendance").replace(
+        "{attendance: [late]}", "{kpi: [error]}"
+    )
+    kpi, attendance = two_packs(tmp_path / "c", clauses_apart=True, more=turned + QUOTA)
+    (late,) = check_together((agreeing(kpi), attendance))
+    assert "the company's stage may still move the scores of kpi, of which something is left out" in str(late)
 
 
 def test_a_card_of_entries_has_results_too(tmp_path: Path) -> None:

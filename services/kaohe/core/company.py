@@ -4,7 +4,8 @@ Theory of operation. When a period closes in a partition, the results of packs w
 are proposed in its numbered reports. One partition of the group stage collects them. A period is *complete* when every
 partition has reported beyond the moment at which it closed in the last of all time zones; then, and not before, the
 steps follow in one order: calibration between assessors, wider cards from their final marks, grades, the quota among
-all who are graded, the ranking of departments, the final grades, the tallies. Everything is done in the order of
+all who are graded, the ranking of departments, the final grades, the tallies; combined scores come after the periods
+that they are made of. Everything is done in the order of
 names, so the result is the same over one partition or many, and whichever of them was faster.
 """
 
@@ -19,8 +20,11 @@ from kaohe.core import scorecard as cards
 from kaohe.core.calendars import Calendar, Period, calendar
 from kaohe.core.facts import number_text, used_parameter
 from kaohe.core.grading import (
+    JOINT,
+    JOINT_STEP,
     Proposal,
     changes_of,
+    combined_text,
     number_of,
     sent,
     sentence,
@@ -85,33 +89,88 @@ class Company:
         if not self.waiting:
             return []
         done = sorted(
-            (closed_ms, WINDOW_ORDER.index(group[2]), group)
+            (closed_ms, WINDOW_ORDER.index(group[2]), group[0].endswith(JOINT), group)
             for group in self.waiting
             if (closed_ms := self.closed_ms(group)) < upto_ms
         )
         out: list[Output] = []
-        for closed_ms, _, group in done:
+        for closed_ms, _, joint, group in done:
             proposals = self.waiting.pop(group)
             self.count -= len(proposals)
             for subject in proposals:
                 self._forget(_waiting_key(group, subject))
-            out += self._decide(group, proposals, closed_ms)
+            decide = self._join if joint else self._decide
+            out += decide(group, proposals, closed_ms)
         return out
 
     def closed_ms(self, group: Group) -> int:
-        """When a period is closed in every time zone, by the longest grace of any version of the pack."""
-        grace_ms = max(pack.grace_ms for pack in self.packs.values() if pack.name == group[0])
+        """When a period is closed in every time zone, by the longest grace of any version of the pack.
+
+        A combined score is closed when all that it is made of is.
+        """
+        names = self._combined(group[0].removesuffix(JOINT)) if group[0].endswith(JOINT) else {group[0]}
+        grace_ms = max(pack.grace_ms for pack in self.packs.values() if pack.name in names)
         return max(one.period(group[2], group[3]).end_ms for one in self.calendars) + grace_ms
 
+    def _combined(self, owner: str) -> set[str]:
+        """The packs of which a combined score is made, by any version of its pack."""
+        found = {owner}
+        for pack in self.packs.values():
+            combined = pack.results.combined
+            if pack.name == owner and combined is not None:
+                for _, table in pack.parameters[combined.shares].values:
+                    found |= table.keys() if isinstance(table, dict) else set()
+        return found
+
     def _decide(self, group: Group, proposals: Mapping[str, Proposal], closed_ms: int) -> list[Output]:
-        keys = {f"{one.grade.pack}@{one.grade.pack_version}" for one in proposals.values()}
+        pack, kept = self._ruling(proposals)
+        period = kept.period(group[2], group[3])
+        step = _Step(pack, group, period, kept, kept.text(closed_ms), self)
+        return step.run(proposals)
+
+    def _ruling(self, proposals: Mapping[str, Proposal]) -> tuple[Pack, Calendar]:
+        """The newest version of the pack that proposes, and the calendar it keeps."""
+        keys = {
+            f"{one.grade.pack.removesuffix(JOINT)}@{one.grade.pack_version}" for one in proposals.values()
+        }
         pack = max((self.packs[key] for key in keys if key in self.packs), key=lambda one: one.in_force_from)
         kept = self.calendars[0]
         for one in self.calendars:
             kept = one if one.name == pack.zone else kept
-        period = kept.period(group[2], group[3])
-        step = _Step(pack, group, period, kept, kept.text(closed_ms), self)
-        return step.run(proposals)
+        return pack, kept
+
+    def _join(self, group: Group, proposals: Mapping[str, Proposal], closed_ms: int) -> list[Output]:
+        """The final combined scores: of packs whose scores moved here the final ones count."""
+        owner, kept = self._ruling(proposals)
+        combined = owner.results.combined
+        assert combined is not None, owner.key
+        bands = table_of(owner, combined.bands, kept.day(kept.period(group[2], group[3]).start_ms))
+        return [
+            sent(self._joined(proposals[name], bands, kept.text(closed_ms))) for name in sorted(proposals)
+        ]
+
+    def _joined(self, proposal: Proposal, bands: Mapping[str, Fraction], at: str) -> Grade:
+        before = proposal.grade
+        detail = before.detail or ScoreDetail()
+        scores = {part.pack: Fraction(part.score) for part in proposal.parts}
+        seen = {f"pack:{name}": number_text(score) for name, score in scores.items()}
+        for part in proposal.parts:
+            if part.late:
+                marks = self.marks.get((part.pack, before.level, before.window, before.subject), [])
+                final = [mark.score for mark in marks if mark.label == before.period]
+                scores[part.pack] = Fraction(final[-1]) if final else scores[part.pack]
+        found = cards.combine(scores, {part.pack: Fraction(part.share) for part in proposal.parts})
+        assert found is not None, "what was proposed has shares"
+        exact, parts = found
+        score = cards.rounded(exact, JOINT_STEP)
+        grade = cards.grade_of(score, bands)
+        changes = changes_of(seen, {f"pack:{name}": number_text(score) for name, score in scores.items()})
+        detail = msgspec.structs.replace(detail, exact=number_text(exact), changes=changes)
+        return msgspec.structs.replace(
+            before, revision=before.revision + 1, status="final", score=number_text(score), grade=grade,
+            previous_grade=before.grade, at=at, formula=combined_text(parts, scores, score), detail=detail,
+            explanation=sentence(before.subject, before.period, number_text(score), grade, detail),
+        )  # fmt: skip
 
     def mark(self, grade: Grade) -> list[Mark]:
         """Keep a final result; all marks of the subject up to it."""

@@ -24,9 +24,10 @@ from kaohe.core import scorecard as cards
 from kaohe.core.assessing import EVALUATED, ruling_on
 from kaohe.core.calendars import Calendar, Period
 from kaohe.core.facts import Moment, UsedReader, number_text, reader, used_parameter, used_reader
-from kaohe.core.model import Item, Pack, Scorecard, Tally
+from kaohe.core.model import Combined, Item, Pack, Scorecard, Tally
 from kaohe.core.records import Output
 from kaohe.core.scorecard import Earned, Mark
+from kaohe.core.scores import scale_of
 from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
 from kaohe.decisions import (
     ENCODER,
@@ -38,7 +39,6 @@ from kaohe.decisions import (
     ScoreDetail,
     ScoreDimension,
     ScoreLine,
-    Status,
     Step,
     UsedFact,
     Words,
@@ -53,6 +53,9 @@ UNNAMED = ("peer", "department")
 """Roles whose names a grade does not tell: who is rated by colleagues is not to know which one said what."""
 JOINT = "+"
 """What the name of a pack ends with where the score of several packs goes out: no pack can have it."""
+NEVER_MS = 1 << 62
+JOINT_STEP = Fraction(1, 100)
+"""To what a combined score is rounded, half upwards."""
 CHANGES_TOLD = 3
 """Changes that stand in a grade's sentence; all of them stand in its detail."""
 
@@ -77,8 +80,17 @@ class Rest(msgspec.Struct, array_like=True):
     pull: str
 
 
+class Part(msgspec.Struct, array_like=True):
+    """A pack's score and share in a combined score; ``late``: the company's stage may still move it."""
+
+    pack: str
+    share: str
+    score: str
+    late: bool
+
+
 class Proposal(msgspec.Struct, kw_only=True):
-    """A closed result for which the company's stage has the last word."""
+    """A closed result for which the company's stage has the last word. A combined score has ``parts``."""
 
     grade: Grade
     caps: list[str]
@@ -87,6 +99,7 @@ class Proposal(msgspec.Struct, kw_only=True):
     previous: str
     pulls: list[Pull]
     rests: list[Rest]
+    parts: list[Part] = []
 
 
 class _Read(msgspec.Struct):
@@ -119,6 +132,8 @@ class _Sheet(msgspec.Struct):
     pulls: list[Pull]
     rests: list[Rest]
     untouched: bool
+    earned: list[tuple[str, str, str, str | None]] = []
+    others: str = ""
 
 
 class Grader:
@@ -148,11 +163,31 @@ class Grader:
             if isinstance(table, dict)
             for name in table
         }
-        self.follows = frozenset(
-            pack.key
-            for pack in packs
-            if pack.cards or pack.results.quota or pack.results.tallies or pack.name in combining
+        self.compared = frozenset(
+            pack.key for pack in packs if pack.cards or pack.results.quota or pack.results.tallies
         )
+        """The packs of whose grades something is made that nobody can take back alone."""
+        self.follows = self.compared | {pack.key for pack in packs if pack.name in combining}
+        self.left_out = frozenset(
+            name
+            for pack in packs
+            if pack.results.combined is not None
+            for once in pack.results.combined.once
+            for name in once.leaves_out
+        )
+        """The packs of which a combined score leaves something out, because another one charges it."""
+
+    def combined_by(self, pack: Pack, period: Period) -> int:
+        """When the last of the packs closes that are combined with this one; far off where there are none."""
+        found = NEVER_MS
+        for owner in self.judge.active_packs():
+            combined = owner.results.combined
+            if combined is not None and combined.window == period.window:
+                names = {name for _, table in owner.parameters[combined.shares].values for name in table}  # type: ignore[union-attr]
+                if pack.name in names:
+                    graces = [one.grace_ms for one in self.judge.active_packs() if one.name in names]
+                    found = min(found, period.end_ms + max(graces)) if len(graces) > 1 else found
+        return found
 
     def card(self, pack: Pack, level: str, window: str) -> Scorecard | None:
         """The card of dimensions of a pack for a level and window."""
@@ -175,7 +210,12 @@ class Grader:
             return
         subject.grades[key] = state
         score_text = number_text(sheet.score)
+        apart = (state.earned, state.others) != (sheet.earned, sheet.others)
+        state.earned, state.others = sheet.earned, sheet.others
         if (state.score, state.grade, state.status) == (score_text, sheet.grade, status):
+            if apart:
+                self.judge.touched.add(subject.key)
+                self._combine(subject, pack, period, moment.at_ms)
             return
         changes = changes_of(state.seen, sheet.seen)
         previous = state.grade
@@ -239,6 +279,8 @@ class Grader:
             pulls=_pulls(reads, parts), rests=_rests(card, reads, parts),
             untouched=ruling is None and not others and not state.caps
             and all(read.untouched for read in reads.values()),
+            earned=_kept(earned) if pack.name in self.left_out and ruling is None else [],
+            others=number_text(sum(others.values(), Fraction(0))) if pack.name in self.left_out else "",
         )  # fmt: skip
 
     @staticmethod
@@ -386,32 +428,22 @@ class Grader:
         combined = owner.results.combined
         assert combined is not None
         calendar = subject.series.calendar
-        state = subject.grades.get(f"{joint_name(owner)}|{period.window}|{period.label}") or GradeState()
-        if state.status == "final" and state.revision:
+        key = f"{joint_name(owner)}|{period.window}|{period.label}"
+        state = subject.grades.get(key) or GradeState()
+        if state.status != "provisional" and state.revision:
             return
-        scores: dict[str, Fraction] = {}
-        ids, settled = [], True
-        for pack in self.judge.active_packs():
-            if pack.name not in shares or not self.judge.judges(
-                pack, subject, min(now_ms, period.end_ms) - 1
-            ):
-                continue
-            own = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
-            if own is not None and own.revision:
-                scores[pack.name] = Fraction(own.score)
-                ids.append(grade_id(pack.name, "agent", subject.name, period.window, period.label))
-            done = own is not None and own.revision and own.status != "provisional"
-            closing = pack is changed and period.end_ms + pack.grace_ms <= now_ms
-            if not done and not closing and not self.judge.is_closed(pack, subject, period, now_ms):
-                settled = False
+        scores, packs, settled = self._scores(subject, shares, changed, period, now_ms)
+        ids = [grade_id(name, "agent", subject.name, period.window, period.label) for name in scores]
+        notes = self._leave_out(subject, combined, scores, packs, period)
         found = cards.combine(scores, shares)
         if found is None:
             return
         exact, parts = found
-        score = cards.rounded(exact, Fraction(1, 100))
+        score = cards.rounded(exact, JOINT_STEP)
         bands = table_of(owner, combined.bands, calendar.day(period.start_ms))
         grade = cards.grade_of(score, bands)
-        status: Status = "final" if settled else "provisional"
+        late = settled and any(moves_late(packs[name], period.window) for name in parts)
+        status = ("proposed" if late else "final") if settled else "provisional"
         if (state.score, state.grade, state.status) == (number_text(score), grade, status):
             return
         seen = {f"pack:{name}": number_text(value) for name, value in sorted(scores.items())}
@@ -420,18 +452,113 @@ class Grader:
         state.score, state.grade, state.status, state.revision = (
             number_text(score), grade, status, state.revision + 1,
         )  # fmt: skip
-        subject.grades[f"{joint_name(owner)}|{period.window}|{period.label}"] = state
+        subject.grades[key] = state
         self.judge.touched.add(subject.key)
-        text = " + ".join(f"{number_text(parts[one])} * {number_text(scores[one])}" for one in sorted(parts))
-        detail = ScoreDetail(about="combined", exact=number_text(exact), changes=changes)
+        detail = ScoreDetail(about="combined", exact=number_text(exact), changes=changes, notes=notes)
         message = Grade(
             id=grade_id(joint_name(owner), "agent", subject.name, period.window, period.label),
-            revision=state.revision, status=status, pack=joint_name(owner), pack_version=owner.version, level="agent",
-            subject=subject.name, window=period.window, period=period.label, score=state.score, grade=grade,
-            previous_grade=previous, at=calendar.text(now_ms), entries=ids, formula=f"{text} = {state.score}",
+            revision=state.revision, status="final" if status == "final" else "provisional", pack=joint_name(owner),
+            pack_version=owner.version, level="agent", subject=subject.name, window=period.window,
+            period=period.label, score=state.score, grade=grade, previous_grade=previous, at=calendar.text(now_ms),
+            entries=ids, formula=combined_text(parts, scores, score),
             explanation=sentence(subject.name, period.label, state.score, grade, detail), detail=detail,
         )  # fmt: skip
         self.judge.out.append(sent(message))
+        if late:
+            told = [
+                Part(name, str(shares[name]), str(scores[name]), moves_late(packs[name], period.window))
+                for name in sorted(parts)
+            ]
+            self.proposals.append(
+                Proposal(
+                    grade=message,
+                    caps=[],
+                    ruled=False,
+                    hired_on="",
+                    previous="",
+                    pulls=[],
+                    rests=[],
+                    parts=told,
+                )
+            )
+
+    def _scores(
+        self, subject: Subject, shares: Mapping[str, Fraction], changed: Pack, period: Period, now_ms: int
+    ) -> tuple[dict[str, Fraction], dict[str, Pack], bool]:
+        """The scores that are combined, their packs, and whether none of them moves any more in this partition."""
+        scores: dict[str, Fraction] = {}
+        packs: dict[str, Pack] = {}
+        settled = True
+        for pack in self.judge.active_packs():
+            if pack.name not in shares or not self.judge.judges(
+                pack, subject, min(now_ms, period.end_ms) - 1
+            ):
+                continue
+            own = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+            if own is not None and own.revision:
+                scores[pack.name] = Fraction(own.score)
+                packs[pack.name] = pack
+            done = own is not None and own.revision and own.status != "provisional"
+            closing = pack is changed and period.end_ms + pack.grace_ms <= now_ms
+            if not done and not closing and not self.judge.is_closed(pack, subject, period, now_ms):
+                settled = False
+        return scores, packs, settled
+
+    def _leave_out(
+        self, subject: Subject, combined: Combined, scores: dict[str, Fraction], packs: Mapping[str, Pack],
+        period: Period,
+    ) -> list[Words]:  # fmt: skip
+        """Put scores without what another pack charges in the place of scores with it; what was left out, in words."""
+        left: dict[str, set[str]] = {}
+        notes = []
+        for once in combined.once:
+            if once.charged_by not in scores:
+                continue
+            for name in sorted(once.leaves_out.keys() & scores.keys()):
+                left.setdefault(name, set()).update(once.leaves_out[name])
+                what = ", ".join(once.leaves_out[name])
+                notes.append(Words(
+                    en=f"{once.title.en}: charged by {once.charged_by}, so {what} of {name} is left out",
+                    zh=f"{once.title.zh}：由{once.charged_by}计扣，{name}的{what}不再计入",
+                ))  # fmt: skip
+        for name in sorted(left):
+            without = self._without(subject, packs[name], period, left[name])
+            if without is None:
+                del scores[name]
+            else:
+                scores[name] = without
+        return notes
+
+    def _without(self, subject: Subject, pack: Pack, period: Period, left: set[str]) -> Fraction | None:
+        """A pack's score without these rules and items; None when nothing is left that gives one.
+
+        A score that the leader decided as a whole stays what it is.
+        """
+        state = subject.grades[f"{pack.name}|{period.window}|{period.label}"]
+        day = subject.series.calendar.day(period.start_ms)
+        card = self.card(pack, "agent", period.window)
+        if card is None:
+            belongs = _belongings(subject.score_entries(pack.name, period.window, period.label))
+            worths = [
+                entry.worth for rule, several in belongs.items() if rule not in left for entry in several
+            ]
+            return Fraction(scale_of(self.judge.layout, pack, day).score(sum(worths, Fraction(0)))[0])
+        if not state.earned:
+            return Fraction(state.score)
+        kept = [
+            Earned(dimension, item, Fraction(most), None if share is None else Fraction(share))
+            for dimension, item, most, share in state.earned
+            if item not in left
+        ]
+        bounds = (number_of(pack, card.lowest, day), number_of(pack, card.highest, day))
+        weights = (
+            table_of(pack, card.weights, day) if card.weights else {card.dimensions[0].name: Fraction(1)}
+        )
+        worked = cards.work_out(kept, weights, Fraction(state.others), bounds, card.step)
+        if worked is None:
+            return None
+        bands = table_of(pack, card.bands, day)
+        return self._decide(card, bands, bounds, worked.score, state, None, [])[1]
 
 
 # --- items ------------------------------------------------------------------------------------------------------------
@@ -645,6 +772,20 @@ def _is_calibrated(pack: Pack, window: str) -> bool:
     own = [card for card in pack.cards if (card.level, card.window) == ("agent", window)]
     kinds = {item.kind for card in own for dimension in card.dimensions for item in dimension.items}
     return bool(kinds & {"assessed", "evaluated", "periods"})
+
+
+def combined_text(parts: Mapping[str, Fraction], scores: Mapping[str, Fraction], score: Fraction) -> str:
+    """The arithmetic of a combined score, in the order of the packs' names."""
+    text = " + ".join(f"{number_text(parts[one])} * {number_text(scores[one])}" for one in sorted(parts))
+    return f"{text} = {number_text(score)}"
+
+
+def _kept(earned: Iterable[Earned]) -> list[tuple[str, str, str, str | None]]:
+    """What items earned, as a grade's state keeps it."""
+    return [
+        (one.dimension, one.item, str(one.most), None if one.share is None else str(one.share))
+        for one in earned
+    ]
 
 
 def moves_late(pack: Pack, window: str) -> bool:

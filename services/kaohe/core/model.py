@@ -366,10 +366,20 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
 
 
+class Once(msgspec.Struct, frozen=True, kw_only=True):
+    """What several packs look at and one alone charges: where ``charged_by`` has a score of the person, the rules and
+    items of ``leaves_out`` (by pack) do not count in the combined score."""
+
+    title: Words
+    charged_by: str
+    leaves_out: dict[str, tuple[str, ...]]
+
+
 class Combined(msgspec.Struct, frozen=True, kw_only=True):
     """One score of a person under several packs: ``shares`` (a table from pack to share, 1 together) of their scores.
 
-    The shares of packs that gave no score are spread over the others in proportion.
+    The shares of packs that gave no score are spread over the others in proportion. What ``once`` names is charged by
+    one of the packs alone.
     """
 
     clause: str
@@ -377,6 +387,7 @@ class Combined(msgspec.Struct, frozen=True, kw_only=True):
     shares: str
     bands: str
     formula: Words
+    once: tuple[Once, ...] = ()
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):

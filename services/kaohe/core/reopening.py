@@ -63,9 +63,13 @@ def check(judge: Judge, tag: str, data: Any, calendar: Calendar, now_ms: int) ->
         raise EventError(
             "period_state", f"{data.period} is forgotten here; put it right in the running period"
         )
-    if pack.key in judge.grader.follows:
+    if pack.key in judge.grader.compared:
         raise EventError(
             "period_state", f"the grades of {data.pack} compare the whole company and stay as they are"
+        )
+    if judge.grader.combined_by(pack, period) <= now_ms:
+        raise EventError(
+            "period_state", f"the score of {data.pack} is part of a combined score, which is settled"
         )
     if len(judge.reopened) >= MAX_REOPENED:
         raise EventError("period_state", f"{MAX_REOPENED} periods are open again already")

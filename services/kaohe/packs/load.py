@@ -25,7 +25,7 @@ import msgspec
 
 from kaohe.core.calendars import calendar
 from kaohe.core.grading import moves_late
-from kaohe.core.model import Clause, Deadline, Metric, Pack, Parameter, Value
+from kaohe.core.model import Clause, Deadline, Metric, Once, Pack, Parameter, Value
 from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
 from kaohe.packs.appeals import read_appeals
@@ -206,7 +206,7 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
             found += _shared_names(pack, other)
         known.append(pack)
     strange = [error for pack in known for error in _points_of_strange_rules(pack, known)]
-    return [*found, *strange, *_combined(known)]
+    return [*found, *strange, *_combined(known), *_charged_once(known)]
 
 
 def _same_pay(pack: Pack, other: Pack) -> list[PackError]:
@@ -245,7 +245,7 @@ def _points_of_strange_rules(pack: Pack, together: Iterable[Pack]) -> list[PackE
 
 
 def _combined(packs: list[Pack]) -> list[PackError]:
-    """What keeps the scores of packs from being combined: one clause that two of them charge, scores that move late."""
+    """What keeps the scores of packs from being combined: one clause that two of them charge."""
     found: list[PackError] = []
     for pack in packs:
         combined = pack.results.combined
@@ -258,14 +258,6 @@ def _combined(packs: list[Pack]) -> list[PackError]:
         for other in packs:
             if other.name not in shares:
                 continue
-            if moves_late(other, combined.window):
-                wrong = (
-                    f"the company's stage may still move the scores of {other.name} after they were combined"
-                )
-                right = (
-                    "combine packs without a calibration of that score, and without `agree` beside a quota"
-                )
-                found.append(PackError(place, "combined", wrong, right))
             clauses = {rule.clause for rule in other.rules if any(effect.amount for effect in rule.effects)}
             for clause in sorted(clauses):
                 first = charging.setdefault(clause, other.name)
@@ -274,6 +266,43 @@ def _combined(packs: list[Pack]) -> list[PackError]:
                     right = "let one of them do so: nothing is charged twice for one clause"
                     found.append(PackError(place, "combined", wrong, right))
     return found
+
+
+def _charged_once(packs: list[Pack]) -> list[PackError]:
+    """What is wrong with what a combined score leaves out because another pack charges it."""
+    found: list[PackError] = []
+    loaded = {pack.name: pack for pack in packs}
+    money = {whose for pack in packs if pack.pay is not None for whose in pack.pay.packs}
+    for owner in packs:
+        combined = owner.results.combined
+        if combined is None or owner.scorecard is None:
+            continue
+        for once in combined.once:
+            for whose in sorted(once.leaves_out.keys() & loaded.keys()):
+                twice = once.charged_by in money and whose in money
+                found += [
+                    PackError(owner.scorecard.place, "combined.once", wrong, right)
+                    for wrong, right in _left_out(loaded[whose], once, combined.window, twice)
+                ]
+    return found
+
+
+def _left_out(other: Pack, once: Once, window: str, twice: bool) -> Iterable[tuple[str, str]]:
+    """What is wrong with what is left out of one pack; ``twice``: the entries of both packs are money."""
+    rules = {rule.id for rule in other.rules}
+    cards = [one for one in other.cards if (one.level, one.window) == ("agent", window)]
+    items = {item.name for card in cards for part in card.dimensions for item in part.items}
+    for strange in sorted({*once.leaves_out[other.name]} - rules - items):
+        wrong = f"{other.name} has neither a rule nor an item {strange!r}"
+        yield wrong, nearest(strange, rules | items, "rule or item")
+    if moves_late(other, window):
+        wrong = (
+            f"the company's stage may still move the scores of {other.name}, of which something is left out"
+        )
+        yield wrong, "let the other pack leave it out"
+    if twice and rules & {*once.leaves_out[other.name]}:
+        wrong = f"both {once.charged_by} and {other.name} make money of it"
+        yield wrong, "let the entries of one of them be money"
 
 
 def _shared_names(pack: Pack, other: Pack) -> list[PackError]:

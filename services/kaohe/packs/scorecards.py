@@ -25,6 +25,7 @@ from kaohe.core.model import (
     Dimension,
     Item,
     Metric,
+    Once,
     Parameter,
     Quota,
     Ranking,
@@ -51,6 +52,7 @@ from kaohe.packs.source import (
     name,
     nearest,
     number,
+    scalar,
     several,
     words,
 )
@@ -77,6 +79,7 @@ TALLIES_MAX = 40
 _NO_WORDS = Words("", "")
 _NO_DIMENSIONS: tuple[Dimension, ...] = ()
 _NO_ITEMS: tuple[Item, ...] = ()
+_NOTHING_ONCE: tuple[Once, ...] = ()
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -698,15 +701,19 @@ class CardReader:
         return found
 
     def _combined(self, node: Node, main: Scorecard) -> Combined:
-        fields = Fields(node, self.problems, ("clause", "shares", "bands", "formula"), "a combined score")
+        fields = Fields(
+            node, self.problems, ("clause", "shares", "bands", "formula", "once"), "a combined score"
+        )
         found = Combined(
             clause=fields.need("clause", self.base.clause, ""),
             window=main.window,
             shares=fields.need("shares", self._shares, ""),
             bands=fields.need("bands", self.base.parameter("points", "score", kinds=("table",)), ""),
             formula=fields.need("formula", words, _NO_WORDS),
+            once=fields.take("once", several(self._once), _NOTHING_ONCE),
         )
         if fields.ok():
+            self._check_once(fields, found)
             for since, table in self.parameters[found.shares].values:
                 assert isinstance(table, dict)
                 if sum(table.values(), Fraction(0)) != 1:
@@ -720,3 +727,33 @@ class CardReader:
         if not fields.ok():
             raise self.problems.errors[-1]
         return found
+
+    def _once(self, node: Node) -> Once:
+        fields = Fields(node, self.problems, ("title", "charged_by", "leaves_out"), "what is charged once")
+        found = Once(
+            title=fields.need("title", words, _NO_WORDS),
+            charged_by=fields.need("charged_by", kebab, ""),
+            leaves_out=fields.need("leaves_out", _by_pack, {}),
+        )
+        if found.charged_by in found.leaves_out:
+            fields.wrong("leaves_out", f"{found.charged_by} charges it and leaves it out", "name other packs")
+        if not fields.ok():
+            raise self.problems.errors[-1]
+        return found
+
+    def _check_once(self, fields: Fields, combined: Combined) -> None:
+        """Every pack that is named has a share."""
+        shared = {name for _, table in self.parameters[combined.shares].values for name in table}  # type: ignore[union-attr]
+        for once in combined.once:
+            for whose in (once.charged_by, *once.leaves_out):
+                if whose not in shared:
+                    fields.wrong("once", f"{whose} has no share", nearest(whose, shared, "pack"))
+
+
+def _by_pack(node: Node) -> dict[str, tuple[str, ...]]:
+    """Rules and items by the packs that have them."""
+    if node.kind != "mapping" or not node.entries:
+        node.fail(
+            f"what is left out is named by pack, not {node.shown}", "write {other-pack: [item-or-rule]}"
+        )
+    return {whose: several(scalar)(body) for whose, (_, body) in node.entries.items()}

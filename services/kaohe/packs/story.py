@@ -95,6 +95,7 @@ _LINE_KEYS = ("subject", "level", "window", "period", "item", "share", "contribu
 _REJECT_KEYS = ("code", "reason")
 _GRADE_KEYS = (
     "subject",
+    "pack",
     "level",
     "window",
     "period",
