@@ -21,13 +21,38 @@ from kaohe.payroll.ledger import Ledger
 from kaohe.payroll.records import SETTLEMENTS_TOPIC
 from kaohe.settings import Settings
 from kaohe.stream.sender import partition_of
-from kaohe.stream.topics import client_config, security_config
+from kaohe.stream.topics import EVENTS, client_config, security_config
 from tests.packs.patching import patched
 from tests.support.settling import Log, books
 
 IDLE_S = 1.5
 DEADLINE_S = 90.0
 AT = "2026-09-08T09:00:00Z"
+CALENDAR = """parameters.yaml
++step_day: {clause: MI-04, title: {en: Day, zh: 日}, unit: days, min: 1, max: 28, values: {2026-01-01: 2}}
+workflow.yaml
++window: month
++escalation: p.step_day
++steps:
++  - id: settle
++    clause: MI-04
++    title: {en: Settle, zh: 结算}
++    for: company
++    owner: hr
++    superior: gm
++    day: p.step_day
++    when: after
++    noted_by: settlement.requested
++  - id: export
++    clause: MI-04
++    title: {en: Export, zh: 移交}
++    for: company
++    owner: hr
++    superior: gm
++    day: p.step_day
++    when: after
++    noted_by: settlement.exported
+"""
 
 
 class Company:
@@ -75,11 +100,17 @@ class Company:
 
     def settlements(self) -> list[dict[str, Any]]:
         """Everything in ``kaohe.settlements``."""
+        return self._all(SETTLEMENTS_TOPIC)
+
+    def steps(self) -> list[tuple[str, str, str]]:
+        """Pack, period and step of every note that a step of a calendar was done, in each partition."""
+        found = [one["data"] for one in self._all(EVENTS) if one["type"] == "step.done"]
+        return [(one["pack"], one["period"], one["step"]) for one in found]
+
+    def _all(self, topic: str) -> list[dict[str, Any]]:
         config = client_config(self.settings)
         with closing(
-            KafkaConsumer(
-                SETTLEMENTS_TOPIC, auto_offset_reset="earliest", consumer_timeout_ms=2_000, **config
-            )
+            KafkaConsumer(topic, auto_offset_reset="earliest", consumer_timeout_ms=2_000, **config)
         ) as reader:
             return [json.loads(record.value) for record in reader]
 
@@ -89,7 +120,7 @@ def company(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Company:
     made = Company(settings, tmp_path, capsys)
-    patched("with pay\n", tmp_path)
+    patched(f"with pay\n{CALENDAR}", tmp_path)
     for name, value in {
         "KAOHE_BROKER": settings.broker, "KAOHE_DATABASE_URL": made.url, "KAOHE_RULES": str(tmp_path),
         "KAOHE_PACKS": "minimal", "KAOHE_GROUP_ID": settings.group_id,
@@ -157,6 +188,9 @@ def test_a_month_goes_from_events_to_acknowledged_pay_and_everything_agrees(
     assert {one.agent for one in statements} == {"a-1", "a-2"}
     approved = [msgspec.convert(one, SettlementBatch) for one in sent if one.get("state") == "approved"]
     assert approved[0].total_minor == 141_500
+
+    steps = company.steps()
+    assert sorted(steps) == [("minimal", "2026-08", step) for step in ("export", "settle") for _ in range(4)]
 
     code, verified = company.say("ledger verify")
     assert (code, verified["broken"]) == (0, None)

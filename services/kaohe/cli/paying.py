@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +16,7 @@ import typer
 
 from kaohe.cli import console
 from kaohe.cli.console import print_json, say
+from kaohe.cli.sending import moment_of, note_steps
 from kaohe.cli.wiring import chosen_packs
 from kaohe.errors import KaoheError, UsageError
 from kaohe.settings import Settings, load_settings
@@ -44,18 +44,6 @@ At = Annotated[
     str, typer.Option("--at", help="The time of the event, such as 2026-09-08T09:00:00Z; default: now.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def _moment(at: str) -> datetime:
-    if not at:
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(at)
-    except ValueError:
-        raise UsageError(f"--at is {at!r}; give a moment such as 2026-09-08T09:00:00Z.") from None
-    if found.tzinfo is None:
-        raise UsageError(f"--at is {at!r}, which lacks its offset; write 2026-09-08T09:00:00Z or +08:00.")
-    return found
 
 
 def _produce(settings: Settings, event: Envelope) -> None:
@@ -158,13 +146,14 @@ def settle(
     bounds_of("month", period)
     settings = load_settings()
     terms = _terms(settings, pack, period)
-    moment = _moment(at)
+    moment = moment_of(at)
     event = settlement_event(
         "settlement.requested", moment, period=period, by=by, reason=reason, reopen=reopen, terms=terms,
         read=read_up_to(client_config(settings)),
     )  # fmt: skip
     _produce(settings, event)
     _tell(settings, event, wait, as_json, "settled")
+    note_steps(settings, "settlement.requested", period, by, moment)
 
 
 # --- payroll ----------------------------------------------------------------------------------------------------------
@@ -237,12 +226,14 @@ def _step(to: str, batch_id: str, by: str, at: str, wait: float, as_json: bool, 
     from kaohe.payroll.asking import find_batch, settlement_event
     from kaohe.payroll.ledger import Ledger
 
-    settings, moment = load_settings(), _moment(at)
+    settings, moment = load_settings(), moment_of(at)
     with Ledger(settings.database_url) as ledger:
-        _checked(find_batch(ledger, batch_id), ledger, to, by)
+        batch = find_batch(ledger, batch_id)
+        _checked(batch, ledger, to, by)
     event = settlement_event(f"settlement.{to}", moment, batch=batch_id, by=by, **fields)
     _produce(settings, event)
     _tell(settings, event, wait, as_json, to)
+    note_steps(settings, f"settlement.{to}", batch.row["period"], by, moment)
 
 
 @payroll_app.command("approve")
@@ -318,7 +309,7 @@ def export_command(
     from kaohe.payroll.export import FORMATS, write
     from kaohe.payroll.ledger import Ledger
 
-    settings, moment = load_settings(), _moment(at)
+    settings, moment = load_settings(), moment_of(at)
     with Ledger(settings.database_url) as ledger:
         found = find_batch(ledger, batch)
         if not found.booked:
@@ -332,6 +323,7 @@ def export_command(
     event = settlement_event("settlement.exported", moment, batch=batch, by=by, **fields)
     _produce(settings, event)
     _tell(settings, event, wait, as_json, "exported")
+    note_steps(settings, "settlement.exported", found.row["period"], by, moment)
 
 
 def _exported(ledger: Ledger, batch: Batch, formats: Sequence[str]) -> Any:

@@ -16,14 +16,13 @@ import typer
 from rich.table import Table
 
 from kaohe.cli import console
-from kaohe.cli.sending import moment_of, send_one
+from kaohe.cli.sending import PERIODS, moment_of, send_one, step_id
 from kaohe.settings import load_settings
 
 if TYPE_CHECKING:
     from kaohe.decisions import Grade
 
 app = typer.Typer(help="Periods: how they stand, close one early, open one again.", no_args_is_help=True)
-SUBJECT = "periods"
 
 Pack = Annotated[str, typer.Argument(help="The pack's name.", metavar="PACK")]
 Period = Annotated[str, typer.Argument(help="The period, such as 2026-08.", metavar="PERIOD")]
@@ -100,7 +99,7 @@ def _order(
     moment = moment_of(at)
     own_id = f"{pack}/{period}/{tag}/{moment.isoformat(timespec='milliseconds')}"
     data = {"pack": pack, "window": window, "period": period, "by": by, "reason": reason}
-    send_one(tag, SUBJECT, own_id, data, moment, as_json, everywhere=True)
+    send_one(tag, PERIODS, own_id, data, moment, as_json, everywhere=True)
 
 
 @app.command()
@@ -142,8 +141,8 @@ def done(
     """
     moment = moment_of(at)
     data = {"pack": pack, "period": period, "step": step, "team": team, "department": department, "by": by}
-    own_id = f"{pack}/{period}/{step}/{department or team}"
-    send_one("step.done", SUBJECT, own_id, data, moment, as_json, everywhere=True)
+    own_id = step_id(pack, period, step, department or team)
+    send_one("step.done", PERIODS, own_id, data, moment, as_json, everywhere=True)
 
 
 def register(root: typer.Typer) -> None:

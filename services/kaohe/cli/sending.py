@@ -6,15 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kaohe.cli import console
+from kaohe.cli.wiring import chosen_packs
 from kaohe.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaohe.settings import Settings
 
 SOURCE = "kaohe/people"
 """Where events come from that people give on the command line."""
+PERIODS = "periods"
+"""The subject of events about periods as such."""
 
 
 def moment_of(text: str) -> datetime:
@@ -59,3 +65,25 @@ def send_one(
         console.print_json(msgspec.Raw(raw))
     else:
         console.show(f"{tag} of {subject} was written as {event_id}.")
+
+
+def step_id(pack: str, period: str, step: str, doer: str = "") -> str:
+    """The id of the event that says that a step was done: by ``doer``, a team or department, or the company."""
+    return f"{pack}/{period}/{step}/{doer}"
+
+
+def note_steps(settings: Settings, tag: str, period: str, by: str, moment: datetime) -> None:
+    """Note the steps of calendars that an event of pay carries out (``noted_by``), for each pack that judges."""
+    from kaohe.events import StepDone, encode, make
+    from kaohe.stream.produce import Entry, produce
+
+    entries = []
+    for pack in chosen_packs(settings):
+        for step in pack.workflow.steps if pack.workflow is not None else ():
+            if step.noted_by == tag:
+                data = StepDone(pack=pack.name, period=period, step=step.id, by=by)
+                own_id = step_id(pack.name, period, step.id)
+                event = make("step.done", id=own_id, source=SOURCE, subject=PERIODS, time=moment, data=data)
+                entries.append(Entry(encode(event), PERIODS, everywhere=True))
+    if entries:
+        produce(settings, entries)

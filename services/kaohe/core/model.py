@@ -418,7 +418,8 @@ class WorkStep(msgspec.Struct, frozen=True, kw_only=True):
     """One step of an appraisal, of each team, of each department or of the company (``whose``).
 
     It must be done by the ``day`` (a parameter) of the month before the period, of its last month, or of the one after.
-    A missed date alerts ``owner``, later ``superior``.
+    A missed date alerts ``owner``, later ``superior``. ``noted_by`` is the event of pay that is this step, and whose
+    sender notes it; empty when there is none.
     """
 
     id: str
@@ -429,6 +430,7 @@ class WorkStep(msgspec.Struct, frozen=True, kw_only=True):
     superior: str
     day: str
     when: Literal["before", "during", "after"]
+    noted_by: str = ""
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,9 @@ WHOSE = ("team", "department", "company")
 STEPS_MAX = 32
 ESCALATION_MAX = 28
 """Days; a period's last date is then never more than two periods behind."""
-_STEP_KEYS = ("id", "clause", "title", "for", "owner", "superior", "day", "when")
+NOTED_BY = ("settlement.requested", "settlement.approved", "settlement.exported", "settlement.acknowledged")
+"""Steps that a command of pay carries out, and notes."""
+_STEP_KEYS = ("id", "clause", "title", "for", "owner", "superior", "day", "when", "noted_by")
 _NO_STEPS: tuple[WorkStep, ...] = ()
 _NO_WORDS = Words("", "")
 
@@ -49,6 +51,10 @@ def read_workflow(node: Node | None, base: MetricReader) -> Steps | None:
         fields.wrong(
             "teams" if teams else "steps", wrong, "name the teams under `teams:`, and give steps `for: team`"
         )
+        return None
+    if window != "month" and any(step.noted_by for step in steps):
+        fields.wrong("window", f"pay is settled by the month, and this calendar is by the {window}",
+                     "write `window: month`, or leave `noted_by` out")  # fmt: skip
         return None
     return Steps(window=window, teams=teams, escalation=escalation, steps=steps, place=node.place)
 
@@ -78,12 +84,17 @@ def _step(node: Node, base: MetricReader) -> WorkStep | None:
     owner, superior = fields.need("owner", name, ""), fields.need("superior", name, "")
     day = fields.need("day", lambda found: _days(found, base, 1, 31), "")
     when = fields.need("when", choice(WHEN, "place"), "during")
+    noted_by = fields.take("noted_by", choice(NOTED_BY, "event"), "")
+    if noted_by and whose != "company":
+        fields.wrong(
+            "noted_by", "a settlement is the company's", "write `for: company`, or leave `noted_by` out"
+        )
     if not fields.ok():
         return None
     return WorkStep(
         id=own_id, clause=clause, title=title, owner=owner, superior=superior, day=day,
         whose=cast("Literal['team', 'department', 'company']", whose),
-        when=cast("Literal['before', 'during', 'after']", when),
+        when=cast("Literal['before', 'during', 'after']", when), noted_by=noted_by,
     )  # fmt: skip
 
 
