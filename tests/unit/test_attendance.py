@@ -698,7 +698,7 @@ def test_who_moves_to_another_zone_is_not_charged_again_for_a_month_that_is_forg
     zones = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"})
     packs = load_packs(["full-attendance", "front-desk"], RULES)
     rota = Rota(*packs, zones=zones, zone=ZoneInfo("Europe/Berlin"))
-    roster = {"team": "t", "packs": ["full-attendance"]}
+    roster: dict[str, Any] = {"team": "t", "packs": ["full-attendance"]}
     rota.tick("2025-12-01T00:00")
     rota.late("2025-12-01T00:00", "roster.changed", site="berlin", **roster)
     for number in range(90):
