@@ -183,6 +183,9 @@ class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     ``about`` is ``scorecard`` or ``combined`` (one score of several packs). ``word`` is the grade in words, ``notes``
     say what decided beside the sum: a cap, a leader's final word, a quota, a calibration.
+
+    With ``since`` the card is told briefly: ``dimensions`` and ``lines`` hold only those that differ from the card of
+    that revision, which is the one before this. Everything else is whole in each revision, and final ones always are.
     """
 
     about: Literal["scorecard", "combined"] = "scorecard"
@@ -194,6 +197,7 @@ class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     changes: list[ScoreChange] = []
     notes: list[Words] = []
     department: str = ""
+    since: int = 0
 
 
 class Grade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

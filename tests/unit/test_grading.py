@@ -36,9 +36,10 @@ def pack() -> Pack:
 def newest(story: Story, subject: str = "a-1", window: str = "month") -> Grade:
     """The newest grade of a subject."""
     story.replay.finish()
-    found = [one for one in story.replay.grade_list() if (one.subject, one.window) == (subject, window)]
+    grades = story.replay.newest_grades().values()
+    found = [one for one in grades if (one.subject, one.window) == (subject, window)]
     assert found, story.replay.rejects
-    return found[-1]
+    return max(found, key=lambda one: one.at)
 
 
 def detail_of(grade: Grade) -> ScoreDetail:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import msgspec
 import typer
@@ -189,12 +189,22 @@ def _write(
         with (out / "rejects.jsonl").open("wb") as file:
             file.writelines(ENCODER.encode(row) + b"\n" for row in rejects)
         with (out / "metrics.json").open("wb") as file:
-            file.write(b"[\n" + b",\n".join(ENCODER.encode(value) for value in work.metrics()) + b"\n]\n")
+            _write_metrics(work, file)
         encoded = msgspec.json.encode(summary, order="sorted")
         (out / "summary.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     except OSError as error:
         raise unwritable(out, error) from None
     return summary
+
+
+def _write_metrics(work: Replay, file: BinaryIO) -> None:
+    from kaohe.decisions import ENCODER
+
+    before = b"[\n"
+    for value in work.each_metric():
+        file.write(before + ENCODER.encode(value))
+        before = b",\n"
+    file.write(b"[\n\n]\n" if before == b"[\n" else b"\n]\n")
 
 
 def _write_messages(

@@ -103,9 +103,11 @@ def _lines(file: Path, decoder: msgspec.json.Decoder[Any], subject: str) -> Iter
 
 
 def _card(revisions: Sequence[Grade], entries: Sequence[Decision]) -> Card:
+    from kaohe.core.telling import newest
     from kaohe.payroll.records import current_revision
 
-    grade = current_revision(revisions)
+    current = current_revision(revisions)
+    grade = newest(one for one in revisions if one.revision <= current.revision)[current.id]
     own = [entry for entry in entries if entry.id in set(grade.entries)]
     history: list[dict[str, str | int]] = [
         {"revision": one.revision, "status": one.status, "score": one.score, "grade": one.grade, "at": one.at,

@@ -26,9 +26,11 @@ from kaohe.core.calendars import Calendar, Period
 from kaohe.core.facts import Moment, UsedReader, number_text, reader, used_parameter, used_reader
 from kaohe.core.model import Combined, Item, Pack, Scorecard, Tally
 from kaohe.core.records import Output
+from kaohe.core.rulesets import slots_of
 from kaohe.core.scorecard import Earned, Mark
 from kaohe.core.scores import scale_of
 from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
+from kaohe.core.telling import brief, digests
 from kaohe.decisions import (
     ENCODER,
     Decision,
@@ -193,6 +195,12 @@ class Grader:
         """The card of dimensions of a pack for a level and window."""
         return self.cards.get((pack.key, level, window))
 
+    def slots(self, pack: Pack, level: str, window: str) -> tuple[int, ...] | None:
+        """The counts that a card's items read; None when they read more than counts of its own period."""
+        items = [item for one in self.cards[pack.key, level, window].dimensions for item in one.items]
+        read = [f"{item.metric}.{window}" for item in items if item.kind == "metric"]
+        return slots_of(self.judge.layout, pack, window, read)
+
     # --- one grade ----------------------------------------------------------------------------------------------------
 
     def grade(self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, status: Any) -> None:
@@ -219,18 +227,22 @@ class Grader:
             return
         changes = changes_of(state.seen, sheet.seen)
         previous = state.grade
+        detail = msgspec.structs.replace(sheet.detail, changes=changes)
+        why = sentence(subject.name, period.label, score_text, sheet.grade, detail)
+        state.seen = sheet.seen if status == "provisional" else {}
+        told, state.told = state.told, digests(detail) if status == "provisional" else {}
+        if status == "provisional":
+            detail = brief(detail, told, state.told, state.revision)
         state.score, state.grade, state.status, state.revision = (
             score_text, sheet.grade, status, state.revision + 1,
         )  # fmt: skip
-        state.seen = sheet.seen if status == "provisional" else {}
         self.judge.touched.add(subject.key)
-        detail = msgspec.structs.replace(sheet.detail, changes=changes)
         message = Grade(
             id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
             status=status, pack=pack.name, pack_version=pack.version, level=_level(subject), subject=subject.name,
             window=period.window, period=period.label, score=score_text, grade=sheet.grade, previous_grade=previous,
-            at=moment.calendar.text(moment.at_ms), entries=sheet.entries, formula=sheet.formula,
-            explanation=sentence(subject.name, period.label, score_text, sheet.grade, detail), detail=detail,
+            at=moment.calendar.text(moment.at_ms), entries=sheet.entries, formula=sheet.formula, explanation=why,
+            detail=detail,
         )  # fmt: skip
         self.publish(subject, pack, period, state, message, moment.at_ms, sheet)
 

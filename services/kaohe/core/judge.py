@@ -128,6 +128,7 @@ class Judge:
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
         self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
+        self._period_slots: dict[tuple[str, str, str], tuple[int, ...] | None] = {}
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
         self._active_watch: dict[str, list[RuleSet]] = {}
@@ -145,9 +146,11 @@ class Judge:
         self.unjudged: dict[str, dict[tuple[str, str], frozenset[Period]]] = {key: {} for key in self.packs}
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
+        self._next_close_ms: int | None = None
         self.out: list[Output] = []
         self._changed: Collection[Period] = ()
         self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
+        self._judged_windows: dict[str, dict[str, frozenset[str]]] = {}
         self._baselines = _baseline_labels(packs)
         self._compared = _compared_windows(packs)
         self._days_kept_ms = days_around(packs)
@@ -200,7 +203,7 @@ class Judge:
         self._judged.clear()
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
-                self.closes[after, zone, window] = period
+                self.await_close((after, zone, window), period)
         self.await_open(after)
 
     def await_open(self, pack_key: str) -> None:
@@ -257,12 +260,26 @@ class Judge:
                 key = (pack.key, calendar.name, window)
                 if key not in self.closes:
                     self._look_ms = None  # perhaps a new zone, whose day begins sooner
-                    self.closes[key] = calendar.containing(window, self.grid_ms - pack.grace_ms)
+                    self.await_close(key, calendar.containing(window, self.grid_ms - pack.grace_ms))
+
+    def await_close(self, key: tuple[str, str, str], period: Period) -> None:
+        """The next period that a pack (its key) closes in a zone, of a window."""
+        self.closes[key] = period
+        self._next_close_ms = None
+
+    def _close_due_ms(self) -> int | None:
+        """When the next period of all is closed, or None: asked at each boundary, and seldom another than before."""
+        if self._next_close_ms is None and self.closes:
+            self._next_close_ms = min(
+                period.end_ms + self.packs[pack].grace_ms for (pack, _, _), period in self.closes.items()
+            )
+        return self._next_close_ms
 
     def due_ms(self) -> int | None:
         """The next boundary at which something is to be done, or None."""
         assert self.grid_ms is not None
-        found = [period.end_ms + self.packs[key[0]].grace_ms for key, period in self.closes.items()]
+        close_ms = self._close_due_ms()
+        found = [close_ms] if close_ms is not None else []
         if self.open or self.live:
             found.append(self.grid_ms + self.bucket_ms)
         if self._looking_back and self.closes:
@@ -327,20 +344,24 @@ class Judge:
 
     def _judged_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
         """Which of some periods each pack judges for a level, if it judges any."""
+        windows = self._judged_windows.get(level)
+        if windows is None:
+            windows = self._judged_windows[level] = {key: self._windows_of(key, level) for key in self.packs}
         found = []
-        for key, pack in self.packs.items():
-            windows = {
-                window for pack_key, own, window in self.book.period if (pack_key, own) == (key, level)
-            }
-            if pack.scorecard is not None and pack.scorecard.level == level:
-                windows.add(pack.scorecard.window)
-            windows |= {
-                window for pack_key, own, window in self.grader.weighing if (pack_key, own) == (key, level)
-            }
-            periods = frozenset(period for period in changed if period.window in windows)
+        for key, judged in windows.items():
+            periods = frozenset([period for period in changed if period.window in judged])
             if periods:
                 found.append((key, periods))
         return found
+
+    def _windows_of(self, pack_key: str, level: str) -> frozenset[str]:
+        """The windows that a pack judges for a level."""
+        known = [*self.book.period, *self.grader.weighing]
+        windows = {window for key, own, window in known if (key, own) == (pack_key, level)}
+        card = self.packs[pack_key].scorecard
+        if card is not None and card.level == level:
+            windows.add(card.window)
+        return frozenset(windows)
 
     # --- live alerts --------------------------------------------------------------------------------------------------
 
@@ -519,13 +540,10 @@ class Judge:
         rules = self.book.period.get((pack.key, subject.level, period.window))
         # What a scorecard weighs may have changed although nothing did that a rule looks at.
         weighs = bool(pack.cards) and (pack.key, subject.level, period.window) in self.grader.weighing
-        if (
-            rules is not None
-            and status == "provisional"
-            and not weighs
-            and self._is_judged(subject, rules, period)
-        ):
-            return
+        if status == "provisional" and (rules is not None or weighs):
+            slots = self._read_slots(pack, subject.level, period.window, weighs)
+            if slots is not None and self._is_judged(subject, pack.key, slots, period):
+                return
         moment = self.period_moment(subject, period, now_ms)
         if rules is not None:
             changed = self._apply_period_rules(subject, rules, moment, status)
@@ -536,13 +554,22 @@ class Judge:
             self._settle_left(subject, pack, moment)
         self._grade(subject, pack, period, now_ms, status)
 
-    def _is_judged(self, subject: Subject, rules: RuleSet, period: Period) -> bool:
-        """Whether everything these rules look at is as it was when they last judged; remembers it otherwise."""
-        if rules.slots is None:
-            return False
+    def _read_slots(self, pack: Pack, level: str, window: str, weighs: bool) -> tuple[int, ...] | None:
+        """The counts that the rules and the scorecard of a period look at; None when they look at more than these."""
+        known = (pack.key, level, window)
+        if known not in self._period_slots:
+            rules = self.book.period.get(known)
+            slots = rules.slots if rules is not None else ()
+            weighed = self.grader.slots(pack, level, window) if weighs else ()
+            both = tuple(sorted({*slots, *weighed})) if slots is not None and weighed is not None else None
+            self._period_slots[known] = both
+        return self._period_slots[known]
+
+    def _is_judged(self, subject: Subject, pack_key: str, slots: tuple[int, ...], period: Period) -> bool:
+        """Whether everything that a judgement looks at is as it was at the last one; remembers it otherwise."""
         counts = subject.series.period_counts(period)
-        now = tuple([counts.get(slot, 0) for slot in rules.slots]) if counts is not None else ()
-        key = (rules.pack.key, subject.key, period)
+        now = tuple([counts.get(slot, 0) for slot in slots]) if counts is not None else ()
+        key = (pack_key, subject.key, period)
         if self._judged.get(key) == now:
             return True
         self._judged[key] = now
@@ -625,9 +652,12 @@ class Judge:
                 for known in sorted(self.subjects):
                     if self.subjects[known].series.calendar.name == key[1]:
                         self._close_for(self.subjects[known], pack, period, now_ms)
-                self.closes[key] = shared_calendar(key[1]).following(period)
+                self.await_close(key, shared_calendar(key[1]).following(period))
 
     def _close(self, now_ms: int) -> None:
+        close_ms = self._close_due_ms()
+        if close_ms is None or close_ms > now_ms:
+            return
         for key in sorted(self.closes):
             pack = self.packs[key[0]]
             while self.closes[key].end_ms + pack.grace_ms <= now_ms:
@@ -643,8 +673,9 @@ class Judge:
                     self._sweep(now_ms, key[1])
                 if calendar is None:
                     del self.closes[key]
+                    self._next_close_ms = None
                     break
-                self.closes[key] = calendar.following(period)
+                self.await_close(key, calendar.following(period))
 
     def _close_for(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Judge a period for good, if the subject was known in it."""

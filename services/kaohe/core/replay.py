@@ -8,21 +8,24 @@ whatever the broker, the workers and the crashes, they must come to the same fin
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime
 from fractions import Fraction
+from operator import itemgetter
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from kaohe.core.calendars import WINDOWS, Period, to_ms
-from kaohe.core.counting import Cell, merge, read
+from kaohe.core.counting import Cell, Layout, merge, read
 from kaohe.core.engine import BUCKETS_MS, GROUP_BUCKET_MS, PartitionEngine, Zones
 from kaohe.core.facts import formula_text
 from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Judge
-from kaohe.core.model import Pack
+from kaohe.core.model import Metric, Pack
 from kaohe.core.records import Output, Record
 from kaohe.core.series import Series
 from kaohe.core.subjects import Subject
+from kaohe.core.telling import newest
 from kaohe.decisions import (
     ALERT_DECODER,
     DECISION_DECODER,
@@ -36,6 +39,46 @@ from kaohe.decisions import (
 from kaohe.errors import EventError
 from kaohe.events import EVERYWHERE, Envelope, encode
 from kaohe.privacy import mask
+
+
+class _Counted(NamedTuple):
+    """What was counted of a subject in a calendar period, and the packs (by key) whose metrics it is read by."""
+
+    level: Any
+    subject: str
+    window: str
+    label: str
+    day: date
+    active: frozenset[str]
+    counts: Cell
+    layout: Layout
+
+    def order(self) -> tuple[str, ...]:
+        """The place of its values among those of one metric."""
+        return self.level, self.subject, self.window, self.label
+
+
+class _Reader:
+    """A metric of a pack, read for any subject and period; its formula is put together once for each day."""
+
+    def __init__(self, pack: Pack, metric: Metric) -> None:
+        self.metric = metric
+        self._pack = pack
+        self._formulas: dict[date, str] = {}
+
+    def value(self, counted: _Counted) -> MetricValue:
+        """The metric of what was counted."""
+        metric, day = self.metric, counted.day
+        formula = self._formulas.get(day)
+        if formula is None:
+            formula = self._formulas[day] = formula_text(self._pack, metric, day)
+        reading = read(counted.layout, self._pack.key, metric, counted.counts)
+        return MetricValue(
+            metric=metric.name, level=counted.level, subject=counted.subject, window=counted.window,
+            period=counted.label, value=plain(reading.value, whole=metric.unit == "count"),
+            numerator=plain(reading.numerator), denominator=plain(reading.denominator), pack=self._pack.name,
+            formula=formula,
+        )  # fmt: skip
 
 
 class Replay:
@@ -54,7 +97,7 @@ class Replay:
         self.grades: list[bytes] = []
         self.rejects: list[Reject] = []
         self.last_ms = 0
-        self._metrics: list[MetricValue] = []
+        self._counted: list[_Counted] = []
         self._reports: list[Record] = []
         for engine in self.engines:
             engine.judge.on_drop = self._drop(engine.judge)
@@ -135,12 +178,35 @@ class Replay:
         return [ALERT_DECODER.decode(raw) for raw in self.alerts]
 
     def grade_list(self) -> list[Grade]:
-        """Every revision of every grade, in order."""
+        """Every revision of every grade as it went out, in order."""
         return [GRADE_DECODER.decode(raw) for raw in self.grades]
+
+    def newest_grades(self) -> dict[str, Grade]:
+        """The newest revision of every grade with its whole card, by id."""
+        return newest(map(GRADE_DECODER.decode, self.grades))
 
     def metrics(self) -> list[MetricValue]:
         """Every metric over every calendar period, in a canonical order; open counts included."""
-        found = list(self._metrics)
+        return list(self.each_metric())
+
+    def each_metric(self) -> Iterator[MetricValue]:
+        """As ``metrics``, one after the other: of a long log there are too many to hold."""
+        by_level: dict[str, list[_Counted]] = {}
+        for counted in sorted(
+            [*self._counted, *self._agents_counted(), *self._groups_counted()], key=_Counted.order
+        ):
+            by_level.setdefault(counted.level, []).append(counted)
+        named: dict[tuple[str, str], dict[str, _Reader]] = {}
+        for pack in self.packs:
+            for metric in pack.metrics.values():
+                if metric.kind != "stock":
+                    named.setdefault((pack.name, metric.name), {})[pack.key] = _Reader(pack, metric)
+        for _, versions in sorted(named.items(), key=itemgetter(0)):
+            for _, of_level in sorted(by_level.items()):
+                yield from _values(of_level, versions)
+
+    def _agents_counted(self) -> Iterator[_Counted]:
+        """What is counted of agents, with their open cells."""
         for engine in self.engines:
             for subject in engine.judge.subjects.values():
                 if subject.level == "agent":
@@ -148,16 +214,11 @@ class Replay:
                     for bucket in subject.series.cells:
                         periods.update(subject.series.calendar.periods(bucket * subject.series.bucket_ms))
                     for period in periods:
-                        found += self._values(
-                            engine.judge, subject, period, subject.series.period_with_open(period)
-                        )
-        found += self._group_values()
-        return sorted(
-            found, key=lambda one: (one.pack, one.metric, one.level, one.subject, one.window, one.period)
-        )
+                        counts = subject.series.period_with_open(period)
+                        yield from self._noted(engine.judge, subject, period, counts)
 
-    def _group_values(self) -> Iterator[MetricValue]:
-        """Groups' metrics, with what partitions have not reported yet."""
+    def _groups_counted(self) -> Iterator[_Counted]:
+        """What is counted of groups, with what partitions have not reported yet."""
         judge = self.group.judge
         subjects = dict(judge.subjects)
         unreported: dict[tuple[str, str], dict[Period, Cell]] = {}
@@ -177,7 +238,7 @@ class Replay:
                 counts: Cell = {}
                 merge(counts, subject.series.periods.get(period, {}))
                 merge(counts, waiting.get(period, {}))
-                yield from self._values(judge, subject, period, counts)
+                yield from self._noted(judge, subject, period, counts)
 
     def _unreported(self) -> Iterator[tuple[str, str, int, Cell]]:
         """What partitions have counted for groups and not reported yet: level, name, start and cell."""
@@ -189,26 +250,28 @@ class Replay:
 
     def _drop(self, judge: Judge) -> Callable[[Subject, Period], None]:
         def on_drop(subject: Subject, period: Period) -> None:
-            self._metrics += self._values(judge, subject, period, subject.series.periods[period])
+            self._counted += self._noted(judge, subject, period, subject.series.periods[period])
 
         return on_drop
 
     @staticmethod
-    def _values(judge: Judge, subject: Subject, period: Period, counts: Cell) -> Iterator[MetricValue]:
-        if period.window not in WINDOWS:
-            return
-        day = subject.series.calendar.day(period.start_ms)
-        for pack in judge.active_packs():
-            for metric in pack.metrics.values():
-                if subject.level not in metric.levels or metric.kind == "stock" or day < pack.in_force_from:
-                    continue
-                reading = read(judge.layout, pack.key, metric, counts)
-                yield MetricValue(
-                    metric=metric.name, level=subject.level, subject=subject.name, window=period.window,
-                    period=period.label, value=plain(reading.value, whole=metric.unit == "count"),
-                    numerator=plain(reading.numerator), denominator=plain(reading.denominator), pack=pack.name,
-                    formula=formula_text(pack, metric, day),
-                )  # fmt: skip
+    def _noted(judge: Judge, subject: Subject, period: Period, counts: Cell) -> Iterator[_Counted]:
+        if period.window in WINDOWS:
+            day = subject.series.calendar.day(period.start_ms)
+            active = frozenset([pack.key for pack in judge.active_packs() if day >= pack.in_force_from])
+            yield _Counted(
+                subject.level, subject.name, period.window, period.label, day, active, counts, judge.layout
+            )
+
+
+def _values(of_level: list[_Counted], versions: Mapping[str, _Reader]) -> Iterator[MetricValue]:
+    """The values of one metric, given by its versions in force, for what was counted at one level."""
+    readers = {key: one for key, one in versions.items() if of_level[0].level in one.metric.levels}
+    if not readers:
+        return
+    for counted in of_level:
+        for key in counted.active & readers.keys():  # at most one: the version in force
+            yield readers[key].value(counted)
 
 
 def plain(value: Fraction | None, *, whole: bool = True) -> float | int | None:

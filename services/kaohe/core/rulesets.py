@@ -52,7 +52,8 @@ class RuleSet:
         self._conditions = [(rule.id, to_condition(rule.condition)) for rule in rules]
         self._types = {name: found for name, found in types.items() if not name.startswith("p.")}
         self._facts = facts_reader(layout, pack, self._types)
-        self.slots = _slots(layout, pack, on, rules) if trigger == "period" else None
+        read = {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}
+        self.slots = slots_of(layout, pack, on, read) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         self._layout = layout
         self._places = places_of(rolling_slots(layout, level))
@@ -104,13 +105,13 @@ class _InForce(NamedTuple):
     may_hold: Screen
 
 
-def _slots(layout: Layout, pack: Pack, window: str, rules: tuple[Rule, ...]) -> tuple[int, ...] | None:
-    """The counts that a judgement of a period rests on, or None when it rests on more than these.
+def slots_of(layout: Layout, pack: Pack, window: str, names: Iterable[str]) -> tuple[int, ...] | None:
+    """The counts of a period that facts rest on, or None when they rest on more than these.
 
-    As long as they are what they were, judging again gives what it gave.
+    As long as the counts are what they were, the facts are.
     """
     found: set[int] = set()
-    for name in {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}:
+    for name in names:
         head = name.partition(".")[0]
         if head == "p":
             continue

@@ -152,6 +152,11 @@ class ShadowPartition(PartitionEngine):
         self.restore(items)
         self.report = 0
         self.begun_ms = self.now_ms or 0
+        for key, subject in self.judge.subjects.items():
+            for state in subject.grades.values():
+                if state.told:  # under the shadow's ids nothing was told yet
+                    state.told = {}
+                    self.judge.touched.add(key)
         self._force()
 
 

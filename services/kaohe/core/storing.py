@@ -198,7 +198,7 @@ def _restore_frame(judge: Judge, state: StoredJudge) -> None:
             replaced.append(name)
     for pack, zone, window, label in state.closes:
         if pack in judge.packs:
-            judge.closes[pack, zone, window] = shared_calendar(zone).period(window, label)
+            judge.await_close((pack, zone, window), shared_calendar(zone).period(window, label))
     for key, subject in judge.subjects.items():
         if judge.grid_ms is not None:
             judge.watch_closes(subject.series.calendar)

@@ -86,8 +86,9 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows.
 
     ``status`` is ``proposed`` when the period is closed here and the company's stage has the last word. ``seen`` is
-    what the newest revision rested on, by which the next one tells what moved. ``earned`` (dimension, item, points,
-    share or None) and ``others`` are what the score was made of, kept where a combined score may leave items out.
+    what the newest revision rested on, by which the next one tells what moved, and ``told`` are the digests of its
+    card's lines, by which the next one leaves out what is the same. ``earned`` (dimension, item, points, share or None)
+    and ``others`` are what the score was made of, kept where a combined score may leave items out.
     """
 
     score: str = ""
@@ -96,6 +97,7 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     status: str = "provisional"
     caps: dict[str, str] = {}
     seen: dict[str, str] = {}
+    told: dict[str, int] = {}
     earned: list[tuple[str, str, str, str | None]] = []
     others: str = ""
 

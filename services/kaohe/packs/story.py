@@ -569,7 +569,7 @@ def _compare(pack: Pack, story: Story, replay: Replay) -> list[str]:
         chosen = [one for one in alerts if one.rule in own]
         failures += _match(story.expect_alerts, chosen, "alert", _alert_value, _alert_text)
     if story.expect_grades is not None:
-        newest = {grade.id: grade for grade in replay.grade_list()}
+        newest = replay.newest_grades()
         main = pack.scorecard.window if pack.scorecard is not None else ""
         windows = {wanted.get("window", main) for wanted in story.expect_grades} | {main}
         others = {one.name for one in story.beside}
@@ -663,7 +663,7 @@ def _reject_text(one: Reject) -> str:
 
 def _lines(pack: Pack, story: Story, replay: Replay) -> list[str]:
     """Compare the expected lines of scorecards with those of the newest grades; numbers to 1e-6, as they are shown."""
-    newest = {grade.id: grade for grade in replay.grade_list()}
+    newest = replay.newest_grades()
     failures = []
     for wanted in story.expect_lines:
         of_card = {"window": pack.scorecard.window if pack.scorecard is not None else ""}
