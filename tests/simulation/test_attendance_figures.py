@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from kaohe.core.calendars import to_ms
 from kaohe.core.replay import Replay
 from kaohe.events import Envelope, type_of
 from kaohe.packs.load import load_packs
+from kaohe.reports import figures_of
 
 RULES = Path(__file__).parents[2] / "rules"
 FAMILIES = ("roster.", "shift.", "clock.", "leave.", "exemption.", "complaint.upheld")
@@ -212,3 +214,32 @@ def test_full_months_are_those_in_which_every_day_was_full(events: list[Envelope
     }
     assert came == wanted
     assert len(wanted) > 3
+
+
+def test_the_report_tells_everybody_the_figures_of_their_own_month(
+    events: list[Envelope], replay: Replay
+) -> None:
+    figures, _ = counted_again(events)
+    packs = load_packs(["full-attendance"], RULES)
+    lines = figures_of("month", "2026-08", replay.newest_decisions().values(), packs)["attendance"]
+    came = {line.subject: {one.name: one.value for one in line.figures} for line in lines}
+    wanted = {agent: found for (agent, month), found in figures.items() if month == "2026-08"}
+    assert set(came) == {agent for agent, found in wanted.items() if found["required_days"]}
+    assert len(came) > 30
+    full = 0
+    for agent, told in came.items():
+        found = wanted[agent]
+        counts = {
+            name: int(told[f"{name}.month"] or 0) for name in ("required_days", "absences", "leave_days")
+        }
+        assert counts == {name: found[name] for name in counts}
+        late = int(told["late_arrivals.month"] or 0) + int(told["early_leaves.month"] or 0)
+        assert late == found["lateness"]
+        assert Fraction(str(told["attended_days.month"])) == Fraction(found["attended_halves"], 2)
+        rate = Fraction(str(told["attendance_rate.month"]).partition(" ")[0])
+        assert rate == Fraction(found["attended_halves"], 2 * found["required_days"])
+        streak = int(told["full_streak.month"] or 0)
+        whole = found["required_days"] >= 10 and found["full_days"] == found["required_days"]
+        assert bool(streak) == whole, agent
+        full += whole
+    assert full > 3

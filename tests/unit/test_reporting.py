@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from kaohe.cli.periods import lines_of
-from kaohe.cli.reporting import Report, report_of
 from kaohe.packs.load import load_pack
+from kaohe.reports import Report, report_of
 from tests.support.packs import Story
 
 RULES = Path(__file__).resolve().parents[2] / "rules"
@@ -31,34 +29,34 @@ def story() -> Story:
     return story
 
 
-def report(story: Story, label: str, first: date, after: date) -> Report:
+def report(story: Story, window: str, label: str) -> Report:
     replay = story.replay
     newest = {grade.id: grade for grade in replay.grade_list()}
     entries = list(replay.newest_decisions().values())
-    return report_of(label, first, after, entries, replay.alert_list(), newest.values())
+    return report_of(window, label, entries, replay.alert_list(), newest.values())
 
 
 def test_the_report_of_a_month_tells_what_was_done_and_what_is_wrong(story: Story) -> None:
-    month = report(story, "2026-08", date(2026, 8, 1), date(2026, 9, 1))
+    month = report(story, "month", "2026-08")
     assert [(one.rule, one.ended[:10]) for one in month.done] == [("ls-goal-unsigned", "2026-08-12")]
     assert [(one.rule, one.began[:10]) for one in month.problems] == [("ls-goal-unsigned", "2026-08-18")]
     assert [(one.rule, one.entries, one.points) for one in month.deductions] == [("ls-cooperation", 1, "-2")]
     assert [one.rule for one in month.awards] == ["ls-cooperation"]
     assert [(one.rule, one.owner) for one in month.next] == [("ls-goal-in-force", "employee")]
     assert month.grades == {"A": 1}
+    assert (month.first_day, month.last_day) == ("2026-08-01", "2026-08-31")
 
 
 def test_the_weeks_of_a_month_add_up_to_it(story: Story) -> None:
-    month = report(story, "2026-08", date(2026, 8, 3), date(2026, 8, 31))
-    mondays = [date.fromisocalendar(2026, number, 1) for number in range(32, 37)]
-    weeks = [report(story, "week", first, after) for first, after in pairwise(mondays)]
+    month = report(story, "month", "2026-08")
+    weeks = [report(story, "week", f"2026-W{number}") for number in range(31, 37)]
     points = [sum(Fraction(line.points) for line in one.deductions) for one in (month, *weeks)]
     assert points[0] == sum(points[1:]) == -2
-    assert len(month.done) == sum(len(one.done) for one in weeks)
+    assert len(month.done) == sum(len(one.done) for one in weeks) == 1
 
 
 def test_a_period_without_anything_is_empty(story: Story) -> None:
-    empty = report(story, "2026-07", date(2026, 7, 1), date(2026, 8, 1))
+    empty = report(story, "month", "2026-07")
     assert [empty.done, empty.problems, empty.deductions, empty.awards, empty.next] == [[]] * 5
     assert empty.grades == {}
 

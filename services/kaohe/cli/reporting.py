@@ -1,210 +1,151 @@
-"""``kaohe report``: what a week or a month brought, generated from the ledger: done, problems, groups, next.
-
-Nothing is written by hand and nothing is stored: the same ledger gives the same report. What only live figures know
-(utilisation, attendance rates) is not in the ledger unless a rule judged it; the wallboard shows it.
-"""
+"""``kaohe report``: what a week or a month brought, from the ledger: on a terminal, as JSON, and as printable pages."""
 
 # ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from fractions import Fraction
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 import typer
+from rich.table import Table
 
 from kaohe.cli import console
+from kaohe.cli.rules import Lang
+from kaohe.cli.wiring import chosen_packs
 from kaohe.errors import UsageError
 from kaohe.settings import load_settings
 
 if TYPE_CHECKING:
+    from kaohe.core.model import Pack
     from kaohe.decisions import Alert, Decision, Grade
+    from kaohe.reports import FigureLine, Report
 
 app = typer.Typer(help="Reports of a week or a month, from the ledger.", no_args_is_help=True)
 LINES_MAX = 20
-"""Lines of a section that are shown on a terminal; --json has all."""
+"""Lines of a section that are shown on a terminal; --json and --html have all."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
+Window = Literal["week", "month"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Which = Annotated[
     str, typer.Option("--period", help="Such as 2026-W32 or 2026-08; default: the one before today's.")
 ]
-
-
-class RuleLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule gave or took in the period: entries, persons or groups, and the sum of points."""
-
-    rule: str
-    clause: str
-    kind: str
-    entries: int
-    subjects: int
-    points: str
-
-
-class AlertLine(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert of the period; ``ended`` is empty while it fires."""
-
-    rule: str
-    level: str
-    subject: str
-    severity: str
-    owner: str
-    began: str
-    ended: str
-    said: str
-
-
-class TaskLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that somebody was given to do."""
-
-    rule: str
-    subject: str
-    owner: str
-    due_at: str
-    what: str
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The report of one period. ``groups`` are the alerts about teams, queues, sites and the company."""
-
-    period: str
-    first_day: str
-    last_day: str
-    grades: dict[str, int]
-    done: list[AlertLine]
-    problems: list[AlertLine]
-    deductions: list[RuleLine]
-    awards: list[RuleLine]
-    groups: list[AlertLine]
-    next: list[TaskLine]
+Agent = Annotated[str, typer.Option(help="Only what concerns this person.")]
+Html = Annotated[Path | None, typer.Option(help="Write it as one printable page into this file.")]
+Notices = Annotated[
+    Path | None, typer.Option(help="Write one printable notice for each person into this folder.")
+]
+Language = Annotated[Lang, typer.Option("--lang", help="Language of titles and sentences.")]
 
 
 @app.command()
-def weekly(period: Which = "", as_json: Json = False) -> None:
-    """Report a week: what was settled, what is wrong, and what is due next.
+def weekly(
+    period: Which = "", agent: Agent = "", html: Html = None, lang: Language = Lang.en, as_json: Json = False
+) -> None:
+    """Report a week: what was settled, what is wrong, how resources were used, and what is due next.
 
     Example: kaohe report weekly --period 2026-W32
     """
-    _report("week", period, as_json)
+    _report("week", period, agent, html, None, lang, as_json)
 
 
 @app.command()
-def monthly(period: Which = "", as_json: Json = False) -> None:
-    """Report a month: what was settled, what is wrong, the grades, and what is due next.
+def monthly(
+    period: Which = "",
+    agent: Agent = "",
+    html: Html = None,
+    notices: Notices = None,
+    lang: Language = Lang.en,
+    as_json: Json = False,
+) -> None:
+    """Report a month: as the week's, and grades, everybody's attendance, the scheme's effect, and the best.
 
-    Example: kaohe report monthly --period 2026-08 --json
+    Example: kaohe report monthly --period 2026-08 --html august.html --notices notices
     """
-    _report("month", period, as_json)
+    _report("month", period, agent, html, notices, lang, as_json)
 
 
-def _report(window: Literal["week", "month"], label: str, as_json: bool) -> None:
+def _report(
+    window: Window, label: str, agent: str, html: Path | None, notices: Path | None, lang: Lang, as_json: bool
+) -> None:
     from kaohe.core.calendars import bounds_of, label_of
     from kaohe.payroll.ledger import Ledger
+    from kaohe.reports import report_of
+    from kaohe.reports_html import page
 
     if not label:
         today = datetime.now(UTC).date()
         label = label_of(window, bounds_of(window, label_of(window, today))[0] - timedelta(days=1))
     try:
-        first, after = bounds_of(window, label)
+        bounds_of(window, label)
     except UsageError as error:
         raise UsageError(f"--period: {error}.") from None
-    with Ledger(load_settings().database_url) as ledger:
-        report = report_of(
-            label, first, after, ledger.current_entries(), ledger.all_alerts(), ledger.current_grades()
-        )
+    settings = load_settings()
+    packs = chosen_packs(settings)
+    with Ledger(settings.database_url) as ledger:
+        entries, alerts, grades = ledger.current_entries(), ledger.all_alerts(), ledger.current_grades()
+    report = report_of(window, label, entries, alerts, grades, packs, agent)
+    if html is not None:
+        _write(html, page(report, window))
+        console.say(f"{html} was written.")
+    if notices is not None:
+        count = write_notices(notices, window, label, entries, alerts, grades, packs, agent)
+        console.say(f"{count} notices in {notices}.")
     if as_json:
         console.print_json(report)
-    else:
-        _show(report)
+    elif html is None and notices is None:
+        _show(report, "zh" if lang is Lang.zh else "en")
 
 
-def report_of(
-    label: str, first: date, after: date, entries: Iterable[Decision], alerts: Iterable[Alert], grades: Iterable[Grade]
-) -> Report:  # fmt: skip
-    """What the ledger knows of a period: what was decided from its first day to the one before ``after``."""
+def write_notices(
+    folder: Path, window: str, label: str, entries: Sequence[Decision], alerts: Sequence[Alert],
+    grades: Sequence[Grade], packs: Sequence[Pack], agent: str = "",
+) -> int:  # fmt: skip
+    """One page for each person with figures of their own in the period; how many there are."""
+    from kaohe.reports import figures_of, report_of
+    from kaohe.reports_html import page
 
-    def inside(moment: str) -> bool:
-        return first.isoformat() <= moment[:10] < after.isoformat()
-
-    own = [entry for entry in entries if inside(entry.at)]
-    told = _alert_lines(alerts)
-    graded: dict[str, int] = {}
-    for grade in grades:
-        if grade.period == label and grade.status == "final":
-            graded[grade.grade] = graded.get(grade.grade, 0) + 1
-    tasks = [
-        TaskLine(rule=one.rule, subject=one.subject, owner=one.owner, due_at=one.due_at, what=one.proposal)
-        for one in own
-        if one.kind == "task"
-    ]
-    began = [line for line in told if inside(line.began)]
-    return Report(
-        period=label,
-        first_day=first.isoformat(),
-        last_day=(after - timedelta(days=1)).isoformat(),
-        grades=dict(sorted(graded.items())),
-        done=[line for line in told if line.ended and inside(line.ended)],
-        problems=[line for line in told if not line.ended and line.began[:10] < after.isoformat()],
-        deductions=_rule_lines([one for one in own if one.points.startswith("-")]),
-        awards=_rule_lines([one for one in own if Fraction(one.points) > 0]),
-        groups=[line for line in began if line.level != "agent"],
-        next=sorted(tasks, key=lambda one: (one.due_at, one.rule, one.subject)),
-    )
-
-
-def _alert_lines(alerts: Iterable[Alert]) -> list[AlertLine]:
-    """Every alert once, in the order in which they began."""
-    ended: dict[str, str] = {}
-    firing: dict[str, Alert] = {}
-    for alert in alerts:
-        if alert.state == "resolved":
-            ended[alert.id] = alert.at
-        else:
-            firing[alert.id] = alert
-    lines = [
-        AlertLine(
-            rule=one.rule, level=one.level, subject=one.subject, severity=one.severity, owner=one.owner, began=one.at,
-            ended=ended.get(one.id, ""), said=one.explanation.en,
-        )
-        for one in firing.values()
-    ]  # fmt: skip
-    return sorted(lines, key=lambda one: (one.began, one.rule, one.subject))
-
-
-def _rule_lines(entries: Sequence[Decision]) -> list[RuleLine]:
-    """The entries by rule, clause and kind."""
-    grouped: dict[tuple[str, str, str], list[Decision]] = {}
+    told = {line.subject for line in figures_of(window, label, entries, packs)["attendance"]}
+    by_person: dict[str, list[Decision]] = {name: [] for name in told if agent in ("", name)}
     for entry in entries:
-        grouped.setdefault((entry.clause, entry.rule, entry.kind), []).append(entry)
-    return [
-        RuleLine(
-            rule=rule, clause=clause, kind=kind, entries=len(several),
-            subjects=len({one.subject for one in several}),
-            points=_points(sum((Fraction(one.points) for one in several), Fraction(0))),
-        )
-        for (clause, rule, kind), several in sorted(grouped.items())
-    ]  # fmt: skip
+        if entry.subject in by_person:
+            by_person[entry.subject].append(entry)
+    for number, (name, own) in enumerate(sorted(by_person.items()), start=1):
+        report = report_of(window, label, own, alerts, grades, packs, name)
+        # The number keeps apart those whose names differ only in what a file's name cannot hold.
+        _write(folder / f"{number:05d}-{_UNSAFE.sub('_', name)[:80]}-{label}.html", page(report, window))
+    return len(by_person)
 
 
-def _points(value: Fraction) -> str:
-    from kaohe.core.facts import number_text
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path} ({error.strerror}); name a place that can be written."
+        ) from None
 
-    return number_text(value)
+
+# --- on a terminal ----------------------------------------------------------------------------------------------------
 
 
-def _show(report: Report) -> None:
-    console.show(f"Report {report.period} ({report.first_day} to {report.last_day})")
+def _show(report: Report, language: Literal["en", "zh"]) -> None:
+    from kaohe.packs.describe import pick
+
+    about = f" of {report.agent}" if report.agent else ""
+    console.show(f"Report {report.period}{about} ({report.first_day} to {report.last_day})")
     if report.grades:
         console.show("Grades: " + ", ".join(f"{grade} {count}" for grade, count in report.grades.items()))
-    alerts = [
+    for title, lines in (
         ("Done", report.done),
         ("Problems", report.problems),
         ("Teams, queues and sites", report.groups),
-    ]
-    for title, lines in alerts:
+    ):
         shown = [f"{one.began[:16]} {one.severity} {one.rule} {one.subject}: {one.said}" for one in lines]
         _section(title, shown)
     for title, found in (("Deductions", report.deductions), ("Awards", report.awards)):
@@ -213,10 +154,16 @@ def _show(report: Report) -> None:
             for one in found
         ]
         _section(title, rows)
+    _figures("Resource use", report.resources, language)
+    _figures("Attendance", report.attendance, language)
+    _figures("Effect of the scheme", report.effect, language)
+    _section("Commended", [f"{one.rank}. {pick(one.said, language)}" for one in report.commended])
     _section(
         "Next",
         [f"{one.due_at[:16]} {one.owner}: {one.what} ({one.subject}, {one.rule})" for one in report.next],
     )
+    for words in report.waiting:
+        console.say(pick(words, language) + ".")
 
 
 def _section(title: str, lines: Sequence[str]) -> None:
@@ -225,6 +172,34 @@ def _section(title: str, lines: Sequence[str]) -> None:
         console.show(f"  {line}")
     if len(lines) > LINES_MAX:
         console.show(f"  ... and {len(lines) - LINES_MAX} more; --json has all of them")
+
+
+def _figures(title: str, lines: Sequence[FigureLine], language: Literal["en", "zh"]) -> None:
+    """A table for each rule: its lines have the same figures."""
+    if not lines:
+        return
+    for rule, several in _by_rule(lines):
+        console.show(f"\n{title} ({several[0].clause} {rule}, {len(several)})")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("")
+        for figure in several[0].figures:
+            table.add_column(figure.title.zh if language == "zh" else figure.title.en, justify="right")
+        for line in several[:LINES_MAX]:
+            table.add_row(line.subject, *(_cell(one.shown, one.before_shown) for one in line.figures))
+        console.show(table)
+        if len(several) > LINES_MAX:
+            console.show(f"  ... and {len(several) - LINES_MAX} more; --json has all of them")
+
+
+def _by_rule(lines: Iterable[FigureLine]) -> Iterable[tuple[str, list[FigureLine]]]:
+    groups: dict[str, list[FigureLine]] = {}
+    for line in lines:
+        groups.setdefault(line.rule, []).append(line)
+    return groups.items()
+
+
+def _cell(shown: str, before: str) -> str:
+    return f"{shown} (was {before})" if before else shown
 
 
 def register(root: typer.Typer) -> None:

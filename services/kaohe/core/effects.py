@@ -289,7 +289,7 @@ class _Clearing:
 
 
 def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
-    """Every name that the condition, the effect's amount and the explanation look at, sorted."""
+    """Every name that the condition, the effect's amount, the explanation and a report look at, sorted."""
     wanted = set(names(rule.condition))
     if effect.amount is not None:
         for expr in _expressions(effect.amount):
@@ -300,6 +300,8 @@ def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
         wanted |= names(effect.clear)
     for template in (rule.explanation.en, rule.explanation.zh):
         wanted.update(name for name in PLACEHOLDER.findall(template) if "." in name)
+    if rule.report is not None:
+        wanted.update(rule.report.figures)
     return tuple(sorted(wanted))
 
 

@@ -190,6 +190,23 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     incident: str = ""
 
 
+ReportSection = Literal["attendance", "resources", "effect", "commendation"]
+REPORT_SECTIONS: tuple[ReportSection, ...] = ("attendance", "resources", "effect", "commendation")
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """Which facts of a rule's entries a report shows, and in which section.
+
+    In a ``commendation`` those stand higher whose ``rank_by`` figures are greater, one after the other, and at last by
+    a lot drawn from pack, period and name; the first ``places`` (a parameter) are shown.
+    """
+
+    section: ReportSection
+    figures: tuple[str, ...]
+    rank_by: tuple[str, ...] = ()
+    places: str = ""
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """When something is judged, under which condition, and what follows.
 
@@ -214,6 +231,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     effects: tuple[Effect, ...]
     evidence: tuple[str, ...]
     place: Place
+    report: Reported | None = None
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):

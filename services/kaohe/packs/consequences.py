@@ -87,6 +87,9 @@ def _of_rule(rule: Rule, name: str, moved: Direction) -> Iterator[Words]:
     found = [_of_condition(rule.condition, name, moved)] if name in names(rule.condition) else []
     for effect in rule.effects:
         found += _of_effect(effect, name, moved)
+    if rule.report is not None and name == f"p.{rule.report.places}":
+        how = _either(moved, Words("more", "增加"), Words("fewer", "减少"), Words("others", "改变"))
+        found.append(Words(f"shows {how.en} of the best in reports", f"在报告中公示的人数{how.zh}"))
     for one in found:
         yield Words(
             f"rule {rule.id} ({rule.title.en}) {one.en}", f"规则 {rule.id}（{rule.title.zh}）{one.zh}"

@@ -12,6 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from kaohe.core.expressions import (
     Arithmetic,
     Comparison,
@@ -182,6 +184,7 @@ def rule_data(pack: Pack, rule: Rule) -> dict[str, Any]:
         "explanation": _words(rule.explanation),
         "parameters": [parameter_data(one) for one in parameters],
         "metrics": [metric_data(one) for one in metrics],
+        "report": msgspec.to_builtins(rule.report),
         "place": str(rule.place),
     }
 

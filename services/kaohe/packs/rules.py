@@ -44,6 +44,7 @@ from kaohe.packs.names import (
     opening_names,
     parameter_scope,
 )
+from kaohe.packs.reported import check_reported, read_reported
 from kaohe.packs.source import (
     NO_TEXTS,
     ConsequenceError,
@@ -80,7 +81,7 @@ RULES_MAX = 1000
 EFFECTS_MAX = 8
 _RULE_KEYS = (
     "id", "clause", "title", "level", "judged", "at_close_only", "on", "deadline", "attendance", "watch", "when",
-    "then", "explanation", "incident", "evidence",
+    "then", "explanation", "incident", "evidence", "report",
 )  # fmt: skip
 _NO_WORDS = Words("", "")
 _NO_EFFECTS: tuple[Effect, ...] = ()
@@ -173,6 +174,14 @@ class RuleReader:
         when = fields.need("when", lambda found: self._condition(found, scope, trigger, levels), None)
         effects = fields.need("then", lambda found: self._effects(found, trigger, levels, scope), _NO_EFFECTS)
         explanation = fields.take("explanation", lambda found: self._explanation(found, scope), _NO_WORDS)
+        reported = fields.take(
+            "report",
+            lambda found: read_reported(found, self.problems, scope, self.base.parameter("count")),
+            None,
+        )
+        if reported is not None:
+            period = trigger.kind == "period"
+            check_reported(fields, effects, period=period, at_close_only=at_close_only)
         if when is None or not effects or not fields.ok():
             return None
         self.scopes[own_id] = scope
@@ -180,7 +189,7 @@ class RuleReader:
             id=own_id, pack=self.pack, clause=clause, title=title, explanation=explanation,
             levels=cast("tuple[Level, ...]", levels), trigger=trigger.kind, on=trigger.on,
             provisional=trigger.kind == "period" and not at_close_only, condition=when, incident=incident,
-            effects=effects, evidence=(), place=node.place,
+            effects=effects, evidence=(), place=node.place, report=reported,
         )  # fmt: skip
         self._check_carried(fields, rule, scope)
         return (
@@ -779,6 +788,9 @@ def names_of(rule: Rule) -> set[str]:
                     found |= names(part)
             if effect.amount.table:
                 found |= {f"p.{effect.amount.table}", effect.amount.by}
+    if rule.report is not None:
+        found.update(rule.report.figures)
+        found.update(f"p.{name}" for name in (rule.report.places,) if name)
     return found
 
 
