@@ -7,6 +7,11 @@ steps follow in one order: calibration between assessors, wider cards from their
 all who are graded, the ranking of departments, the final grades, the tallies; combined scores come after the periods
 that they are made of. Everything is done in the order of
 names, so the result is the same over one partition or many, and whichever of them was faster.
+
+A result may be proposed once more: its period is open again, or an appeal against it was right. Then the same steps are
+gone through with what everybody else had, for which the proposals of decided periods are kept as long as a period can
+be opened again, and again for the wider periods that were made of the changed marks. Whose score and grade come to
+the same hears nothing. Tasks that were given to assessors stay; what follows from a grade is withdrawn with it.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from fractions import Fraction
 import msgspec
 
 from kaohe.core import scorecard as cards
-from kaohe.core.calendars import Calendar, Period, calendar
+from kaohe.core.calendars import DAY_MS, Calendar, Period, bounds_of, calendar
 from kaohe.core.facts import number_text, used_parameter
 from kaohe.core.grading import (
     JOINT,
@@ -25,6 +30,7 @@ from kaohe.core.grading import (
     Proposal,
     changes_of,
     combined_text,
+    follow,
     number_of,
     sent,
     sentence,
@@ -34,7 +40,7 @@ from kaohe.core.grading import (
 from kaohe.core.model import Calibration, Pack, Quota, Ranking, Scorecard
 from kaohe.core.records import Output
 from kaohe.core.scorecard import Calibrated, Candidate, Given, Mark
-from kaohe.core.subjects import MAX_MARKS, SEPARATOR
+from kaohe.core.subjects import MAX_MARKS, SEPARATOR, with_mark
 from kaohe.decisions import ENCODER, Decision, Grade, ScoreDetail, Step, UsedFact, Words, decision_id
 from kaohe.errors import StateError
 
@@ -42,6 +48,10 @@ MAX_WAITING = 1_000_000
 """Results that may wait for the rest of the company."""
 MAX_MARKED = 1_000_000
 """Subjects, packs and windows whose final results are remembered; beyond it the one graded longest ago is forgotten."""
+MAX_DECIDED = 200_000
+"""Results that are kept for being decided again; beyond it those of the oldest period are forgotten."""
+KEPT_MS = 60 * DAY_MS
+"""How long after its close a period's results are kept: longer than it can be opened again."""
 WINDOW_ORDER = ("day", "week", "month", "quarter", "year")
 
 Group = tuple[str, str, str, str]
@@ -54,7 +64,17 @@ class StoredMarks(msgspec.Struct, array_like=True):
     marks: list[Mark]
 
 
+class Decided(msgspec.Struct, array_like=True):
+    """A result as it was proposed last, and what became of it."""
+
+    proposal: Proposal
+    score: str
+    grade: str
+    revision: int
+
+
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_DECIDED_DECODER = msgspec.msgpack.Decoder(Decided)
 _PROPOSAL_DECODER = msgspec.msgpack.Decoder(Proposal)
 _MARKS_DECODER = msgspec.msgpack.Decoder(StoredMarks)
 
@@ -67,6 +87,7 @@ class Company:
         self.calendars = [calendar(zone) for zone in sorted(set(zones))]
         self.waiting: dict[Group, dict[str, Proposal]] = {}
         self.count = 0
+        self.decided: dict[Group, dict[str, Decided]] = {}
         self.marks: dict[tuple[str, str, str, str], list[Mark]] = {}
         self._changed: dict[str, bytes | None] = {}
 
@@ -89,19 +110,32 @@ class Company:
         if not self.waiting:
             return []
         done = sorted(
-            (closed_ms, WINDOW_ORDER.index(group[2]), group[0].endswith(JOINT), group)
-            for group in self.waiting
-            if (closed_ms := self.closed_ms(group)) < upto_ms
+            (ready_ms, WINDOW_ORDER.index(group[2]), group[0].endswith(JOINT), group)
+            for group, own in self.waiting.items()
+            if (ready_ms := max(self.closed_ms(group), *(one.amended_ms for one in own.values()))) < upto_ms
         )
         out: list[Output] = []
-        for closed_ms, _, joint, group in done:
+        for ready_ms, _, joint, group in done:
             proposals = self.waiting.pop(group)
             self.count -= len(proposals)
             for subject in proposals:
                 self._forget(_waiting_key(group, subject))
             decide = self._join if joint else self._decide
-            out += decide(group, proposals, closed_ms)
+            out += decide(group, proposals, ready_ms)
+        if done:
+            self._expire(upto_ms)
         return out
+
+    def _expire(self, now_ms: int) -> None:
+        """Forget results that cannot change any more, and the oldest ones where there are too many."""
+        left = sum(len(own) for own in self.decided.values())
+        for closed_ms, group in sorted((self.closed_ms(group), group) for group in self.decided):
+            if closed_ms + KEPT_MS > now_ms and left <= MAX_DECIDED:
+                return
+            own = self.decided.pop(group)
+            left -= len(own)
+            for subject in own:
+                self._forget(_decided_key(group, subject))
 
     def closed_ms(self, group: Group) -> int:
         """When a period is closed in every time zone, by the longest grace of any version of the pack.
@@ -122,11 +156,29 @@ class Company:
                     found |= table.keys() if isinstance(table, dict) else set()
         return found
 
-    def _decide(self, group: Group, proposals: Mapping[str, Proposal], closed_ms: int) -> list[Output]:
+    def _decide(self, group: Group, fresh: Mapping[str, Proposal], at_ms: int) -> list[Output]:
+        known = self.decided.setdefault(group, {})
+        proposals = {name: one.proposal for name, one in known.items()} | dict(fresh)
+        if not proposals:
+            return []
         pack, kept = self._ruling(proposals)
         period = kept.period(group[2], group[3])
-        step = _Step(pack, group, period, kept, kept.text(closed_ms), self)
-        return step.run(proposals)
+        again = bool(known)
+        step = _Step(pack, group, period, kept, kept.text(at_ms), self, known)
+        out = step.run(proposals)
+        self._remember(group, step.finals)
+        if again and step.moved:
+            for wider in self._made_of(pack, group):
+                out += self._decide(wider, {}, at_ms)
+            for joint in sorted(self.decided):
+                if joint[0].endswith(JOINT) and joint[1:] == group[1:]:
+                    out += self._join(joint, {}, at_ms)
+        return out
+
+    def _remember(self, group: Group, finals: Mapping[str, Decided]) -> None:
+        for name in sorted(finals):
+            self.decided[group][name] = finals[name]
+            self._changed[_decided_key(group, name)] = _ENCODER.encode(finals[name])
 
     def _ruling(self, proposals: Mapping[str, Proposal]) -> tuple[Pack, Calendar]:
         """The newest version of the pack that proposes, and the calendar it keeps."""
@@ -139,15 +191,30 @@ class Company:
             kept = one if one.name == pack.zone else kept
         return pack, kept
 
-    def _join(self, group: Group, proposals: Mapping[str, Proposal], closed_ms: int) -> list[Output]:
+    def _join(self, group: Group, fresh: Mapping[str, Proposal], at_ms: int) -> list[Output]:
         """The final combined scores: of packs whose scores moved here the final ones count."""
+        known = self.decided.setdefault(group, {})
+        proposals = {name: one.proposal for name, one in known.items()} | dict(fresh)
+        if not proposals:
+            return []
         owner, kept = self._ruling(proposals)
         combined = owner.results.combined
         assert combined is not None, owner.key
         bands = table_of(owner, combined.bands, kept.day(kept.period(group[2], group[3]).start_ms))
-        return [
-            sent(self._joined(proposals[name], bands, kept.text(closed_ms))) for name in sorted(proposals)
-        ]
+        out, finals = [], {}
+        for name in sorted(proposals):
+            before = known.get(name)
+            found = self._joined(proposals[name], bands, kept.text(at_ms))
+            if before is not None and (before.score, before.grade) == (found.score, found.grade):
+                finals[name] = Decided(proposals[name], before.score, before.grade, before.revision)
+                continue
+            if before is not None:
+                revision = max(found.revision, before.revision + 1)
+                found = msgspec.structs.replace(found, revision=revision, previous_grade=before.grade)
+            finals[name] = Decided(proposals[name], found.score, found.grade, found.revision)
+            out.append(sent(found))
+        self._remember(group, finals)
+        return out
 
     def _joined(self, proposal: Proposal, bands: Mapping[str, Fraction], at: str) -> Grade:
         before = proposal.grade
@@ -172,17 +239,35 @@ class Company:
             explanation=sentence(before.subject, before.period, number_text(score), grade, detail),
         )  # fmt: skip
 
+    def _made_of(self, pack: Pack, group: Group) -> list[Group]:
+        """The decided wider periods whose scores rest on the marks of this one, the nearest first."""
+        first = bounds_of(group[2], group[3])[0]
+        found = []
+        for other in self.decided:
+            card = next((one for one in pack.cards if (one.level, one.window) == other[1:3]), None)
+            if other[:2] != group[:2] or card is None:
+                continue
+            rests = {item.window for dimension in card.dimensions for item in dimension.items}
+            start, end = bounds_of(other[2], other[3])
+            if group[2] in rests and start <= first < end:
+                found.append(other)
+        return sorted(found, key=lambda one: (WINDOW_ORDER.index(one[2]), one))
+
     def mark(self, grade: Grade) -> list[Mark]:
-        """Keep a final result; all marks of the subject up to it."""
+        """Keep a final result; all marks of the subject. ``store`` follows, when what it leads to was noted in them."""
         key = (grade.pack, grade.level, grade.window, grade.subject)
         if key not in self.marks and len(self.marks) >= MAX_MARKED:
             oldest = min(self.marks, key=lambda one: (self.marks[one][-1].label, one))
             del self.marks[oldest]
             self._forget(SEPARATOR.join(("m", *oldest)))
-        before = [one for one in self.marks.get(key, []) if one.label < grade.period]
-        found = self.marks[key] = [*before, Mark(grade.period, grade.score, grade.grade)][-MAX_MARKS:]
-        self._changed[SEPARATOR.join(("m", *key))] = _ENCODER.encode(StoredMarks(found))
+        mark = Mark(grade.period, grade.score, grade.grade)
+        found = self.marks[key] = with_mark(self.marks.get(key, []), mark)[-MAX_MARKS:]
         return found
+
+    def store(self, grade: Grade) -> None:
+        """Let the marks of a grade's subject be stored."""
+        key = (grade.pack, grade.level, grade.window, grade.subject)
+        self._changed[SEPARATOR.join(("m", *key))] = _ENCODER.encode(StoredMarks(self.marks[key]))
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
@@ -203,6 +288,9 @@ class Company:
                 group = (parts[0], parts[1], parts[2], parts[3])
                 self.waiting.setdefault(group, {})[proposal.grade.subject] = proposal
                 self.count += 1
+            elif kind == "k":
+                group = (parts[0], parts[1], parts[2], parts[3])
+                self.decided.setdefault(group, {})[parts[4]] = _DECIDED_DECODER.decode(items[key])
             elif kind == "m":
                 self.marks[parts[0], parts[1], parts[2], parts[3]] = _MARKS_DECODER.decode(items[key]).marks
 
@@ -211,12 +299,20 @@ def _waiting_key(group: Group, subject: str) -> str:
     return SEPARATOR.join(("w", *group, subject))
 
 
+def _decided_key(group: Group, subject: str) -> str:
+    return SEPARATOR.join(("k", *group, subject))
+
+
 class _Step:
-    """The deciding of one complete period of one pack."""
+    """The deciding of one complete period of one pack; ``known`` is what was decided about it before."""
 
     def __init__(
-        self, pack: Pack, group: Group, period: Period, calendar: Calendar, at: str, company: Company
+        self, pack: Pack, group: Group, period: Period, calendar: Calendar, at: str, company: Company,
+        known: Mapping[str, Decided],
     ) -> None:  # fmt: skip
+        self.known = known
+        self.finals: dict[str, Decided] = {}
+        self.moved = False
         self.pack = pack
         self.level, self.window, self.label = group[1:]
         self.period = period
@@ -245,10 +341,13 @@ class _Step:
         if quota is not None and self.is_main:
             self._share_out(quota, proposals, grades)
         ranking = self.pack.results.ranking
-        if ranking is not None and (self.level, self.window) == ("department", ranking.window) and grades:
-            self._rank(ranking, grades)
+        ranks = ranking is not None and (self.level, self.window) == ("department", ranking.window)
+        if ranking is not None and ranks and grades:
+            self._rank(grades)
         for name in sorted(grades):
             self._finish(proposals[name], grades[name])
+        if ranking is not None and ranks and grades:
+            self._reward(ranking, grades)
         return self.out
 
     # --- calibration
@@ -257,6 +356,16 @@ class _Step:
         calibration = self.pack.results.calibration
         if calibration is None or self.level != "agent":
             return {}
+        found = self._compared(calibration, proposals)
+        before = self._compared(calibration, {name: one.proposal for name, one in self.known.items()})
+        for by in sorted(found):
+            if found[by].beyond and not (by in before and before[by].beyond):
+                self.out.append(self._told(calibration, found[by]))
+        return found
+
+    def _compared(
+        self, calibration: Calibration, proposals: Mapping[str, Proposal]
+    ) -> dict[str, Calibrated]:  # fmt: skip
         given = [
             Given(pull.by, pull.count, Fraction(pull.total), Fraction(pull.squares))
             for name in sorted(proposals)
@@ -267,11 +376,7 @@ class _Step:
             number_of(self.pack, one, self.day)
             for one in (calibration.at_least, calibration.tolerance, calibration.strength, calibration.limit)
         ]
-        found = cards.calibrate(given, int(numbers[0]), *numbers[1:])
-        for by in sorted(found):
-            if found[by].beyond:
-                self.out.append(self._told(calibration, found[by]))
-        return found
+        return cards.calibrate(given, int(numbers[0]), *numbers[1:])
 
     def _told(self, calibration: Calibration, found: Calibrated) -> Output:
         """The task that follows from an assessor whose mean lies too far from the others'."""
@@ -422,10 +527,9 @@ class _Step:
                 keys.append(Fraction(own.partition(" ")[0]))
         return Candidate(grade.subject, detail.department, grade.grade == quota.grade, tuple(keys))
 
-    def _rank(self, ranking: Ranking, grades: dict[str, Grade]) -> None:
-        """Rank the departments; the best one (with equal scores: each of them) is proposed for its reward."""
+    def _rank(self, grades: dict[str, Grade]) -> None:
+        """Rank the departments."""
         order = sorted(grades, key=lambda name: (-Fraction(grades[name].score), name))
-        best = Fraction(grades[order[0]].score)
         for name in order:
             grade = grades[name]
             rank = 1 + sum(Fraction(grades[other].score) > Fraction(grade.score) for other in order)
@@ -433,11 +537,22 @@ class _Step:
                 en=f"rank {rank} of {len(order)} departments", zh=f"{len(order)} 个部门中第 {rank} 名"
             )
             grades[name] = self._changed(grade, Fraction(grade.score), grade.grade, [note])
-            if Fraction(grade.score) == best:
-                self.out.append(self._rewarded(ranking, grade, len(order)))
 
-    def _rewarded(self, ranking: Ranking, grade: Grade, count: int) -> Output:
-        decision = Decision(
+    def _reward(self, ranking: Ranking, grades: Mapping[str, Grade]) -> None:
+        """Propose the best department (with equal scores: each of them) for its reward, and no other one any more."""
+        best = max(Fraction(grade.score) for grade in grades.values())
+        for name in sorted(grades):
+            grade = grades[name]
+            key = (grade.pack, grade.level, grade.window, name)
+            mark = next(one for one in self.company.marks[key] if one.label == self.label)
+            proposal = self._rewarded(ranking, grade, len(grades))
+            found = follow(mark, Fraction(grade.score) == best, proposal, grade)
+            self.out += found
+            if found:
+                self.company.store(grade)
+
+    def _rewarded(self, ranking: Ranking, grade: Grade, count: int) -> Decision:
+        return Decision(
             id=decision_id(
                 self.pack.name, ranking.id, "0", "department", grade.subject, self.window, self.label, "", ""
             ),
@@ -454,22 +569,31 @@ class _Step:
             ),
             owner=ranking.owner, proposal=ranking.best,
         )  # fmt: skip
-        return Output("decisions", grade.subject.encode(), ENCODER.encode(decision))
 
     # --- the end
 
     def _finish(self, proposal: Proposal, grade: Grade) -> None:
-        before = proposal.grade
-        seen = {"score:": before.score, "grade:": before.grade}
+        before, known = proposal.grade, self.known.get(grade.subject)
+        was_score, was_grade, revision = before.score, before.grade, before.revision
+        if known is not None:
+            was_score, was_grade = known.score, known.grade
+            revision = max(revision, known.revision)
+            self.finals[grade.subject] = Decided(proposal, was_score, was_grade, known.revision)
+            if (grade.score, grade.grade) == (was_score, was_grade):
+                return
+        self.moved = True
+        self.finals[grade.subject] = Decided(proposal, grade.score, grade.grade, revision + 1)
+        seen = {"score:": was_score, "grade:": was_grade}
         changes = changes_of(seen, {"score:": grade.score, "grade:": grade.grade})
         detail = msgspec.structs.replace(grade.detail or ScoreDetail(), changes=changes)
         final = msgspec.structs.replace(
-            grade, revision=before.revision + 1, status="final", previous_grade=before.grade, at=self.at, detail=detail,
+            grade, revision=revision + 1, status="final", previous_grade=was_grade, at=self.at, detail=detail,
             explanation=sentence(grade.subject, grade.period, grade.score, grade.grade, detail),
         )  # fmt: skip
         self.out.append(sent(final))
         marks = self.company.mark(final)
         self.out += tallied(self.pack, final, marks, self.calendar)
+        self.company.store(final)
 
 
 def _per_cent(value: Fraction) -> str:

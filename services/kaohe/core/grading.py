@@ -6,7 +6,11 @@ lets ``scorecard`` do the arithmetic, and sends a revision whenever score, grade
 since the revision before.
 
 When a period closes, its result becomes a *mark* of the subject. Marks are what quarters and years are made of, and
-what tallies count (two times D: probation). Where a pack has a step for which the whole company must be known (a quota,
+what tallies count (two times D: probation). A result may change once more, where its period is open again or an appeal
+was right; then what was made of it is brought up to date: wider cards, the one score of several packs, and tallies,
+whose proposals are withdrawn where they hold no more.
+
+Where a pack has a step for which the whole company must be known (a quota,
 a calibration between assessors, a ranking), the result of the close is only *proposed*: it travels in the partition's
 numbered reports to the group stage, and ``company`` has the last word.
 """
@@ -55,7 +59,6 @@ UNNAMED = ("peer", "department")
 """Roles whose names a grade does not tell: who is rated by colleagues is not to know which one said what."""
 JOINT = "+"
 """What the name of a pack ends with where the score of several packs goes out: no pack can have it."""
-NEVER_MS = 1 << 62
 JOINT_STEP = Fraction(1, 100)
 """To what a combined score is rounded, half upwards."""
 CHANGES_TOLD = 3
@@ -92,7 +95,10 @@ class Part(msgspec.Struct, array_like=True):
 
 
 class Proposal(msgspec.Struct, kw_only=True):
-    """A closed result for which the company's stage has the last word. A combined score has ``parts``."""
+    """A closed result for which the company's stage has the last word. A combined score has ``parts``.
+
+    ``amended_ms`` is when it was changed again after its period was closed; 0 at the close itself.
+    """
 
     grade: Grade
     caps: list[str]
@@ -102,6 +108,7 @@ class Proposal(msgspec.Struct, kw_only=True):
     pulls: list[Pull]
     rests: list[Rest]
     parts: list[Part] = []
+    amended_ms: int = 0
 
 
 class _Read(msgspec.Struct):
@@ -165,11 +172,11 @@ class Grader:
             if isinstance(table, dict)
             for name in table
         }
-        self.compared = frozenset(
-            pack.key for pack in packs if pack.cards or pack.results.quota or pack.results.tallies
+        self.follows = frozenset(
+            pack.key
+            for pack in packs
+            if pack.cards or pack.results.quota or pack.results.tallies or pack.name in combining
         )
-        """The packs of whose grades something is made that nobody can take back alone."""
-        self.follows = self.compared | {pack.key for pack in packs if pack.name in combining}
         self.left_out = frozenset(
             name
             for pack in packs
@@ -178,18 +185,6 @@ class Grader:
             for name in once.leaves_out
         )
         """The packs of which a combined score leaves something out, because another one charges it."""
-
-    def combined_by(self, pack: Pack, period: Period) -> int:
-        """When the last of the packs closes that are combined with this one; far off where there are none."""
-        found = NEVER_MS
-        for owner in self.judge.active_packs():
-            combined = owner.results.combined
-            if combined is not None and combined.window == period.window:
-                names = {name for _, table in owner.parameters[combined.shares].values for name in table}  # type: ignore[union-attr]
-                if pack.name in names:
-                    graces = [one.grace_ms for one in self.judge.active_packs() if one.name in names]
-                    found = min(found, period.end_ms + max(graces)) if len(graces) > 1 else found
-        return found
 
     def card(self, pack: Pack, level: str, window: str) -> Scorecard | None:
         """The card of dimensions of a pack for a level and window."""
@@ -203,13 +198,19 @@ class Grader:
 
     # --- one grade ----------------------------------------------------------------------------------------------------
 
-    def grade(self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, status: Any) -> None:
-        """Bring a card's score and grade up to date; a revision goes out when either changed."""
+    def grade(
+        self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, status: Any, again: bool = False
+    ) -> None:
+        """Bring a card's score and grade up to date; a revision goes out when either changed.
+
+        ``again``: also those of a result that was final.
+        """
         period = moment.period
         assert period is not None
         key = f"{pack.name}|{period.window}|{period.label}"
         state = subject.grades.get(key) or GradeState()
-        if state.status != "provisional" and state.revision:
+        settled = state.status != "provisional" and state.revision > 0
+        if settled and not again:
             return
         sheet = self._sheet(subject, pack, card, moment, state)
         if sheet is None or (status == "provisional" and not state.revision and sheet.untouched):
@@ -220,12 +221,15 @@ class Grader:
         score_text = number_text(sheet.score)
         apart = (state.earned, state.others) != (sheet.earned, sheet.others)
         state.earned, state.others = sheet.earned, sheet.others
-        if (state.score, state.grade, state.status) == (score_text, sheet.grade, status):
+        if (state.score, state.grade) == (score_text, sheet.grade) and (settled or state.status == status):
             if apart:
                 self.judge.touched.add(subject.key)
-                self._combine(subject, pack, period, moment.at_ms)
+                self._combine(subject, pack, period, moment.at_ms, settled)
             return
         changes = changes_of(state.seen, sheet.seen)
+        if settled:
+            before = {"score:": state.score, "grade:": state.grade}
+            changes = changes_of(before, {"score:": score_text, "grade:": sheet.grade})
         previous = state.grade
         detail = msgspec.structs.replace(sheet.detail, changes=changes)
         why = sentence(subject.name, period.label, score_text, sheet.grade, detail)
@@ -233,9 +237,9 @@ class Grader:
         told, state.told = state.told, digests(detail) if status == "provisional" else {}
         if status == "provisional":
             detail = brief(detail, told, state.told, state.revision)
-        state.score, state.grade, state.status, state.revision = (
-            score_text, sheet.grade, status, state.revision + 1,
-        )  # fmt: skip
+        # Who has the last word also counts the revisions that come after it.
+        revision = state.revision + (state.status != "proposed")
+        state.score, state.grade, state.status, state.revision = score_text, sheet.grade, status, revision
         self.judge.touched.add(subject.key)
         message = Grade(
             id=grade_id(pack.name, subject.level, subject.name, period.window, period.label), revision=state.revision,
@@ -244,7 +248,7 @@ class Grader:
             at=moment.calendar.text(moment.at_ms), entries=sheet.entries, formula=sheet.formula, explanation=why,
             detail=detail,
         )  # fmt: skip
-        self.publish(subject, pack, period, state, message, moment.at_ms, sheet)
+        self.publish(subject, pack, period, state, message, moment.at_ms, sheet, again=settled)
 
     def _sheet(
         self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, state: GradeState
@@ -383,11 +387,15 @@ class Grader:
 
     def publish(
         self, subject: Subject, pack: Pack, period: Period, state: GradeState, message: Grade, now_ms: int,
-        sheet: _Sheet | None = None,
+        sheet: _Sheet | None = None, *, again: bool = False,
     ) -> None:  # fmt: skip
-        """Send a grade; of a closed period keep the mark and let follow what follows from it."""
+        """Send a grade; of a closed period keep the mark and let follow what follows from it.
+
+        ``again``: the result was final before. Where the company's stage has the last word, it is told and nobody else.
+        """
         final = message.status == "final"
-        if final and to_company(pack, subject.level, period.window):
+        proposed = final and to_company(pack, subject.level, period.window)
+        if proposed:
             state.status = "proposed"
             message = msgspec.structs.replace(message, status="provisional")
             line = subject.line_at(period.end_ms - 1)
@@ -400,27 +408,33 @@ class Grader:
                     hired_on=line.hired_on if line is not None else "",
                     previous=before[-1].score if before else "",
                     pulls=sheet.pulls if sheet is not None else [], rests=sheet.rests if sheet is not None else [],
+                    amended_ms=now_ms if again else 0,
                 )
             )  # fmt: skip
-        self.judge.out.append(sent(message))
+        if not proposed or not again:
+            self.judge.out.append(sent(message))
         if final:
             subject.mark(mark_key(pack, period), Mark(period.label, message.score, message.grade))
             if state.status == "final":
                 marks = subject.marks[mark_key(pack, period)]
                 self.judge.out += tallied(pack, message, marks, subject.series.calendar)
-            self._grade_wider(subject, pack, period, now_ms)
-        self._combine(subject, pack, period, now_ms)
+            self._grade_wider(subject, pack, period, now_ms, again)
+        self._combine(subject, pack, period, now_ms, again)
 
-    def _grade_wider(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
-        """Bring the cards that are made of this period's marks up to date."""
+    def _grade_wider(self, subject: Subject, pack: Pack, period: Period, now_ms: int, again: bool) -> None:
+        """Bring the cards that are made of this period's marks up to date; a closed one only if they were final."""
         for card in pack.cards:
             windows = {item.window for dimension in card.dimensions for item in dimension.items}
             if card.level == subject.level and period.window in windows:
                 wider = subject.series.calendar.containing(card.window, period.start_ms)
                 if not self.judge.is_closed(pack, subject, wider, now_ms):
                     self.judge.regrade(subject, pack, wider, now_ms)
+                elif again:
+                    self.judge.regrade_closed(subject, pack, wider, now_ms)
 
-    def _combine(self, subject: Subject, changed: Pack, period: Period, now_ms: int) -> None:
+    def _combine(
+        self, subject: Subject, changed: Pack, period: Period, now_ms: int, again: bool = False
+    ) -> None:
         """Bring the one score of several packs up to date."""
         for owner in self.judge.active_packs():
             combined = owner.results.combined
@@ -432,17 +446,19 @@ class Grader:
                 continue
             shares = table_of(owner, combined.shares, day)
             if changed.name in shares and sum(name in self.judge.active for name in shares) > 1:
-                self._combine_for(subject, owner, shares, changed, period, now_ms)
+                self._combine_for(subject, owner, shares, changed, period, now_ms, again)
 
     def _combine_for(
-        self, subject: Subject, owner: Pack, shares: Mapping[str, Fraction], changed: Pack, period: Period, now_ms: int
+        self, subject: Subject, owner: Pack, shares: Mapping[str, Fraction], changed: Pack, period: Period, now_ms: int,
+        again: bool,
     ) -> None:  # fmt: skip
         combined = owner.results.combined
         assert combined is not None
         calendar = subject.series.calendar
         key = f"{joint_name(owner)}|{period.window}|{period.label}"
         state = subject.grades.get(key) or GradeState()
-        if state.status != "provisional" and state.revision:
+        settled_before = state.status != "provisional" and state.revision > 0
+        if settled_before and not again:
             return
         scores, packs, settled = self._scores(subject, shares, changed, period, now_ms)
         ids = [grade_id(name, "agent", subject.name, period.window, period.label) for name in scores]
@@ -454,6 +470,7 @@ class Grader:
         score = cards.rounded(exact, JOINT_STEP)
         bands = table_of(owner, combined.bands, calendar.day(period.start_ms))
         grade = cards.grade_of(score, bands)
+        settled = settled or settled_before
         late = settled and any(moves_late(packs[name], period.window) for name in parts)
         status = ("proposed" if late else "final") if settled else "provisional"
         if (state.score, state.grade, state.status) == (number_text(score), grade, status):
@@ -461,9 +478,10 @@ class Grader:
         seen = {f"pack:{name}": number_text(value) for name, value in sorted(scores.items())}
         changes = changes_of(state.seen, seen)
         previous, state.seen = state.grade, seen
-        state.score, state.grade, state.status, state.revision = (
-            number_text(score), grade, status, state.revision + 1,
-        )  # fmt: skip
+        # Who has the last word also counts the revisions that come after it.
+        amended = settled_before and late
+        revision = state.revision + (0 if amended else 2 if state.status == "proposed" else 1)
+        state.score, state.grade, state.status, state.revision = number_text(score), grade, status, revision
         subject.grades[key] = state
         self.judge.touched.add(subject.key)
         detail = ScoreDetail(about="combined", exact=number_text(exact), changes=changes, notes=notes)
@@ -475,7 +493,8 @@ class Grader:
             entries=ids, formula=combined_text(parts, scores, score),
             explanation=sentence(subject.name, period.label, state.score, grade, detail), detail=detail,
         )  # fmt: skip
-        self.judge.out.append(sent(message))
+        if not amended:
+            self.judge.out.append(sent(message))
         if late:
             told = [
                 Part(name, str(shares[name]), str(scores[name]), moves_late(packs[name], period.window))
@@ -491,6 +510,7 @@ class Grader:
                     pulls=[],
                     rests=[],
                     parts=told,
+                    amended_ms=now_ms if amended else 0,
                 )
             )
 
@@ -870,21 +890,48 @@ def _short(text: str) -> str:
 
 
 def tallied(pack: Pack, grade: Grade, marks: Sequence[Mark], calendar: Calendar) -> list[Output]:
-    """The proposals that follow from a final grade; ``marks`` end with its own."""
+    """The proposals that follow from a final grade, and those that follow from it no more.
+
+    ``marks`` are all of the subject; what was proposed is noted in those of the grade's period and the ones after it.
+    """
     found = []
-    for tally in pack.results.tallies:
-        if (tally.level, tally.window) != (grade.level, grade.window):
+    for index, mark in enumerate(marks):
+        if mark.label < grade.period:
             continue
-        count, labels = cards.counted(marks, tally.grades, tally.within)
-        period = calendar.period(grade.window, grade.period)
-        day = calendar.day(period.start_ms)
-        wanted = number_of(pack, tally.reaches, day)
-        if count == wanted or (tally.or_more and count > wanted):
-            found.append(_proposed(pack, tally, grade, labels, day))
+        for tally in pack.results.tallies:
+            if (tally.level, tally.window) != (grade.level, grade.window):
+                continue
+            count, labels = cards.counted(marks[: index + 1], tally.grades, tally.within)
+            day = calendar.day(calendar.period(grade.window, mark.label).start_ms)
+            wanted = number_of(pack, tally.reaches, day)
+            holds = bool(count) and (count == wanted or (tally.or_more and count > wanted))
+            own = msgspec.structs.replace(grade, period=mark.label, grade=mark.grade)
+            decision = _proposed(pack, tally, own, labels, day)
+            found += follow(mark, holds, decision, grade)
     return found
 
 
-def _proposed(pack: Pack, tally: Tally, grade: Grade, labels: list[str], day: date) -> Output:
+def follow(mark: Mark, holds: bool, proposal: Decision, grade: Grade) -> list[Output]:
+    """Send a proposal that follows from a mark, or withdraw it; nothing where that was done. ``grade`` is why."""
+    sent_before = mark.told.get(proposal.rule, 0)
+    if holds == bool(sent_before % 2):
+        return []
+    mark.told = {**mark.told, proposal.rule: sent_before + 1}
+    turn = sent_before // 2
+    own_id = proposal.id if not turn else decision_id(proposal.id, "again", str(turn))
+    message = msgspec.structs.replace(proposal, id=own_id)
+    if not holds:
+        message = msgspec.structs.replace(
+            message, id=decision_id(own_id, "withdrawn"), kind="waive", reverses=own_id, proposal="", arithmetic=[],
+            explanation=Words(
+                en=f"Withdrawn, for the grade of {grade.period} is {grade.grade} now: {proposal.explanation.en}",
+                zh=f"{grade.period}等级现为{grade.grade}，予以撤回：{proposal.explanation.zh}",
+            ),
+        )  # fmt: skip
+    return [Output("decisions", proposal.subject.encode(), ENCODER.encode(message))]
+
+
+def _proposed(pack: Pack, tally: Tally, grade: Grade, labels: list[str], day: date) -> Decision:
     count = len(labels)
     frame = {
         "subject": grade.subject, "period": grade.period, "grade": grade.grade, "count": str(count),
@@ -897,8 +944,8 @@ def _proposed(pack: Pack, tally: Tally, grade: Grade, labels: list[str], day: da
     for name, text in frame.items():
         en, zh = en.replace("{" + name + "}", text), zh.replace("{" + name + "}", text)
     ids = [grade_id(pack.name, grade.level, grade.subject, grade.window, label) for label in labels]
-    decision = Decision(
-        id=decision_id(pack.name, tally.id, "0", grade.level, grade.subject, grade.window, grade.period, "", ""),
+    return Decision(
+        id=tally_id(pack, tally, grade.subject, grade.period),
         revision=1, kind="proposal", status="final", pack=pack.name, pack_version=pack.version, rule=tally.id,
         clause=tally.clause, level=grade.level, subject=grade.subject, window=grade.window, period=grade.period,
         incident="", points="0", amount_minor=0, currency=pack.currency, at=grade.at,
@@ -908,7 +955,11 @@ def _proposed(pack: Pack, tally: Tally, grade: Grade, labels: list[str], day: da
         arithmetic=[Step(what="count", calculation=" + ".join("1" for _ in labels), result=str(count))],
         explanation=Words(en=en, zh=zh), owner=tally.owner, proposal=tally.proposal,
     )  # fmt: skip
-    return Output("decisions", grade.subject.encode(), ENCODER.encode(decision))
+
+
+def tally_id(pack: Pack, tally: Tally, subject: str, label: str) -> str:
+    """The id of what a tally proposes for a subject and a period."""
+    return decision_id(pack.name, tally.id, "0", tally.level, subject, tally.window, label, "", "")
 
 
 def _formula(detail: ScoreDetail, score: Fraction) -> str:

@@ -186,7 +186,7 @@ class Judge:
         packs = subject.packs_at(at_ms)
         return not packs or pack.name in packs
 
-    def _judges_in(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
+    def judges_in(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether this version judges a subject for a period: by the end of it, and unless they had left before."""
         at_ms = min(now_ms, period.end_ms) - 1
         return self.judges(pack, subject, at_ms) and not subject.left_before(period)
@@ -518,7 +518,7 @@ class Judge:
             subject = self.subjects[key]
             self.touched.add(key)
             for period in sorted(waiting[key]):
-                if not self._judges_in(pack, subject, period, now_ms):
+                if not self.judges_in(pack, subject, period, now_ms):
                     continue
                 if self.reopened and self._is_reopened(pack, period):
                     reopening.revise(self, subject, pack, period, now_ms)
@@ -621,11 +621,10 @@ class Judge:
                 worked = work_out(self.layout, pack, effect, moment) if holds else NOTHING
                 changed |= self._post(subject, pack, rule, index, moment, period, worked, status)
             elif effect.kind == "grade":
-                self._cap(subject, pack, rule, effect, period, holds)
+                self.cap(subject, pack, rule, effect, period, holds)
                 changed = True
             elif status == "final" and holds:
-                cause = Cause(moment.at_ms, period.label, ())
-                self._once(subject, pack, rule, index, moment, period, cause)
+                self.once_in_period(subject, pack, rule, index, moment)
                 changed = True
         return changed
 
@@ -681,7 +680,7 @@ class Judge:
         """Judge a period for good, if the subject was known in it."""
         if subject.first_seen_ms >= period.end_ms or period.window not in self.book.windows[pack.key]:
             return
-        if self._judges_in(pack, subject, period, now_ms):
+        if self.judges_in(pack, subject, period, now_ms):
             self._judge_period(subject, pack, period, now_ms, "final")
             if self.on_close is not None:
                 self.on_close(subject, pack, period, now_ms)
@@ -868,17 +867,23 @@ class Judge:
                     ):
                         self._excuse(subject, pack, rule, index, period, cause, adjusts, now_ms)
                 elif effect.kind == "grade":
-                    self._cap(subject, pack, rule, effect, period, True, cause.incident)
+                    self.cap(subject, pack, rule, effect, period, True, cause.incident)
                 elif effect.kind == "waive":
                     self._waive(subject, pack, rule, index, moment, cause, now_ms)
                 elif effect.kind == "reverse":
                     self._correct(subject, pack, rule, index, moment, cause, now_ms)
                 else:
-                    self._once(subject, pack, rule, index, moment, period, cause, adjusts)
+                    self.once(subject, pack, rule, index, moment, period, cause, adjusts)
         self._grade(subject, pack, period, now_ms, "provisional")
         return [rule.id for rule in fired if any(effect.kind == "alert" for effect in rule.effects)]
 
-    def _once(
+    def once_in_period(self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment) -> None:
+        """A task, a proposal or an alert at the close of a period."""
+        period = moment.period
+        assert period is not None
+        self.once(subject, pack, rule, index, moment, period, Cause(moment.at_ms, period.label, ()))
+
+    def once(
         self,
         subject: Subject,
         pack: Pack,
@@ -950,7 +955,7 @@ class Judge:
                 for rule in rules.rules:
                     for effect in rule.effects:
                         if effect.kind == "grade":
-                            self._cap(subject, rules.pack, rule, effect, period, False, cause.incident)
+                            self.cap(subject, rules.pack, rule, effect, period, False, cause.incident)
                 self._grade(subject, rules.pack, period, now_ms, "provisional")
 
     def _waive(
@@ -1074,7 +1079,7 @@ class Judge:
 
     # --- grades -------------------------------------------------------------------------------------------------------
 
-    def _cap(
+    def cap(
         self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool,
         incident: str = "",
     ) -> None:  # fmt: skip
@@ -1087,16 +1092,25 @@ class Judge:
             state.caps = {name: cap for name, cap in state.caps.items() if name != key}
             self.touched.add(subject.key)
 
-    def _grade(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
-        """Bring score and grade of a period up to date; a revision goes out when either changed."""
-        if self.reopened and self._unsettle(subject, pack, period):
-            status = "final"
+    def _grade(
+        self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any, again: bool = False
+    ) -> None:
+        """Bring score and grade of a period up to date; a revision goes out when either changed.
+
+        What was final stays as it is, unless ``again`` or the period is open again: then it gets a further final one.
+        """
+        if (
+            self.reopened
+            and self._is_reopened(pack, period)
+            and self.judges_in(pack, subject, period, now_ms)
+        ):
+            status, again = "final", True
         if pack.cards:
             weighed = self.grader.card(pack, subject.level, period.window)
             if weighed is not None:
                 moment = self.period_moment(subject, period, now_ms)
                 if moment.day >= pack.in_force_from:
-                    self.grader.grade(subject, pack, weighed, moment, status)
+                    self.grader.grade(subject, pack, weighed, moment, status, again)
                 return
         card = pack.scorecard
         if card is None or card.level != subject.level or card.window != period.window:
@@ -1105,18 +1119,21 @@ class Judge:
         if day < pack.in_force_from:
             return
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
-        if state.status != "provisional" and state.revision:
+        settled = state.status != "provisional" and state.revision > 0
+        if settled and not again:
             return
         scale = scale_of(self.layout, pack, day)
         charged = subject.charged(pack.name, period.window, period.label)
         score_text, reached = scale.score(charged or Fraction(0))
         grade = scale.grade(reached, state.caps.values())
-        if (state.score, state.grade, state.status) == (score_text, grade, status):
+        if (state.score, state.grade) == (score_text, grade) and (settled or state.status == status):
             return
         if charged is None and status == "provisional" and not state.revision and not state.caps:
             return
         previous = state.grade
-        state.score, state.grade, state.status, state.revision = score_text, grade, status, state.revision + 1
+        # Who has the last word also counts the revisions that come after it.
+        revision = state.revision + (state.status != "proposed")
+        state.score, state.grade, state.status, state.revision = score_text, grade, status, revision
         self.touched.add(subject.key)
         text = f"{scale.base_text} + ({number_text(charged or Fraction(0))}) = {score_text}"
         held_by = []
@@ -1126,17 +1143,15 @@ class Judge:
         charges = sorted(entry.id for entry in entries if entry.worth)
         message = messages.grade(subject, pack, period, state, previous, text, held_by, charges, now_ms)
         if pack.key in self.grader.follows:
-            self.grader.publish(subject, pack, period, state, message, now_ms)
+            self.grader.publish(subject, pack, period, state, message, now_ms, again=settled)
         else:
             self.out.append(sent(message))
 
-    def _unsettle(self, subject: Subject, pack: Pack, period: Period) -> bool:
-        """Let the final grade of a period that is open again get a further final revision, if it has one."""
+    def regrade_closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        """Bring a result that was final up to date: what it was made of changed."""
         known = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
-        if known is None or known.status != "final" or not self._is_reopened(pack, period):
-            return False
-        known.status = "provisional"
-        return True
+        if known is not None and known.status != "provisional":
+            self._grade(subject, pack, period, now_ms, "final", again=True)
 
     def regrade(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Bring score and grade of a running period up to date: something was said, or a part of it was closed."""

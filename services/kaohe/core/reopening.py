@@ -4,8 +4,13 @@ Theory of operation. Both are events that go to every partition, and from the fi
 activation of a pack. A period that is closed early is judged for good as it would be at the end of its grace. A period
 that is open again takes what comes late itself, instead of leaving it to the running one: whatever now differs from its
 final entries is taken back by an entry that reverses it, and charged anew by one of its own, both final at once; the
-grade gets a further final revision. Nothing that was final is changed. It stays open until it is closed again, or is
-forgotten. A period whose grades were given by comparing the whole company is not opened again.
+grade gets a further final revision. Tasks and proposals that follow no more are withdrawn, those that follow now are
+given; alerts of the close are not repeated. Nothing that was final is changed. Where the whole company is compared
+(a quota, a calibration, a ranking), the company's stage compares it again, and what was made of a grade that changed
+(quarters, years, tallies) follows. A period stays open until it is closed again, or is forgotten.
+
+Closed again, it is as if the late events had come in time, but for the alerts, and for later periods that looked back
+at it when they were closed.
 """
 
 from __future__ import annotations
@@ -63,14 +68,6 @@ def check(judge: Judge, tag: str, data: Any, calendar: Calendar, now_ms: int) ->
         raise EventError(
             "period_state", f"{data.period} is forgotten here; put it right in the running period"
         )
-    if pack.key in judge.grader.compared:
-        raise EventError(
-            "period_state", f"the grades of {data.pack} compare the whole company and stay as they are"
-        )
-    if judge.grader.combined_by(pack, period) <= now_ms:
-        raise EventError(
-            "period_state", f"the score of {data.pack} is part of a combined score, which is settled"
-        )
     if len(judge.reopened) >= MAX_REOPENED:
         raise EventError("period_state", f"{MAX_REOPENED} periods are open again already")
 
@@ -82,45 +79,78 @@ def carry_out(judge: Judge, name: str, order: str, now_ms: int) -> None:
     if verb == "reopen":
         judge.reopened.add(key)
     elif key in judge.reopened:
+        _close_again(judge, key, now_ms)
         judge.reopened.discard(key)
     else:
         judge.early.add(key)
         judge.close_early(name, window, label, now_ms)
 
 
+def _close_again(judge: Judge, key: tuple[str, str, str], now_ms: int) -> None:
+    """Judge what came for a period since it was judged last, before it is closed again."""
+    judge.fold(now_ms)
+    pack = judge.packs[f"{key[0]}@{judge.active[key[0]]}"]
+    waiting = judge.unjudged[pack.key]
+    for name in sorted(waiting):
+        subject = judge.subjects[name]
+        own = {period for period in waiting[name] if (period.window, period.label) == key[1:]}
+        for period in sorted(own):
+            if judge.judges_in(pack, subject, period, now_ms):
+                revise(judge, subject, pack, period, now_ms)
+        if own:
+            waiting[name] -= own
+            judge.touched.add(name)
+
+
 def revise(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
     """Judge a period that is open again; what differs from its entries is taken back and charged anew."""
-    rules = judge.book.period.get((pack.key, subject.level, period.window))
     moment = judge.period_moment(subject, period, now_ms)
-    if rules is None or moment.day < pack.in_force_from:
+    if moment.day < pack.in_force_from:
         return
-    fired = {rule.id for rule in rules.fired(moment)}
-    changed = False
-    for rule in rules.rules:
+    rules = judge.book.period.get((pack.key, subject.level, period.window))
+    fired = {rule.id for rule in rules.fired(moment)} if rules is not None else set()
+    for rule in rules.rules if rules is not None else ():
         for index, effect in enumerate(rule.effects):
             if effect.kind in ("deduct", "award"):
                 worked = work_out(judge.layout, pack, effect, moment) if rule.id in fired else NOTHING
-                changed |= _revise_one(judge, subject, pack, rule, index, moment, worked, now_ms)
-    if changed:
-        judge.regrade(subject, pack, period, now_ms)
+                _revise_one(judge, subject, pack, rule, index, moment, worked, now_ms)
+            elif effect.kind == "grade":
+                judge.cap(subject, pack, rule, effect, period, rule.id in fired)
+            elif effect.kind in ("task", "proposal"):
+                _revise_task(judge, subject, pack, rule, index, moment, rule.id in fired, now_ms)
+    judge.regrade(subject, pack, period, now_ms)
+
+
+def _revise_task(
+    judge: Judge, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, holds: bool, now_ms: int
+) -> None:  # fmt: skip
+    """Give a task or proposal that follows now, or withdraw one that does no more."""
+    period = moment.period
+    assert period is not None
+    given = judge.charges(subject, pack, rule, index, period, period.label)
+    if holds and not given:
+        judge.once_in_period(subject, pack, rule, index, moment)
+    elif not holds:
+        standing = [entry for entry in given if not entry.waived_by]
+        judge.take_back_entries(subject, pack, rule, index, moment, standing, now_ms)
 
 
 def _revise_one(
     judge: Judge, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, worked: Worked, now_ms: int
-) -> bool:  # fmt: skip
+) -> None:  # fmt: skip
     period = moment.period
     assert period is not None
     charged = judge.charges(subject, pack, rule, index, period)
     if any(is_excused(subject, entry) for entry in charged):
-        return False
+        return
     own = [entry for entry in charged if entry.label == period.label and not entry.waived_by]
     elsewhere = sum((entry.worth for entry in charged if entry.label != period.label), Fraction(0))
     points = worked.points - elsewhere
     if points == sum((entry.worth for entry in own), Fraction(0)):
-        return False
+        return
     judge.take_back_entries(subject, pack, rule, index, moment, [one for one in own if one.worth], now_ms)
     if not points:
-        return True
+        return
     number = sum(entry.label == period.label for entry in charged)
     found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
                         "", "", f"revision {number}")  # fmt: skip
@@ -130,7 +160,6 @@ def _revise_one(
         at_ms=now_ms,
     )  # fmt: skip
     judge.post_new(subject, pack, rule, moment, entry, Worked(points, worked.how))
-    return True
 
 
 def is_excused(subject: Subject, entry: Entry) -> bool:

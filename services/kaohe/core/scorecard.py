@@ -351,11 +351,16 @@ def _spread(sums: Sequence[Fraction]) -> Fraction:
 
 
 class Mark(msgspec.Struct, array_like=True):
-    """The final result of one period: its label, its score as text and its grade."""
+    """The final result of one period: its label, its score as text and its grade.
+
+    ``told`` is how often something that follows from it (a tally, say) was proposed and withdrawn, by its id: an odd
+    number stands.
+    """
 
     label: str
     score: str
     grade: str
+    told: dict[str, int] = {}
 
 
 def counted(

@@ -248,8 +248,7 @@ class Subject:
 
     def mark(self, key: str, mark: Mark) -> None:
         """Keep the final result of a period, in the order of periods; a second one for the same period replaces it."""
-        kept = [old for old in self.marks.get(key, []) if old.label != mark.label]
-        self.marks[key] = sorted([*kept, mark], key=lambda one: one.label)[-MAX_MARKS:]
+        self.marks[key] = with_mark(self.marks.get(key, []), mark)[-MAX_MARKS:]
 
     def left_before(self, period: Period) -> bool:
         """Whether an agent had left before a period began, and did not come back in it."""
@@ -320,6 +319,14 @@ class Subject:
                 return None
             found = self._charged[key] = sum((entry.worth for entry in entries), Fraction(0))
         return found
+
+
+def with_mark(marks: Iterable[Mark], mark: Mark) -> list[Mark]:
+    """Marks in the order of their periods with one more, or with another result of a period that was there."""
+    found = {one.label: one for one in marks}
+    before = found.get(mark.label)
+    found[mark.label] = mark if before is None else msgspec.structs.replace(mark, told=before.told)
+    return [found[label] for label in sorted(found)]
 
 
 def evidence_key(kind: str, month: str) -> str:
