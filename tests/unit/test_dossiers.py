@@ -367,3 +367,43 @@ def test_the_list_tells_how_appeals_stand(pack: Pack) -> None:
         ("again", "a-1", "refused", []), ("ap", "a-1", "upheld", [CHARGE]),
     ]  # fmt: skip
     assert "found the appeal ap" in lines[1].said
+
+
+# --- appeals about attendance -----------------------------------------------------------------------------------------
+
+
+def two_absences() -> Story:
+    story = Story(load_pack(RULES / "full-attendance"))
+    for day in ("2026-08-03", "2026-08-04"):
+        starts, ends = at(f"{day}T09:00"), at(f"{day}T18:00")
+        story.tell(f"{day}T00:00", "shift.scheduled", shift_id=day, day=day, starts_at=starts, ends_at=ends)
+    story.tick("2026-08-04T20:00")
+    return story
+
+
+def absences(story: Story) -> list[tuple[str, str, str]]:
+    return [(one.incident, one.points, one.id) for one in said(story) if one.rule == "fa-absent"]
+
+
+@pytest.mark.parametrize(("upheld", "left"), [(True, 1), (False, 2)])
+def test_an_absence_that_an_appeal_was_right_about_is_excused(upheld: bool, left: int) -> None:
+    story = two_absences()
+    charged_before = absences(story)
+    assert [one[:2] for one in charged_before] == [("2026-08-03", "-10"), ("2026-08-04", "-10")]
+    file(story, "2026-08-05T08:00", against=charged_before[0][2])
+    accept(story)
+    hear(story)
+    decide(story, upheld=upheld)
+    story.tick("2026-08-06T10:00")
+    assert story.figure("absences", "month", "2026-08") == left
+    assert absences(story) == charged_before, "the other absence was charged anew"
+
+
+def test_an_appeal_upheld_in_part_excuses_nothing() -> None:
+    story = two_absences()
+    file(story, "2026-08-05T08:00", against=absences(story)[0][2])
+    accept(story)
+    hear(story)
+    decide(story, remains=400)
+    story.tick("2026-08-06T10:00")
+    assert story.figure("absences", "month", "2026-08") == 2

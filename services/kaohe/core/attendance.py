@@ -291,8 +291,11 @@ def key_of(outcome: Outcome) -> str:
     return f"{kind_of(outcome)}|{about}"
 
 
-def charge_of(outcome: Outcome) -> Outcome:
-    """The outcome without what changes nothing about the charge: when it is counted, how it ended, an exemption."""
+def charge_of(outcome: Outcome, numbered: bool) -> Outcome:
+    """The outcome without what changes nothing about the charge: when it is counted, how it ended, an exemption.
+
+    Unless it is ``numbered``, nor does the how manieth of the month it is.
+    """
     changes: dict[str, Any] = {"at_ms": 0}
     if isinstance(outcome, (NotIn, NotLoggedIn)):
         changes["ended_ms"] = 0
@@ -300,6 +303,7 @@ def charge_of(outcome: Outcome) -> Outcome:
         changes["late_ms"] = 0
     if isinstance(outcome, Incident):
         changes["excused"] = False
+        changes |= {} if numbered else {"number": 0}
     return msgspec.structs.replace(outcome, **changes)
 
 

@@ -59,11 +59,12 @@ from kaohe.core.attendance import (
 )
 from kaohe.core.attendance_days import Looked, Policy, evidence_of, look
 from kaohe.core.calendars import Calendar, check_moment, to_ms
+from kaohe.core.effects import names_of
 from kaohe.core.facts import Moment
 from kaohe.core.judge import Cause
-from kaohe.core.model import Pack
+from kaohe.core.model import Pack, Rule
 from kaohe.core.rulesets import RuleSet
-from kaohe.core.subjects import SEPARATOR, Subject
+from kaohe.core.subjects import SEPARATOR, Entry, Subject
 from kaohe.errors import EventError
 from kaohe.events import Envelope
 
@@ -151,6 +152,12 @@ class Attending:
         self.packs = [pack for pack in engine.packs if pack.attendance is not None]
         logins = any(pack.attendance is not None and pack.attendance.login_grace for pack in self.packs)
         self.tags = frozenset((*TAGS, *(LOGIN_TAGS if logins else ()))) if self.packs else frozenset()
+        self._numbered = {
+            (pack.key, rule.on)
+            for pack in self.packs
+            for rule in pack.rules
+            if rule.trigger == "attendance" and _reads_numbers(rule)
+        }
         self.files: dict[str, File] = {}
         self._figures: dict[tuple[str, str], Figures] = {}
         self._due: list[tuple[int, str]] = []
@@ -198,15 +205,39 @@ class Attending:
 
     def take(self, tag: str, event: Envelope, time_ms: int, agent: Subject) -> None:
         """Put what an event says into the book, and settle what follows."""
-        now_ms = self.engine.watermark_ms
         found = self.files.get(agent.name)
         if found is None:
             found = self.files[agent.name] = File(agent.name)
         if found.site != agent.site:
             found.site = agent.site
             self._touch(agent.name, "b")
+        days = self._note(found, tag, event, time_ms, agent.series.calendar)
+        self._look_again(found, days, time_ms, agent)
+
+    def excuse(
+        self, agent: Subject, pack: Pack, entries: Iterable[Entry], time_ms: int, event_id: str
+    ) -> None:
+        """An appeal was right about entries: what happened on their shifts is excused as by an exemption.
+
+        The points were given back already. Without this an absence that never was would still break a full month.
+        """
+        found = self.files.get(agent.name)
+        if found is None:
+            return
+        own = {rule.id for rule in pack.rules if rule.trigger == "attendance" and rule.on in FAMILIES}
+        days: set[str] = set()
+        for entry in entries:
+            known = entry.incident in found.book.shifts or len(found.book.shifts) < MAX_SHIFTS
+            if entry.rule in own and known:
+                self._touch(agent.name, "s", entry.incident)
+                days |= found.book.exempt(entry.incident, time_ms, event_id)
+        if days:
+            self._look_again(found, days, time_ms, agent)
+
+    def _look_again(self, found: File, days: Iterable[str], time_ms: int, agent: Subject) -> None:
+        """Look at the days again that something may have changed."""
+        now_ms = self.engine.watermark_ms
         calendar = agent.series.calendar
-        days = self._note(found, tag, event, time_ms, calendar)
         oldest = _oldest(calendar, max(now_ms, time_ms))
         today = calendar.day(max(now_ms, time_ms)).isoformat()
         found.dirty |= {
@@ -526,18 +557,25 @@ class Attending:
                 if outcome is not None:
                     self._count_outcome(change.pack, file, outcome, weight)
         for change in changes:
-            if change.before is not None and not _same_charge(change):
+            if change.before is not None and not self._same_charge(change):
                 self._judge(file, change, change.before, "take_back", calendar, now_ms)
         for change in changes:
             if change.after is None:
                 continue
             ended_ms = getattr(change.after, "ended_ms", 0)
             before_ms = getattr(change.before, "ended_ms", 0)
-            if not _same_charge(change) or (before_ms and not ended_ms):
+            if not self._same_charge(change) or (before_ms and not ended_ms):
                 self._judge(file, change, change.after, "judge", calendar, now_ms)
                 before_ms = 0
             if ended_ms and not before_ms:
                 self._judge(file, change, change.after, "resolve", calendar, now_ms)
+
+    def _same_charge(self, change: Change) -> bool:
+        """Whether what was charged for the outcome before is right for the one after."""
+        if change.before is None or change.after is None:
+            return False
+        numbered = (change.pack.key, kind_of(change.after)) in self._numbered
+        return charge_of(change.before, numbered) == charge_of(change.after, numbered)
 
     def _count_outcome(self, pack: Pack, file: File, outcome: Outcome, weight: int) -> None:
         count = self.engine.counters.get(f"attendance/{pack.name}/{kind_of(outcome)}")
@@ -792,11 +830,10 @@ def _differences(pack: Pack, place: str, judged: Judged, before: list[Any], afte
     ]
 
 
-def _same_charge(change: Change) -> bool:
-    """Whether what was charged for the outcome before is right for the one after."""
-    if change.before is None or change.after is None:
-        return False
-    return charge_of(change.before) == charge_of(change.after)
+def _reads_numbers(rule: Rule) -> bool:
+    """Whether a rule looks at how many there were in the month, by the incident's number or by a metric."""
+    found = {name for effect in rule.effects for name in names_of(rule, effect)}
+    return any(name == "event.number" or not name.startswith(("event.", "p.", "roster.")) for name in found)
 
 
 def _incident(outcome: Outcome) -> str:

@@ -63,6 +63,7 @@ from kaohe.events import (
     PAYLOADS,
     AlertEnded,
     AlertRaised,
+    AppealUpheld,
     AppraisalClosed,
     AssessmentUnheard,
     Envelope,
@@ -696,6 +697,10 @@ class PartitionEngine:
         assert agent is not None
         for told in self.dossiers.take(self.plans[event.__class__].tag, event.data, time_ms, agent):
             self._tell(event.id, told, time_ms)
+            if isinstance(told.data, AppealUpheld) and told.data.outcome == "upheld" and self.attending.packs:
+                pack = self.judge.packs[f"{told.pack}@{self.judge.active[told.pack]}"]
+                entries = [agent.entries[one] for one in told.data.reversals if one in agent.entries]
+                self.attending.excuse(agent, pack, entries, time_ms, event.id)
 
     def _closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         state = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")

@@ -970,17 +970,30 @@ class Judge:
             if entry.rule in effect.waives and wanted in (entry.incident, entry.id):
                 self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
         if rule.trigger == "event":
-            waiver = Waiver(
-                pack.name, rule.id, index, wanted, rule.on, cause.evidence[0], moment.at_ms,
-                msgspec.json.encode(moment.event),
-            )  # fmt: skip
-            subject.waivers = [*subject.waivers, waiver][-MAX_WAIVERS:]
-            self.touched.add(subject.key)
+            self._remember_waiver(subject, pack, rule, index, wanted, moment, cause)
+
+    def _remember_waiver(
+        self,
+        subject: Subject,
+        pack: Pack,
+        rule: Rule,
+        index: int,
+        incident: str,
+        moment: Moment,
+        cause: Cause,
+    ) -> None:
+        """Keep in mind what takes entries of an incident back, for those that are yet to come."""
+        waiver = Waiver(
+            pack.name, rule.id, index, incident, rule.on, cause.evidence[0], moment.at_ms,
+            msgspec.json.encode(moment.event),
+        )  # fmt: skip
+        subject.waivers = [*subject.waivers, waiver][-MAX_WAIVERS:]
+        self.touched.add(subject.key)
 
     def _correct(
         self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
     ) -> None:
-        """Take back what an appeal was upheld against."""
+        """Take back what an appeal was upheld against; what is charged anew for the same incident stays taken back."""
         for wanted in moment.event.reversals:
             entry = subject.entries.get(wanted)
             if (
@@ -992,6 +1005,8 @@ class Judge:
                 waiver = self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
                 if moment.event.remains is not None:
                     self._charge_rest(subject, pack, rule, index, moment, cause, entry, waiver, now_ms)
+                elif entry.incident:
+                    self._remember_waiver(subject, pack, rule, index, entry.incident, moment, cause)
 
     def _charge_rest(
         self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, entry: Entry,
@@ -1036,9 +1051,11 @@ class Judge:
             if waiver.pack != pack.name or waiver.incident not in (cause.incident, found) or rule is None:
                 continue
             effect = rule.effects[waiver.effect] if waiver.effect < len(rule.effects) else None
-            if effect is None or charging.id not in effect.waives or subject.entries[found].waived_by:
+            if effect is None or subject.entries[found].waived_by:
                 continue
             event = msgspec.json.decode(waiver.data, type=PAYLOADS[waiver.event_type])
+            if charging.id not in effect.waives and not _reversed(subject, charging, effect, event):
+                continue
             day = subject.series.calendar.day(waiver.at_ms)
             moment = Moment(
                 subject.series, subject.roster_at(waiver.at_ms), waiver.at_ms, day=day, event=event
@@ -1272,6 +1289,14 @@ class Judge:
             for period in series.calendar.periods(self.grid_ms - 1):
                 if period.window in ("day", "month"):
                     yield period.window, series.periods.get(period, {})
+
+
+def _reversed(subject: Subject, charging: Rule, effect: Effect, event: Any) -> bool:
+    """Whether an appeal was upheld against an entry of this rule."""
+    if effect.kind != "reverse":
+        return False
+    taken = (subject.entries.get(one) for one in event.reversals)
+    return any(entry is not None and entry.rule == charging.id for entry in taken)
 
 
 def _reversible(subject: Subject, pack: Pack) -> list[Entry]:
