@@ -295,6 +295,16 @@ class PayGuard(msgspec.Struct, frozen=True, kw_only=True):
         return self.held_by_limit_minor + self.held_by_floor_minor
 
 
+class CombinedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The one score of several packs, as a statement shows it. No line of pay follows from it."""
+
+    id: str
+    pack: str
+    score: str
+    grade: str
+    formula: str
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """The settlement statement of one person in one batch, with every line explained.
 
@@ -302,6 +312,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     ``fixed_minor`` what is paid whatever the appraisal says, ``total_minor`` the sum of the lines, ``pay_minor`` the
     month's pay with all lines. ``kind`` is ``correction`` when a period that was settled is settled anew; then the
     lines are what is taken back and what takes its place. ``missing`` says what could not be settled yet, and why.
+    ``notes`` say what else the figures rest on (a month that is paid by days), ``combined`` is the person's one score
+    of several packs; each is there only where there is something to say.
     """
 
     id: str
@@ -322,6 +334,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     guard: PayGuard
     rounding: Words
     missing: list[Words]
+    notes: list[Words] | msgspec.UnsetType = msgspec.UNSET
+    combined: CombinedResult | msgspec.UnsetType = msgspec.UNSET
 
 
 class SettlementBatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -722,6 +722,8 @@ class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     ``parameters`` are by their part in the terms: ``share``, ``annual_share``, ``coefficients``, ``bonuses``,
     ``point_value``, ``fines``, ``limit``, ``floor``, ``rounding``. ``clauses`` are by the part they rule: ``base``,
     ``performance``, ``money``. ``parts`` are what packs add to it, in the order of their names.
+    With the parameter ``days`` a month that was not worked as a whole is paid by days; ``workdays`` are the month's.
+    ``combined`` is the name under which the one score of several packs goes out.
     """
 
     pack: Name
@@ -734,6 +736,8 @@ class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     clauses: dict[str, str]
     parameters: dict[str, TermParameter]
     parts: Annotated[list[PayPartInForce], Meta(max_length=64)] = []
+    workdays: Annotated[list[Day], Meta(max_length=31)] = []
+    combined: str = ""
 
 
 class ReadUpTo(msgspec.Struct, frozen=True, kw_only=True):

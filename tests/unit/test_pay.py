@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kaohe.core.calendars import to_ms
 from kaohe.core.money import money_text, plain, rounded
 from kaohe.core.pay import (
     Charge,
@@ -27,6 +28,7 @@ from kaohe.core.pay import (
     labels_of_month,
     own_lines,
     posted,
+    profile_in,
     profile_of,
     settle,
     terms_in_force,
@@ -223,6 +225,10 @@ PROFILES = st.one_of(
     st.none(), st.integers(0, 5_000_000).map(monthly), st.integers(0, 60_000_000).map(annual)
 )
 POINTS = st.decimals(-500, 500, places=3, allow_nan=False).map(lambda one: f"{one:f}")
+
+
+def charges_of_points() -> st.SearchStrategy[Charge]:
+    return POINTS.map(charge)
 
 
 @st.composite
@@ -423,7 +429,7 @@ def test_pay_comes_from_the_statement_then_the_salary_then_the_roster() -> None:
         return profile_of(facts, PERIOD, SEPTEMBER_MS)
 
     assert found(roster, salary, stated, again) == Profile(
-        amount_minor=800_000, annual=False, currency="CNY", source="t"
+        amount_minor=800_000, annual=False, currency="CNY", source="t", of_month=True
     )
     assert found(roster, salary, future) == Profile(
         amount_minor=24_000_000, annual=True, currency="CNY", source="y"
@@ -432,8 +438,117 @@ def test_pay_comes_from_the_statement_then_the_salary_then_the_roster() -> None:
     assert found(future) is None
     assert found(fact(gross_minor=0)) is None
     assert found(roster, fact(period=PERIOD, gross_minor=0, source="z")) == Profile(
-        amount_minor=0, annual=False, currency="CNY", source="z"
+        amount_minor=0, annual=False, currency="CNY", source="z", of_month=True
     )
+
+
+# --- a part of a month ------------------------------------------------------------------------------------------------
+
+
+def by_days(how: str, **values: Any) -> Any:
+    """Terms that pay a part of August 2026 by days; it has 21 working days, of which the first is the 3rd."""
+    made = terms(**values)
+    made.parameters["days"] = parameter("pay_days", "text", how)
+    days = [f"2026-08-{day:02}" for day in range(1, 32) if date(2026, 8, day).weekday() < 5]
+    return msgspec.structs.replace(made, workdays=days)
+
+
+def day_ms(day: str) -> int:
+    return to_ms(datetime.fromisoformat(f"{day}T00:00+08:00"))
+
+
+def gross_of(in_force: Any, *facts: PayFact) -> int | None:
+    profile = profile_in(in_force, facts, PERIOD)
+    return settle(in_force, person(profile=profile), PERIOD).gross_minor
+
+
+JULY_MS = day_ms("2026-07-01")
+
+
+@pytest.mark.parametrize(
+    ("how", "hired_on", "left_on", "wanted"),
+    [
+        ("workdays", "", "", 1_000_000),
+        ("workdays", "2026-08-03", "", 1_000_000),
+        ("workdays", "2026-08-04", "", 952_381),
+        ("workdays", "", "2026-08-31", 1_000_000),
+        ("workdays", "", "2026-08-30", 952_381),
+        ("workdays", "2026-08-17", "2026-08-21", 238_095),
+        ("workdays", "2026-08-08", "2026-08-09", 0),
+        ("workdays", "2026-09-01", "", 0),
+        ("calendar", "2026-08-17", "", 483_871),
+        ("calendar", "2026-08-01", "2026-08-31", 1_000_000),
+        ("calendar", "2026-08-02", "", 967_742),
+        ("whole", "2026-08-17", "2026-08-20", 1_000_000),
+    ],
+)
+def test_who_comes_or_leaves_in_the_month_is_paid_for_the_days(
+    how: str, hired_on: str, left_on: str, wanted: int
+) -> None:
+    one = fact(at_ms=JULY_MS, gross_minor=1_000_000, hired_on=hired_on, left_on=left_on)
+    assert gross_of(by_days(how), one) == wanted
+
+
+def test_a_statement_by_days_tells_the_days_and_its_arithmetic() -> None:
+    before = fact(at_ms=JULY_MS, gross_minor=1_050_000)
+    after = fact(at_ms=day_ms("2026-08-17"), gross_minor=2_100_000)
+    in_force = by_days("workdays")
+    profile = profile_in(in_force, (before, after), PERIOD)
+    statement = settle(in_force, person(profile=profile), PERIOD)
+    assert (statement.gross_minor, statement.base_minor) == (1_600_000, 160_000)
+    assert isinstance(statement.notes, list)
+    assert [one.en for one in statement.notes] == [
+        "2026-08-03 to 2026-08-14: 10 of the month's 21 working days (CK-06).",
+        "2026-08-17 to 2026-08-31: 11 of the month's 21 working days (CK-06).",
+    ]
+    (line,) = statement.lines
+    assert line.arithmetic[0].calculation == "10500.00 CNY × 10 / 21 + 21000.00 CNY × 11 / 21"
+    assert line.parameters["pay_days"].value == "workdays"
+    assert settle(in_force, person(), PERIOD).notes is msgspec.UNSET, "a whole month has nothing to tell"
+
+
+def test_an_annual_salary_is_divided_by_days_and_a_stated_month_is_not() -> None:
+    came = fact(at_ms=JULY_MS, gross_minor=1, hired_on="2026-08-17")
+    salary = fact(at_ms=JULY_MS, period="2026-03", annual_minor=25_200_000)
+    stated = fact(at_ms=JULY_MS, period=PERIOD, gross_minor=700_000)
+    # 252,000 / 12 * 0.8 = 16,800 a month, of which 11 of 21 days
+    assert gross_of(by_days("workdays"), came, salary) == 880_000
+    assert gross_of(by_days("workdays"), came, salary, stated) == 700_000
+    assert gross_of(by_days("workdays"), salary) == 1_680_000, "without a roster nobody knows when they came"
+
+
+def test_terms_that_say_the_days_in_another_word_are_refused() -> None:
+    assert wrong_terms(by_days("calendar")) == ""
+    assert wrong_terms(by_days("hours")) == "the term days is 'hours'"
+
+
+DAYS_OF_MONTH = st.integers(1, 31).map(lambda day: f"2026-08-{day:02}")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["calendar", "workdays"]), st.integers(1, 3_000_000), st.integers(1, 3_000_000),
+    DAYS_OF_MONTH, st.lists(charges_of_points(), max_size=4),
+)  # fmt: skip
+def test_a_divided_month_never_pays_more_than_the_higher_pay_and_keeps_the_guard(
+    how: str, low: int, high: int, day: str, charges: list[Charge]
+) -> None:
+    in_force = by_days(how)
+    before, after = fact(at_ms=JULY_MS, gross_minor=low), fact(at_ms=day_ms(day), gross_minor=high)
+    changed = gross_of(in_force, before, after)
+    assert changed is not None
+    assert min(low, high) <= changed <= max(low, high)
+    came = msgspec.structs.replace(before, hired_on=day)
+    left = msgspec.structs.replace(before, left_on=(date.fromisoformat(day) - timedelta(days=1)).isoformat())
+    parts = (gross_of(in_force, came) or 0) + (gross_of(in_force, left) or 0)
+    assert abs(parts - low) <= 1, (
+        "who leaves and who takes over are paid one month together, but for the rounding"
+    )
+    numbered = [msgspec.structs.replace(one, id=f"d-{number}") for number, one in enumerate(charges)]
+    someone = person(*numbered, profile=profile_in(in_force, (came,), PERIOD))
+    statement = settle(in_force, someone, PERIOD)
+    assert statement.pay_minor >= min(int(in_force.parameters["floor"].value), statement.gross_minor or 0)
+    assert statement.pay_minor == statement.fixed_minor + sum(line.amount_minor for line in statement.lines)
 
 
 def test_the_roster_says_who_is_graded() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from kaohe.decisions import Settlement
+from kaohe.decisions import CombinedResult, Settlement
+from kaohe.payroll import settling
 from kaohe.payroll.ledger import Ledger, upgrade
 from kaohe.payroll.records import DECISIONS_TOPIC, EVENTS_TOPIC, Unreadable, read_record
-from tests.support.pay import PERIOD, terms
+from tests.support.pay import PERIOD, adding, parameter, terms
 from tests.support.settling import Log, Reader, batches, books, outcomes, sent, statements
 
 SEPTEMBER = "2026-09"
@@ -255,6 +256,53 @@ def test_what_cannot_be_settled_is_refused_with_its_reason(log: Log, reader: Rea
         "an amount is beyond 1000000000000000 minor units; look at the pay terms",
     ]
     assert batches(ledger) == []
+
+
+# --- several packs ----------------------------------------------------------------------------------------------------
+
+
+def test_what_other_packs_add_is_settled_with_it_and_the_combined_score_is_shown(
+    log: Log, reader: Reader, ledger: Ledger
+) -> None:
+    in_force = msgspec.structs.replace(
+        terms(), parts=[adding("attendance"), adding("logistics")], combined="company-kpi+"
+    )
+    log.grade("a-1", "A", pack="logistics", id="g-ls")
+    log.grade("a-1", "C", pack="company-kpi+", id="g-both", score="77.5")
+    log.decide("a-1", "-3", pack="attendance")
+    log.decide("a-3", "2", pack="attendance")
+    log.ask(in_force=in_force)
+    reader.read()
+    found = statements(ledger, batches(ledger)[0].id)
+    assert [(one.component, one.pack, one.amount_minor) for one in found["a-1"].lines] == [
+        ("performance", "company-kpi", 80_000), ("grade_bonus", "logistics", 12_000),
+        ("penalty", "company-kpi", -2_000),
+        ("penalty", "attendance", -3_000),
+    ]  # fmt: skip
+    combined = found["a-1"].combined
+    assert isinstance(combined, CombinedResult)
+    assert (combined.id, combined.score, combined.grade) == ("g-both", "77.5", "C")
+    assert found["a-2"].combined is msgspec.UNSET
+    assert [(one.component, one.amount_minor) for one in found["a-3"].lines] == [("award", 2_000)]
+    assert batches(ledger)[0].row["total_minor"] == sum(one.total_minor for one in found.values())
+
+
+def test_who_came_in_the_month_is_settled_by_days(log: Log, reader: Reader, ledger: Ledger) -> None:
+    in_force = terms()
+    in_force.parameters["days"] = parameter("pay_days", "text", "calendar")
+    log.roster("a-4", pay_base_minor=310_000, hired_on="2026-08-12")
+    log.grade("a-4", "B")
+    log.ask(in_force=in_force)
+    reader.read()
+    found = statements(ledger, batches(ledger)[0].id)["a-4"]
+    assert (found.gross_minor, found.base_minor, found.pay_minor) == (200_000, 20_000, 200_000)
+    assert isinstance(found.notes, list)
+    assert "20 of the month's 31 days" in found.notes[0].en
+    batch = batches(ledger)[0]
+    log.move("approved", batch.id)
+    reader.read()
+    with ledger.reading() as connection:
+        assert settling.worked_out_again(connection, batch) == batch.row["digest"]
 
 
 # --- what comes after the settlement ----------------------------------------------------------------------------------

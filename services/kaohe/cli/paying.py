@@ -405,6 +405,7 @@ def show_command(
 
 def _show_statement(one: Settlement, lang: str) -> None:
     from kaohe.core.money import money_text
+    from kaohe.decisions import CombinedResult
 
     def money(amount_minor: int) -> str:
         return money_text(amount_minor, one.currency)
@@ -419,6 +420,10 @@ def _show_statement(one: Settlement, lang: str) -> None:
         )
     if one.guard.held_minor:
         typer.echo(f"  held back by the pay guard: {money(one.guard.held_minor)}")
+    if isinstance(one.combined, CombinedResult):
+        typer.echo(f"  combined score {one.combined.score}, {one.combined.grade}: {one.combined.formula}")
+    for note in one.notes if isinstance(one.notes, list) else ():
+        typer.echo(f"  {note.zh if lang == 'zh' else note.en}")
     for missing in one.missing:
         typer.echo(f"  {missing.zh if lang == 'zh' else missing.en}")
 

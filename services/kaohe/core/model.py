@@ -464,6 +464,9 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How a month's grades and entries become pay. All figures are names of parameters.
 
+    ``days`` says by which days of ``calendar`` a month is paid of which somebody was employed, or earned the same pay,
+    for a part only (``workdays``, ``calendar``; ``whole``: every month as one; empty as ``whole``).
+
     A pack with ``base_clause`` *pays*: pay base, performance pay, guard and rounding are its own. Any other adds its
     part to what such a pack pays: a bonus by its own grades, and what its entries are worth. Of a bonus (where
     ``bonus_clause`` is not empty) ``bonus_share`` is the part of the pay base, and ``bonus_coefficients`` a table from
@@ -493,6 +496,8 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     floor: str
     rounding: str
     place: Place
+    days: str = ""
+    calendar: WorkCalendar | None = None
     bonus_clause: str = ""
     bonus_share: str = ""
     bonus_coefficients: str = ""

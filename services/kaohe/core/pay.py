@@ -15,6 +15,11 @@ Lines, in this order:
 - adjustments: what months settled before came to since, each line naming its month;
 - *guard*: what the pay guard gives back.
 
+A month that somebody was not employed for as a whole, or in which the pay changed, is paid by days where the terms say
+so: each pay for the days on which it held, out of the month's days (working days of a calendar, or all of them). The
+sum is rounded once to the month's gross pay. Pay that was stated for the month itself is taken as it is. The grade and
+the packs are those at the month's end: who changes the department is graded once.
+
 Rounding: the pay base is rounded to whole minor units first, for it is a figure that the person sees; each line is then
 worked out from it exactly and rounded once. The guard's limit is rounded down, in the person's favour. Totals are sums
 of rounded lines and are never rounded themselves, so that lines, statement, batch and files agree to the last unit.
@@ -40,9 +45,11 @@ import msgspec
 
 from kaohe.core.calendars import bounds_of, calendar, label_of, to_ms
 from kaohe.core.facts import number_text
-from kaohe.core.model import Pack
+from kaohe.core.grading import joint_name
+from kaohe.core.model import Pack, PayTerms
 from kaohe.core.money import Rounding, money_text, rounded
 from kaohe.decisions import (
+    CombinedResult,
     Decision,
     Grade,
     PayComponent,
@@ -58,6 +65,9 @@ from kaohe.errors import EventError, UsageError
 from kaohe.events import Envelope, PayPartInForce, PayStated, PayTermsInForce, RosterChanged, TermParameter
 
 COMPONENTS: tuple[PayComponent, ...] = ("performance", "bonus", "grade_bonus", "award", "penalty", "guard")
+DAYS = ("whole", "calendar", "workdays")
+"""How a month is paid that was not worked as a whole."""
+_DAYS = {"calendar": Words("days", "天"), "workdays": Words("working days", "个工作日")}
 _ROUNDING = {
     "half_up": Words("half a unit away from nothing", "四舍五入"),
     "half_even": Words("half a unit to the even neighbour", "四舍六入五成双"),
@@ -108,15 +118,31 @@ class PayFact(msgspec.Struct, frozen=True, kw_only=True):
     packs: tuple[str, ...] = ()
     left_on: str = ""
     source: str = ""
+    hired_on: str = ""
+
+
+class Portion(msgspec.Struct, frozen=True, kw_only=True):
+    """A pay, and for how many of a month's days, from ``first`` to ``last``, it held."""
+
+    first: str
+    last: str
+    days: int
+    amount_minor: int
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person earns in a month: the gross pay, or the annual salary in force."""
+    """What a person earns in a month: the gross pay, or the annual salary in force.
+
+    With ``days_of_month`` the month is paid by ``portions``. ``of_month``: the pay was stated for this very month.
+    """
 
     amount_minor: int
     annual: bool
     currency: str
     source: str
+    of_month: bool = False
+    portions: tuple[Portion, ...] = ()
+    days_of_month: int = 0
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +150,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
 
     ``earlier`` are the entries of other months that entries of this month reverse or adjust. ``graded`` says that the
     person is under the pack whose grades count. ``bonus_grades`` are the final grades under packs that add a bonus, by
-    pack; ``awaited`` are such packs that the roster names and that have not graded the person yet.
+    pack; ``awaited`` are such packs that the roster names and that have not graded the person yet. ``combined`` is the
+    final combined score.
     """
 
     agent: str
@@ -135,6 +162,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     graded: bool = True
     bonus_grades: Mapping[str, Grade] = {}
     awaited: tuple[str, ...] = ()
+    combined: Grade | None = None
 
 
 # --- what a settlement is made of -------------------------------------------------------------------------------------
@@ -159,6 +187,9 @@ def terms_in_force(pack: Pack, period: str, together: Iterable[Pack] = ()) -> Pa
     }  # fmt: skip
     if terms.money_clause:
         names |= {"point_value": terms.point_value, "fines": terms.fines}
+    if terms.days:
+        names["days"] = terms.days
+    together = tuple(together)
     others = {one.name: one for one in together if one.name != pack.name and one.in_force_from <= day}
     parts = (_part_in_force(one, day, pays=one is pack) for one in (pack, *others.values()))
     return PayTermsInForce(
@@ -174,7 +205,17 @@ def terms_in_force(pack: Pack, period: str, together: Iterable[Pack] = ()) -> Pa
         },
         parameters={part: _in_force(pack, name, day) for part, name in names.items()},
         parts=sorted((one for one in parts if one is not None), key=lambda one: one.pack),
+        workdays=_workdays(terms, period),
+        combined=next((joint_name(one) for one in (pack, *together) if one.results.combined is not None), ""),
     )  # fmt: skip
+
+
+def _workdays(terms: PayTerms, period: str) -> list[str]:
+    if not terms.days or terms.calendar is None:
+        return []
+    first, after = bounds_of("month", period)
+    days = (first + timedelta(days=number) for number in range((after - first).days))
+    return [day.isoformat() for day in days if terms.calendar.is_workday(day)]
 
 
 def _part_in_force(pack: Pack, day: date, *, pays: bool) -> PayPartInForce | None:
@@ -263,6 +304,8 @@ def wrong_terms(terms: PayTermsInForce) -> str:
         wrong = _wrong_figures(part.parameters, adds)
         if wrong:
             return f"of {part.pack}: {wrong}"
+    if "days" in terms.parameters and terms.parameters["days"].value not in DAYS:
+        return f"the term days is {terms.parameters['days'].value!r}"
     if terms.parameters["rounding"].value not in _ROUNDING:
         return f"the term rounding is {terms.parameters['rounding'].value!r}"
     return ""
@@ -307,7 +350,7 @@ def fact_of(event: Envelope, source: str) -> PayFact | None:
     if isinstance(data, RosterChanged):
         return PayFact(
             agent=data.agent, at_ms=at_ms, gross_minor=data.pay_base_minor, currency=data.currency,
-            packs=tuple(data.packs), left_on=data.left_on or "", source=source,
+            packs=tuple(data.packs), left_on=data.left_on or "", hired_on=data.hired_on or "", source=source,
         )  # fmt: skip
     if not isinstance(data, PayStated):
         return None
@@ -338,7 +381,7 @@ def people_of(
 ) -> dict[str, Person]:
     """Everybody whom a month concerns: under the pack whose grades count, or with entries that may be money.
 
-    ``bonus_grades`` are the final grades under the packs that add a bonus, by pack and agent.
+    ``bonus_grades`` are the final grades under the packs that add a bonus, and combined ones, by pack and agent.
     """
     end_ms = calendar(terms.zone).period("month", period).end_ms
     adding = {pack: (bonus_grades or {}).get(pack, {}) for pack in bonus_packs(terms)}
@@ -348,7 +391,7 @@ def people_of(
     return {
         agent: Person(
             agent=agent,
-            profile=profile_of(facts.get(agent, ()), period, end_ms),
+            profile=profile_in(terms, facts.get(agent, ()), period),
             grade=grades.get(agent),
             charges=tuple(charges.get(agent, ())),
             earlier=tuple(earlier.get(agent, ())),
@@ -359,6 +402,7 @@ def people_of(
                 for pack, several in adding.items()
                 if agent not in several and is_graded(facts.get(agent, ()), pack, period, end_ms, named=True)
             ),
+            combined=(bonus_grades or {}).get(terms.combined, {}).get(agent),
         )
         for agent in sorted(concerned)
     }
@@ -390,12 +434,51 @@ def profile_of(facts: Iterable[PayFact], period: str, end_ms: int) -> Profile | 
             annual=chosen.annual_minor is not None,
             currency=chosen.currency,
             source=chosen.source,
+            of_month=chosen is stated,
         )
     if roster is not None and roster.gross_minor:
         return Profile(
             amount_minor=roster.gross_minor, annual=False, currency=roster.currency, source=roster.source
         )
     return None
+
+
+def profile_in(terms: PayTermsInForce, facts: Sequence[PayFact], period: str) -> Profile | None:
+    """What a person earns in a month by these terms: as ``profile_of`` says, and by days where they say so."""
+    month = calendar(terms.zone).period("month", period)
+    profile = profile_of(facts, period, month.end_ms)
+    by = terms.parameters["days"].value if "days" in terms.parameters else "whole"
+    rosters = sorted(
+        (one for one in facts if not one.period and one.at_ms < month.end_ms), key=lambda one: one.at_ms
+    )
+    if profile is None or by == "whole" or not rosters or (profile.of_month and not profile.annual):
+        return profile
+    first, after = bounds_of("month", period)
+    all_days = [(first + timedelta(days=number)).isoformat() for number in range((after - first).days)]
+    counted = [day for day in all_days if day in terms.workdays] if by == "workdays" else all_days
+    counted = counted or all_days
+    last = rosters[-1]
+    employed = [day for day in counted if last.hired_on <= day and (not last.left_on or day <= last.left_on)]
+    portions: list[Portion] = []
+    for day in employed:
+        amount = profile.amount_minor if profile.annual else _pay_on(terms, rosters, day, profile)
+        if portions and portions[-1].amount_minor == amount:
+            portions[-1] = msgspec.structs.replace(portions[-1], last=day, days=portions[-1].days + 1)
+        else:
+            portions.append(Portion(first=day, last=day, days=1, amount_minor=amount))
+    if [(one.days, one.amount_minor) for one in portions] == [(len(counted), profile.amount_minor)]:
+        return profile
+    return msgspec.structs.replace(profile, portions=tuple(portions), days_of_month=len(counted))
+
+
+def _pay_on(terms: PayTermsInForce, rosters: Sequence[PayFact], day: str, profile: Profile) -> int:
+    """The roster's pay on a day: the newest by then, or the earliest there is."""
+    own = [one for one in rosters if one.gross_minor and one.currency == profile.currency]
+    kept = calendar(terms.zone)
+    known = [one for one in own if kept.day(one.at_ms).isoformat() <= day]
+    amount = (known[-1] if known else own[0]).gross_minor
+    assert amount is not None, "only rosters with pay are looked at"
+    return amount
 
 
 def is_graded(facts: Iterable[PayFact], pack: str, period: str, end_ms: int, *, named: bool = False) -> bool:
@@ -433,6 +516,7 @@ class _Book:
         self.how = cast(Rounding, terms.parameters["rounding"].value)
         self.lines: list[PayLine] = []
         self.missing: list[Words] = []
+        self.notes: list[Words] = []
         self.deductible: defaultdict[str, int] = defaultdict(int)
         self.monies = monies_of(terms)
 
@@ -524,8 +608,15 @@ def settle(
             "guard's limit is rounded down; totals are sums of rounded lines.",
             f"绩效基数与每一行各舍入一次，精确到{terms.currency}最小单位（{how.zh}）；扣款上限向下取整；合计为各行之和。",
         ),
-        missing=book.missing,
+        missing=book.missing, notes=book.notes or msgspec.UNSET, combined=_combined(person),
     )  # fmt: skip
+
+
+def _combined(person: Person) -> CombinedResult | msgspec.UnsetType:
+    one = person.combined
+    if one is None:
+        return msgspec.UNSET
+    return CombinedResult(id=one.id, pack=one.pack, score=one.score, grade=one.grade, formula=one.formula)
 
 
 def _pay_base(book: _Book) -> _Base:
@@ -540,6 +631,8 @@ def _pay_base(book: _Book) -> _Base:
             ))  # fmt: skip
         return _Base(None, 0, 0, [], ())
     share, how = book.number("share"), book.how
+    if profile.days_of_month:
+        return _base_by_days(book, profile)
     if profile.annual:
         annual_share = book.number("annual_share")
         gross = Fraction(profile.amount_minor, 12) * annual_share
@@ -555,6 +648,39 @@ def _pay_base(book: _Book) -> _Base:
     base_minor = rounded(gross * share, how)
     steps.append(Step("pay base", calculation, book.money(base_minor)))
     fixed_minor = gross_minor - base_minor if terms.inside_gross else gross_minor
+    return _Base(gross_minor, base_minor, fixed_minor, steps, parts)
+
+
+def _base_by_days(book: _Book, profile: Profile) -> _Base:
+    """The gross pay as the sum of each pay for its days, rounded once; the pay base is a part of it."""
+    by, money = book.terms.parameters["days"], book.money
+    days, total = _DAYS[by.value], profile.days_of_month
+    annual = book.number("annual_share") if profile.annual else Fraction(1)
+    month = annual / 12 if profile.annual else Fraction(1)
+    of_year = f" ÷ 12 × {number_text(annual)}" if profile.annual else ""
+    exact = Fraction(0)
+    sums = []
+    for one in profile.portions:
+        part = Fraction(one.amount_minor * one.days, total) * month
+        exact += part
+        sums.append(f"{money(one.amount_minor)}{of_year} × {one.days} / {total}")
+        book.notes.append(Words(
+            f"{one.first} to {one.last}: {one.days} of the month's {total} {days.en} ({by.clause}).",
+            f"{one.first}至{one.last}：当月{total}{days.zh}中的{one.days}{days.zh}（{by.clause}）。",
+        ))  # fmt: skip
+    if not profile.portions:
+        book.notes.append(Words(
+            f"Employed on none of the month's {total} {days.en} ({by.clause}).",
+            f"当月{total}{days.zh}均不在职（{by.clause}）。",
+        ))  # fmt: skip
+    gross_minor = rounded(exact, book.how)
+    base_minor = rounded(gross_minor * book.number("share"), book.how)
+    steps = [
+        Step("gross pay of the month, by days", " + ".join(sums) or "no day", money(gross_minor)),
+        Step("pay base", f"{money(gross_minor)} × {number_text(book.number('share'))}", money(base_minor)),
+    ]
+    fixed_minor = gross_minor - base_minor if book.terms.inside_gross else gross_minor
+    parts = ("share", "annual_share", "days") if profile.annual else ("share", "days")
     return _Base(gross_minor, base_minor, fixed_minor, steps, parts)
 
 

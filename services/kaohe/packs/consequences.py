@@ -196,6 +196,7 @@ _PARTS = {"attendance": Words("attendance", "考勤"), "results": Words("what fo
 _PAY = {
     "share": Words("the share of pay that depends on grades", "绩效基数比例"),
     "annual_share": Words("the share of annual salaries that depends on grades", "年薪绩效比例"),
+    "days": Words("how a month is paid that was not worked as a whole", "非整月计发方式"),
     "coefficients": Words("performance pay by grade", "各等级绩效系数"),
     "bonuses": Words("the bonuses by grade", "各等级奖金"),
     "bonus_share": Words("the part of the pay base that is the bonus", "等级奖金占基数比例"),

@@ -27,9 +27,11 @@ from fractions import Fraction
 from typing import Any
 
 from kaohe.core.model import Parameter, PayTerms
+from kaohe.core.pay import DAYS
+from kaohe.packs.holidays import CALENDARS, work_calendar
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.rules import shown
-from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, kebab, nearest, several
+from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, choice, kebab, nearest, several
 
 FINES = ("off", "on")
 ROUNDINGS = ("half_up", "half_even", "down")
@@ -61,7 +63,9 @@ def read_pay(
         parts = [one for one in (fields, bonus, money) if one is not None]
         paying: dict[str, Any] = dict.fromkeys(_TERMS, "") | {"inside_gross": True, "grades_pack": own_name}
     else:
-        base_part = _part(fields, "base", ("clause", "share", "annual_share", "inside_gross"), base)
+        base_part = _part(
+            fields, "base", ("clause", "share", "annual_share", "inside_gross", "days", "calendar"), base
+        )
         performance = _part(fields, "performance", ("clause", "grades_of", "coefficients", "bonuses"), base)
         guard = _part(fields, "guard", ("limit", "floor"), base)
         rounding = fields.need("rounding", _word(base, ROUNDINGS), "")
@@ -98,11 +102,17 @@ def _paying(
             "the pack has no scorecard, so there are no grades",
             "name the pack whose grades count",
         )
+    named = part.take("calendar", choice(CALENDARS, "calendar"), "")
+    for key, other in (("days", "calendar"), ("calendar", "days")):
+        if key in part and other not in part:
+            part.wrong(key, f"there is no `{other}` beside it", f"add `{other}:`, or leave both out")
     return {
         "base_clause": part.need("clause", base.clause, ""),
         "share": part.need("share", ratio, ""),
         "annual_share": part.need("annual_share", ratio, ""),
         "inside_gross": part.need("inside_gross", boolean, True),
+        "days": part.take("days", _word(base, DAYS), ""),
+        "calendar": work_calendar(named) if named else None,
         "performance_clause": performance.need("clause", base.clause, ""),
         "grades_pack": grades_of,
         "coefficients": performance.need("coefficients", table, ""),

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from kaohe.core.money import money_text
-from kaohe.decisions import Decision, Grade, PayLine, Settlement, SettlementBatch, Step, UsedParameter, Words
+from kaohe.decisions import (
+    CombinedResult,
+    Decision,
+    Grade,
+    PayLine,
+    Settlement,
+    SettlementBatch,
+    Step,
+    UsedParameter,
+    Words,
+)
 
 EVIDENCE_SHOWN_MAX = 50
 _COMPONENTS = {
@@ -59,6 +69,9 @@ def payslip(statement: Settlement, batch: SettlementBatch, sources: Sources, app
     for number, line in enumerate(statement.lines, start=1):
         parts += _line(number, line, sources)
     parts += _guard(statement)
+    if isinstance(statement.notes, list):
+        parts.append(_title("Paid by days", "按天计发"))
+        parts += [f"<p>{_both(words)}</p>" for words in statement.notes]
     if statement.missing:
         parts.append(_title("Not settled yet", "尚未结算"))
         parts += [f"<p>{_both(words)}</p>" for words in statement.missing]
@@ -93,6 +106,10 @@ def _head(statement: Settlement, batch: SettlementBatch, approved_by: str) -> It
     yield _pair("Kind", "类别", f"{escape(kind.en)} <span class='zh' lang='zh'>{escape(kind.zh)}</span>")
     yield _pair("Batch", "批次", f"<code>{escape(batch.id)}</code>, {escape(batch.posted_at)}")
     yield _pair("Policy", "制度", escape(f"{statement.pack} {statement.pack_version}"))
+    if isinstance(statement.combined, CombinedResult):
+        one = statement.combined
+        text = f"{one.score}, {one.grade}: {one.formula}"
+        yield _pair("Combined score", "综合得分", f"{escape(text)} (<code>{escape(one.id)}</code>)")
     yield _pair("Asked for by", "申请人", escape(batch.requested_by))
     yield _pair("Approved by", "批准人", escape(approved_by))
     yield "</dl>"

@@ -41,7 +41,7 @@ from kaohe.core.pay import (
     own_lines,
     people_of,
     posted,
-    profile_of,
+    profile_in,
     settle,
     wrong_terms,
 )
@@ -441,7 +441,8 @@ class Books:
         """Everybody whom a month concerns: under the pack whose grades count, or with entries that are money."""
         grades, charges = self.grades(terms.grades_pack, period), self.charges(terms, period)
         earlier = self.earlier(charges) if fines_off(terms) else {}
-        bonus_grades = {pack: self.grades(pack, period) for pack in bonus_packs(terms)}
+        further = [*bonus_packs(terms), *([terms.combined] if terms.combined else [])]
+        bonus_grades = {pack: self.grades(pack, period) for pack in further}
         return people_of(terms, period, self.facts(), grades, charges, earlier, bonus_grades)
 
 
@@ -579,27 +580,23 @@ def work_out_batch(
         people = books.people(terms, period)
         for agent in changed.keys() - people.keys():
             people[agent] = Person(
-                agent=agent, profile=_profile(books, terms, agent, period), grade=None, graded=False
+                agent=agent,
+                profile=profile_in(terms, books.facts().get(agent, ()), period),
+                grade=None,
+                graded=False,
             )
         made = [settle(terms, people[agent], period, changed.get(agent, ())) for agent in sorted(people)]
         return [one for one in made if one.lines or one.missing]
     now = work_out(books, terms, period, booked.adjusted)
     found = []
     for agent in sorted(now.keys() | booked.agents(period)):
-        statement = now.get(agent) or settle(
-            terms,
-            Person(agent=agent, profile=_profile(books, terms, agent, period), grade=None, graded=False),
-            period,
-        )
+        profile = profile_in(terms, books.facts().get(agent, ()), period)
+        unknown = Person(agent=agent, profile=profile, grade=None, graded=False)
+        statement = now.get(agent) or settle(terms, unknown, period)
         lines = corrections(own_lines(statement), booked.lines.get((agent, period), []))
         if lines:
             found.append(correction(statement, lines))
     return found
-
-
-def _profile(books: Books, terms: PayTermsInForce, agent: str, period: str) -> Any:
-    end_ms = calendar(terms.zone).period("month", period).end_ms
-    return profile_of(books.facts().get(agent, ()), period, end_ms)
 
 
 def _book(
