@@ -1102,7 +1102,7 @@ class ReviewHeld(Payload, kw_only=True):
 
 @event("alert.acknowledged")
 class AlertAcknowledged(Payload, kw_only=True):
-    """Somebody takes care of an alert (its id)."""
+    """Somebody takes care of an alert (its id); of an agent's alert in the agent's log, of a group's in any."""
 
     alert_id: Name
     by: Name
@@ -1111,7 +1111,7 @@ class AlertAcknowledged(Payload, kw_only=True):
 
 @derived("alert.raised")
 class AlertRaised(Payload, kw_only=True):
-    """An alert about the agent began."""
+    """An alert began: about the agent, or about the one of queue, team and site that is named."""
 
     alert_id: Name
     pack: Name
@@ -1123,7 +1123,7 @@ class AlertRaised(Payload, kw_only=True):
 
 @derived("alert.ended")
 class AlertEnded(Payload, kw_only=True):
-    """An alert about the agent ended."""
+    """An alert ended."""
 
     alert_id: Name
     pack: Name

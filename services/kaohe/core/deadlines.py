@@ -18,11 +18,14 @@ from typing import Any, Literal
 import msgspec
 
 from kaohe.core.calendars import DAY_MS
+from kaohe.core.subjects import SEPARATOR
 from kaohe.errors import EventError
 
 KEPT_MS = 7 * DAY_MS
 ABANDONED_MS = 400 * DAY_MS
 MAX_ITEMS = 500_000
+KEY = "d"
+"""Under which items are stored."""
 
 ItemState = Literal[
     "early_met", "early_cancelled", "open", "met", "missed", "late", "cancelled", "cancelled_late"
@@ -51,6 +54,10 @@ class Item(msgspec.Struct, array_like=True, gc=False):
     opening: Any
     evidence: tuple[str, ...]
     alerts: tuple[str, ...] = ()
+
+
+ITEM_ENCODER = msgspec.msgpack.Encoder()
+ITEM_DECODER = msgspec.msgpack.Decoder(Item)
 
 
 class Deadlines:
@@ -155,11 +162,24 @@ class Deadlines:
             return item.due_ms + ABANDONED_MS
         return item.closed_ms + self._kept_ms.get(item.id[0], KEPT_MS)
 
-    def restore(self, item: Item) -> None:
-        """Put a stored item back."""
-        self.items[item.id] = item
-        self._queue(item)
+    # --- stored form --------------------------------------------------------------------------------------------------
 
+    def checkpoint(self) -> dict[str, bytes | None]:
+        """What changed since the last call, by key; None for what is gone."""
+        changed: dict[str, bytes | None] = {}
+        for key in sorted(self.touched):
+            changed[SEPARATOR.join((KEY, *key))] = ITEM_ENCODER.encode(self.items[key])
+        for key in self.dropped:
+            if key not in self.items:
+                changed[SEPARATOR.join((KEY, *key))] = None
+        self.touched.clear()
+        self.dropped.clear()
+        return changed
 
-ITEM_ENCODER = msgspec.msgpack.Encoder()
-ITEM_DECODER = msgspec.msgpack.Decoder(Item)
+    def restore(self, items: Mapping[str, bytes]) -> None:
+        """Put back what was stored, among other things of an engine."""
+        for key in sorted(items):
+            if key.startswith(KEY + SEPARATOR):
+                item = ITEM_DECODER.decode(items[key])
+                self.items[item.id] = item
+                self._queue(item)

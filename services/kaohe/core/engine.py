@@ -29,9 +29,9 @@ from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_e
 from kaohe.core.attending import Attending
 from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, Period, calendar, check_moment, to_ms
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
-from kaohe.core.deadlines import ITEM_DECODER, ITEM_ENCODER
 from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
+from kaohe.core.escalating import GroupAlert, escalations, group_alert, watches_groups
 from kaohe.core.facts import Moment
 from kaohe.core.grading import Proposal
 from kaohe.core.items import Items, Kind, kinds
@@ -83,6 +83,8 @@ FUTURE_MS = 5_000
 MAX_SUBJECTS = 200_000
 REPORT_PROPOSALS = 50
 """Closed results in one report, some kilobytes each."""
+REPORT_ALERTS = 500
+"""Alerts of groups in one report, some hundred bytes each."""
 is_pseudonym = re.compile(r"c-[0-9a-f]{16,64}\Z").match
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
@@ -192,6 +194,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     part: int
     activations: list[tuple[int, str, str]]
     proposals: list[Proposal] = []
+    alerts: list[GroupAlert] = []
 
 
 class Report(msgspec.Struct):
@@ -200,7 +203,8 @@ class Report(msgspec.Struct):
     ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``activations`` the versions of
     packs (moment of log time, pack, version) that were activated since the report before, or in the version's place
     what happened to a period (``close month 2026-08``, ``reopen month 2026-08``), ``proposals`` the closed
-    results for which the company must be known (only in reports to the partition of the company, and only if any).
+    results for which the company must be known (only in reports to the partition of the company, and only if any),
+    ``alerts`` what happened to alerts of these groups, and acknowledgements of any (only if a pack watches them).
     """
 
     source: int
@@ -209,6 +213,7 @@ class Report(msgspec.Struct):
     groups: list[tuple[str, str, int, dict[str, Any]]]
     activations: list[tuple[int, str, str]] = []
     proposals: list[Proposal] | msgspec.UnsetType = msgspec.UNSET
+    alerts: list[GroupAlert] | msgspec.UnsetType = msgspec.UNSET
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -363,10 +368,12 @@ class PartitionEngine:
         self.followers: dict[str, Followers] = {}
         self._waiting: list[tuple[str, Told, int]] = []
         self._escalations: frozenset[str] = frozenset()
+        self._watches_groups = watches_groups(self.packs)
+        self.alerts: list[GroupAlert] = []
         self.names = self.layout.names()
         self.state_counts = _state_counts(self.counters)
         self.plans = self._plan(deadlines)
-        self._listen(deadlines)
+        self._listen()
         self.accept_ms = RETENTION_MS
         self._tick_class = ENVELOPES["clock.tick"]
         self._site = ""
@@ -427,6 +434,8 @@ class PartitionEngine:
         yield "department.changed", self._change_department
         for tag in ASSESSMENTS:
             yield tag, self._hear
+        if self._watches_groups:
+            yield "alert.acknowledged", self._acknowledge
         if self.judge.grader.evaluated:
             yield "quality.evaluated", self._hear_evaluation
         for tag in STATES:
@@ -443,23 +452,13 @@ class PartitionEngine:
             self.followers[tag] = Followers(plan.rules, plan.opens, plan.meets, plan.cancels)
             plan.rules, plan.opens, plan.meets, plan.cancels = [], [], [], []
 
-    def _listen(self, deadlines: Iterable[Kind]) -> None:
+    def _listen(self) -> None:
         """Have the judge say what some pack asks for; an alert about an alert that nobody sees to is not told again."""
         if self.followers["appraisal.closed"].any:
             self.judge.on_close = self._closed
         if self.followers["alert.raised"].any:
             self.judge.on_alert = self._alerted
-            names = {
-                f"{kind.pack_name}|{kind.deadline.name}"
-                for kind in deadlines
-                if kind.deadline.opens in ("alert.raised", "alert.ended")
-            }
-            self._escalations = frozenset(
-                f"{pack.name}|{rule.id}"
-                for pack in self.packs
-                for rule in pack.rules
-                if rule.trigger == "deadline" and f"{pack.name}|{rule.on.partition('/')[0]}" in names
-            )
+            self._escalations = escalations(self.packs)
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -716,7 +715,11 @@ class PartitionEngine:
     def _alerted(
         self, subject: Subject, rule: Rule, effect: Effect, state: AlertState, to: str, incident: str, at_ms: int
     ) -> None:  # fmt: skip
-        if subject.level != "agent" or f"{rule.pack}|{rule.id}" in self._escalations:
+        if f"{rule.pack}|{rule.id}" in self._escalations:
+            return
+        if subject.level != "agent":
+            if self._watches_groups and subject.level in GROUP_LEVELS:
+                self.alerts.append(group_alert(subject, rule, effect, state, to, incident, at_ms))
             return
         common = {"agent": subject.name, "alert_id": state.id, "pack": rule.pack, "rule": rule.id}
         if to == "firing":
@@ -726,6 +729,11 @@ class PartitionEngine:
             self._waiting.append((state.id, Told("alert.raised", raised, ""), at_ms))
         else:
             self._waiting.append((state.id, Told("alert.ended", AlertEnded(**common), ""), at_ms))
+
+    def _acknowledge(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+        """Pass the acknowledgement of a group's alert on: whoever watches the alert knows its id."""
+        if agent is None:
+            self.alerts.append(GroupAlert("acknowledged", time_ms, event.data.alert_id, event.id))
 
     def _tell_waiting(self) -> None:
         """Tell what the judge has said meanwhile; what follows from that is told as well."""
@@ -1035,17 +1043,21 @@ class PartitionEngine:
                 if not over:
                     continue
                 shown = name or "all"
-                share = shares[crc32(f"{level}/{shown}".encode()) % self.group_partitions]
+                share = shares[self._target(level, shown)]
                 for bucket in over:
                     share.append((level, shown, bucket * bucket_ms, pack_cell(cells.pop(bucket), self.names)))
                 if not cells:
                     del groups[name]
         # A report must fit into a message. The first ones say nothing of the new minute, so that it is complete only
         # with the last one.
-        while len(self.judge.grader.proposals) > REPORT_PROPOSALS:
+        while len(self.judge.grader.proposals) > REPORT_PROPOSALS or len(self.alerts) > REPORT_ALERTS:
             self._send_report(self.reported_ms, [[] for _ in shares], [])
         self._send_report(upto_ms, shares, self.activations)
         self.activations = []
+
+    def _target(self, level: str, name: str) -> int:
+        """The partition of the group stage that looks at a group."""
+        return crc32(f"{level}/{name}".encode()) % self.group_partitions
 
     def _send_report(
         self, upto_ms: int, shares: list[list[tuple[str, str, int, dict[str, Any]]]], activations: list[Any]
@@ -1053,10 +1065,15 @@ class PartitionEngine:
         company = company_partition(self.group_partitions)
         waiting = self.judge.grader.proposals
         proposals, self.judge.grader.proposals = waiting[:REPORT_PROPOSALS], waiting[REPORT_PROPOSALS:]
+        alerts, self.alerts = self.alerts[:REPORT_ALERTS], self.alerts[REPORT_ALERTS:]
         self.report += 1
         self.reported_ms = upto_ms
         for target, share in enumerate(shares):
             message = Report(self.partition, self.report, upto_ms, share, activations)
+            if alerts:
+                message.alerts = [
+                    one for one in alerts if not one.name or self._target(one.level, one.name) == target
+                ]
             if target == company and proposals:
                 message.proposals = proposals
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
@@ -1066,13 +1083,7 @@ class PartitionEngine:
     def checkpoint(self) -> dict[str, bytes | None]:
         """What changed since the last call, by key; None for what is gone."""
         changed = self.judge.checkpoint()
-        for key in sorted(self.deadlines.touched):
-            changed[SEPARATOR.join(("d", *key))] = ITEM_ENCODER.encode(self.deadlines.items[key])
-        for key in self.deadlines.dropped:
-            if key not in self.deadlines.items:
-                changed[SEPARATOR.join(("d", *key))] = None
-        self.deadlines.touched.clear()
-        self.deadlines.dropped.clear()
+        changed.update(self.deadlines.checkpoint())
         changed.update(self.attending.checkpoint())
         changed.update(self.dossiers.checkpoint())
         if self.workflow is not None:
@@ -1095,6 +1106,7 @@ class PartitionEngine:
                 self.seen.part,
                 self.activations,
                 self.judge.grader.proposals,
+                self.alerts,
             )
         )
         if frame != self.stored_frame:
@@ -1124,12 +1136,11 @@ class PartitionEngine:
         self.seen.restore(frame.part, dict(frame.chunks), items)
         self.activations = frame.activations
         self.judge.grader.proposals = frame.proposals
+        self.alerts = frame.alerts
         self.dossiers.restore(items)
         if self.workflow is not None:
             self.workflow.restore(items, self.now_ms)
-        for key in sorted(items):
-            if key.startswith("d" + SEPARATOR):
-                self.deadlines.restore(ITEM_DECODER.decode(items[key]))
+        self.deadlines.restore(items)
         self.attending.restore(items)
         self.due_ms = 0
 

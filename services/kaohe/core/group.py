@@ -21,6 +21,7 @@ from kaohe.core.calendars import Calendar
 from kaohe.core.company import Company
 from kaohe.core.counting import Cell, Layout, merge
 from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
+from kaohe.core.escalating import Escalations, watches_groups
 from kaohe.core.facts import metric_windows
 from kaohe.core.judge import Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
@@ -83,6 +84,8 @@ class GroupEngine:
         self.uptos: dict[int, int] = {}
         self.complete_ms: dict[int, int] = {}
         self.activations: list[tuple[int, str, str]] = []
+        watched = watches_groups(self.packs)
+        self.escalations = Escalations(self.judge, self.layout, self.packs, MAX_SUBJECTS) if watched else None
         self.company = Company(self.packs, [zones.default, *zones.sites.values()])
         self.dropped: dict[int, int] = {}
         self.stored_frame = b""
@@ -170,6 +173,9 @@ class GroupEngine:
                     self._take_out(queue.popleft(), cells)
             for (level, name, start_ms), cell in cells.items():
                 self._add(level, name, start_ms, cell, minute_ms)
+            if self.escalations is not None:
+                # Not before: what was acknowledged in this minute is known only now.
+                self.escalations.run(minute_ms)
             if len(self.complete_ms) == self.source_partitions:
                 self.judge.out += self.company.complete(min(self.complete_ms.values()))
         self._run(upto_ms)
@@ -194,6 +200,8 @@ class GroupEngine:
             if due_ms is None or due_ms > upto_ms:
                 return
             self.judge.run(due_ms)
+            if self.escalations is not None:
+                self.escalations.settle(due_ms)
 
     def _take_out(self, report: Report, cells: dict[tuple[str, str, int], Cell]) -> None:
         """Put a report's counts to those that other partitions reported for the same groups and minute."""
@@ -205,6 +213,9 @@ class GroupEngine:
             found = cells.setdefault((level, name, start_ms), cell)
             if found is not cell:
                 merge(found, cell)
+        if self.escalations is not None and report.alerts is not msgspec.UNSET:
+            for alert in report.alerts:
+                self.escalations.take(alert)
         self._shrunk.add((report.source, report.number // CHUNK_REPORTS))
 
     def _add(self, level: str, name: str, start_ms: int, cell: Cell, upto_ms: int) -> None:
@@ -222,6 +233,8 @@ class GroupEngine:
         changed = self.judge.checkpoint()
         self._store_reports(changed)
         changed.update(self.company.checkpoint())
+        if self.escalations is not None:
+            changed.update(self.escalations.items.deadlines.checkpoint())
         taken = [
             (source, number - len(self.waiting[source])) for source, number in sorted(self.numbers.items())
         ]
@@ -263,6 +276,8 @@ class GroupEngine:
         self.activations = frame.activations
         self.complete_ms = dict(frame.complete_ms)
         self.company.restore(items)
+        if self.escalations is not None:
+            self.escalations.items.deadlines.restore(items)
         taken = dict(frame.taken)
         found: list[Report] = []
         for key, raw in items.items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,15 +22,12 @@ from kaohe.core.calendars import calendar, check_moment, to_ms
 from kaohe.core.counting import TIME_UNITS_MS, CountFunction, compile_condition
 from kaohe.core.deadlines import Deadlines, Item, ItemState
 from kaohe.core.facts import Moment
-from kaohe.core.judge import Cause
+from kaohe.core.judge import Cause, Judge
 from kaohe.core.model import Deadline, Pack, Rule
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.subjects import Subject
 from kaohe.errors import EventError
 from kaohe.events import PAYLOADS, Envelope, Payload
-
-if TYPE_CHECKING:
-    from kaohe.core.engine import PartitionEngine
 
 EARLY = ("early_met", "early_cancelled")
 TAKEN_BACK = ("cancelled", "cancelled_late")
@@ -126,10 +123,34 @@ def kinds(
     return [Kind(pack, deadline, counters, rules) for pack in packs for deadline in pack.deadlines.values()]
 
 
+class Host(Protocol):
+    """The engine in which items are kept. ``due_ms`` is when it looks next at what is due."""
+
+    judge: Judge
+    agents: dict[str, Subject]
+    due_ms: int
+
+    @property
+    def watermark_ms(self) -> int:
+        """The log's clock."""
+
+    def subject(self, names: Mapping[str, str], level: str, time_ms: int) -> Subject | None:
+        """The subject of a level among these names, if there is one."""
+
+    def make_agent(self, name: str, site: str, time_ms: int) -> Subject:
+        """An agent that was forgotten."""
+
+    def count_apart(
+        self, counts: Iterable[CountFunction], data: Any, at_ms: int, agent: Subject | None,
+        place: tuple[str, str, str], weight: int,
+    ) -> None:  # fmt: skip
+        """Count what became of an item."""
+
+
 class Items:
     """What becomes of the items of one partition."""
 
-    def __init__(self, engine: PartitionEngine, found: Iterable[Kind]) -> None:
+    def __init__(self, engine: Host, found: Iterable[Kind]) -> None:
         self.engine = engine
         self.judge = engine.judge
         self._kinds = {(kind.name, kind.version): kind for kind in found}
