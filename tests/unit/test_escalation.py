@@ -10,7 +10,7 @@ from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Record
-from kaohe.decisions import ALERT_DECODER
+from kaohe.decisions import ALERT_DECODER, Alert
 from tests.support.packs import Story, at_ms, make_pack
 
 PARAMETERS = """
@@ -211,7 +211,7 @@ def test_a_successor_goes_on_waiting_for_the_acknowledgement(group_pack: Pack) -
     call = story.event("2026-08-03T09:00", "call.answered", queue="desk", call_id="c", wait_ms=9_000_000)
     engine.tick(at_ms("2026-08-03T09:00"))
     engine.take(call)
-    came = []
+    came: list[Alert] = []
     for minute in range(1, 40):
         now_ms = at_ms("2026-08-03T09:00") + minute * 60_000
         if minute == 20:
