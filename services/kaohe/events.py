@@ -932,7 +932,8 @@ class AppealDecided(_Appeal, kw_only=True):
 
     Upheld, it takes back what it is against, and the decisions ``reversals`` beside or instead of it (where it is
     against a grade). Upheld in part, so many hundredths of points of the one decision that is taken back remain
-    (``remains``). ``responsible`` is whoever made the mistake.
+    (``remains``). Against a grade of a card of items it may say what the result becomes, by ``score`` (in hundredths)
+    or ``grade``. ``responsible`` is whoever made the mistake.
     """
 
     upheld: bool
@@ -941,6 +942,8 @@ class AppealDecided(_Appeal, kw_only=True):
     responsible: Label = ""
     reversals: Annotated[list[Name], Meta(max_length=64)] = []
     remains: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    score: Score | None = None
+    grade: Label = ""
 
 
 @event("result.announced")
@@ -980,7 +983,8 @@ class AppealRefused(_OwnAppeal, kw_only=True):
 class AppealUpheld(_OwnAppeal, kw_only=True):
     """An appeal was found right, or ``partly``: then ``remains`` (hundredths of points) stays of what is taken back.
 
-    ``reversals`` are the ids of all that is to be taken back.
+    ``reversals`` are the ids of all that is to be taken back, ``score`` (in hundredths) or ``grade`` what a result
+    becomes.
     """
 
     by: Name
@@ -989,6 +993,8 @@ class AppealUpheld(_OwnAppeal, kw_only=True):
     reversals: list[Name] = []
     outcome: Literal["upheld", "partly"] = "upheld"
     remains: int | None = None
+    score: int | None = None
+    grade: Label = ""
 
 
 @derived("appeal.dismissed")

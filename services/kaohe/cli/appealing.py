@@ -154,6 +154,8 @@ def decide(
     remains: Annotated[
         str, typer.Option(help="Upheld in part: points that remain of what is taken back, such as 0.5.")
     ] = "",
+    score: Annotated[str, typer.Option(help="Against a grade: the score that it becomes.")] = "",
+    grade: Annotated[str, typer.Option(help="Against a grade: the grade that it becomes.")] = "",
     responsible: Annotated[str, typer.Option(help="Who made the mistake.")] = "",
     at: At = "",
     as_json: Json = False,
@@ -163,10 +165,15 @@ def decide(
     Example: kaohe appeal decide a-17 ap-1 --upheld --by gm-1 --reason "The rating names the wrong team"
 
     Example: kaohe appeal decide a-17 ap-1 --upheld --remains 0.5 --by gm-1 --reason "Only the tone was poor"
+
+    Example: kaohe appeal decide a-17 ap-1 --upheld --grade B --by gm-1 --reason "The surveys were of another team"
     """
+    more: dict[str, Any] = {"remains": _hundredths("--remains", remains)} if remains else {}
+    more |= {"score": _hundredths("--score", score)} if score else {}
+    more |= {"grade": grade} if grade else {}
     _send(
         "appeal.decided", agent, appeal, at, as_json, by=by, reason=reason, upheld=upheld, reversals=entry or [],
-        responsible=responsible, **({"remains": _hundredths("--remains", remains)} if remains else {}),
+        responsible=responsible, **more,
     )  # fmt: skip
 
 

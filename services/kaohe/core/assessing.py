@@ -17,7 +17,7 @@ from bisect import insort
 from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kaohe.core.calendars import Calendar, Period, bounds_of
 from kaohe.core.facts import number_text
@@ -30,6 +30,14 @@ ASSESSMENTS = ("assessment.submitted", "assessment.decided")
 EVALUATED = "evaluated"
 """The role under which scores of monitored contacts are kept."""
 _NOBODY = RosterLine(0, "", "", "", [])
+
+
+class Said(NamedTuple):
+    """A final word on an item (or, empty, on the whole): a score in hundredths, or a grade."""
+
+    item: str
+    score: int | None
+    grade: str
 
 
 class Bench(Protocol):
@@ -117,7 +125,7 @@ def admit(
         _check_said(data, case, item)
     else:
         _check_leader(data, line)
-        _check_ruling(data, case)
+        check_ruling(data, case)
 
 
 def check_spoken(tag: str, data: Any) -> None:
@@ -137,7 +145,7 @@ def check_content(tag: str, data: Any, case: Case) -> None:
         _check_heard(data, case, item)
         _check_said(data, case, item)
     else:
-        _check_ruling(data, case)
+        check_ruling(data, case)
 
 
 def _item(card: Scorecard, name: str) -> Item:
@@ -217,7 +225,8 @@ def _check_said(data: Any, case: Case, item: Item) -> None:
         raise EventError("invalid", f"$.data.grade: {item.name} knows no word {data.grade!r}; {said}")
 
 
-def _check_ruling(data: Any, case: Case) -> None:
+def check_ruling(data: Any, case: Case) -> None:
+    """EventError unless a final word can be carried out: within the bounds, with views that agree."""
     if data.item:
         if data.score is not None and data.grade:
             raise EventError("invalid", "$.data says both score and grade: give one of them")

@@ -19,7 +19,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from kaohe.core.assessing import Case, Said, check_ruling
+from kaohe.core.calendars import Period
 from kaohe.core.facts import number_text
+from kaohe.core.grading import JOINT, tally_id
 from kaohe.core.judge import Judge
 from kaohe.core.model import Pack
 from kaohe.core.subjects import SEPARATOR, Entry, Subject
@@ -141,6 +144,7 @@ class Dossiers:
             raise EventError("too_many_appeals", f"{MAX_APPEALS} appeals of {agent.name} are open")
         target = self._target(agent, dossier, data.against)
         if target is None:
+            self._check_consequence(agent, data.against)
             raise EventError(
                 "unknown_appealed", f"{agent.name} has no decision, grade or interview {data.against!r}"
             )
@@ -160,14 +164,62 @@ class Dossiers:
             entry = agent.entries.get(wanted)
             if wanted not in kept and (entry is None or entry.status != "final"):
                 raise EventError("unknown_appealed", f"{agent.name} has no final decision {wanted!r}")
-        if data.upheld and appeal.ground == "result" and not data.reversals and appeal.against not in kept:
+        becomes = data.score is not None or bool(data.grade)
+        if becomes:
+            self._check_becomes(data, agent, appeal)
+        elif data.upheld and appeal.ground == "result" and not data.reversals and appeal.against not in kept:
             raise EventError(
                 "nothing_to_correct",
-                "$.data.reversals is empty: an appeal against a grade takes back entries of it",
+                "$.data.reversals is empty: an appeal against a grade takes back entries or says what it becomes",
             )
         if data.remains is not None:
             wanted = _wanted(data, appeal)
             _check_remains(data, [agent.entries.get(one) or kept[one] for one in wanted])
+
+    def _check_consequence(self, agent: Subject, against: str) -> None:
+        """EventError when something follows from grades of the agent: those are to be appealed against."""
+        for key in agent.grades:
+            pack_name, window, label = key.split("|")
+            own_id = grade_id(pack_name, agent.level, agent.name, window, label)
+            if pack_name.endswith(JOINT) and own_id == against:
+                raise EventError(
+                    "follows_from_grade",
+                    f"{against} is made of the grades of several packs: appeal against one of them",
+                )
+        for key, marks in agent.marks.items():
+            pack_name, window = key.split("|")
+            pack = self.judge.packs.get(f"{pack_name}@{self.judge.active.get(pack_name, '')}")
+            for tally in pack.results.tallies if pack is not None else ():
+                if (tally.level, tally.window) != (agent.level, window):
+                    continue
+                for mark in marks:
+                    assert pack is not None
+                    if tally_id(pack, tally, agent.name, mark.label) == against:
+                        own_id = grade_id(pack_name, agent.level, agent.name, window, mark.label)
+                        raise EventError(
+                            "follows_from_grade",
+                            f"{against} follows from the grade {own_id} of {mark.label}: appeal against that",
+                        )
+
+    def _check_becomes(self, data: Any, agent: Subject, appeal: Appeal) -> None:
+        """EventError unless the result that was appealed against can become what the decision says."""
+        if not data.upheld:
+            raise EventError("invalid", "$.data: an appeal that is dismissed leaves the result as it is")
+        found = graded(agent, appeal.against)
+        if found is None:
+            raise EventError(
+                "unknown_appealed",
+                f"{appeal.against} is no grade that is remembered here: name entries to take back",
+            )
+        pack = self._terms(appeal.pack)
+        assert pack is not None
+        card = self.judge.grader.card(pack, agent.level, found.window)
+        if card is None:
+            raise EventError(
+                "sum_of_entries",
+                f"a score of {pack.name} is the sum of its entries: name those that are to be taken back",
+            )
+        check_ruling(Said("", data.score, data.grade), Case(pack, card, found))
 
     def _terms(self, name: str) -> Pack | None:
         """The version of a pack that judges now, if it knows appeals."""
@@ -285,7 +337,7 @@ class Dossiers:
                 agent.put(entry)  # forgotten meanwhile: the ledger has it, and it is taken back all the same
         upheld = AppealUpheld(
             **common, responsible=data.responsible, reversals=wanted, remains=data.remains,
-            outcome="upheld" if data.remains is None else "partly",
+            outcome="upheld" if data.remains is None else "partly", score=data.score, grade=data.grade,
         )  # fmt: skip
         return Told("appeal.upheld", upheld, appeal.pack)
 
@@ -314,6 +366,15 @@ class Dossiers:
             kind, _, name = key.partition(SEPARATOR)
             if kind == KEY:
                 self.found[name] = _DECODER.decode(items[key])
+
+
+def graded(agent: Subject, against: str) -> Period | None:
+    """The period of the grade with this id, if it is remembered."""
+    for key in sorted(agent.grades):
+        pack, window, label = key.split("|")
+        if grade_id(pack, agent.level, agent.name, window, label) == against:
+            return agent.series.calendar.period(window, label)
+    return None
 
 
 def _wanted(data: Any, appeal: Appeal) -> list[str]:

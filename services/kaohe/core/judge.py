@@ -33,8 +33,18 @@ from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
 from kaohe.core.scores import scale_of
 from kaohe.core.series import Series
-from kaohe.core.subjects import MAX_ENTRIES, MAX_WAIVERS, AlertState, Entry, GradeState, Subject, Waiver
-from kaohe.decisions import Step, alert_id, decision_id
+from kaohe.core.subjects import (
+    MAX_ENTRIES,
+    MAX_WAIVERS,
+    AlertState,
+    Entry,
+    GradeState,
+    Ruling,
+    Sitting,
+    Subject,
+    Waiver,
+)
+from kaohe.decisions import Step, alert_id, decision_id, grade_id
 from kaohe.events import PAYLOADS
 
 RETENTION_MS = 40 * DAY_MS
@@ -993,7 +1003,10 @@ class Judge:
     def _correct(
         self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
     ) -> None:
-        """Take back what an appeal was upheld against; what is charged anew for the same incident stays taken back."""
+        """Take back what an appeal was upheld against, and let a result become what was decided.
+
+        What is charged anew for the same incident stays taken back.
+        """
         for wanted in moment.event.reversals:
             entry = subject.entries.get(wanted)
             if (
@@ -1007,6 +1020,25 @@ class Judge:
                     self._charge_rest(subject, pack, rule, index, moment, cause, entry, waiver, now_ms)
                 elif entry.incident:
                     self._remember_waiver(subject, pack, rule, index, entry.incident, moment, cause)
+        told = moment.event
+        if told.score is not None or told.grade:
+            self._rule_on(subject, pack, moment, cause, now_ms)
+
+    def _rule_on(
+        self, subject: Subject, pack: Pack, moment: Moment, cause: Cause, now_ms: int
+    ) -> None:  # fmt: skip
+        """The final word on a result that an appeal was right about: a further final revision of it."""
+        told = moment.event
+        for key in sorted(subject.grades):
+            name, window, label = key.split("|")
+            if grade_id(name, subject.level, subject.name, window, label) != told.against:
+                continue
+            ruling = Ruling("", moment.at_ms, cause.evidence[0], told.by, told.score, told.grade, told.reason)
+            sitting = subject.sittings.setdefault(key, Sitting())
+            sitting.rulings = sorted([*sitting.rulings, ruling])
+            self.touched.add(subject.key)
+            self.regrade_closed(subject, pack, subject.series.calendar.period(window, label), now_ms)
+            return
 
     def _charge_rest(
         self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, entry: Entry,
