@@ -1159,6 +1159,20 @@ class RosterChanged(Payload, kw_only=True):
     packs: Annotated[list[Name], Meta(max_length=32)] = []
 
 
+class _Membership(Payload, kw_only=True):
+    position: Label = ""
+
+
+@derived("team.joined")
+class TeamJoined(_Membership, kw_only=True):
+    """By the roster the agent belongs to ``team`` from now on, in this position."""
+
+
+@derived("team.left")
+class TeamLeft(_Membership, kw_only=True):
+    """By the roster the agent belongs to ``team`` no more, at the end of the day on which they left."""
+
+
 @event("pack.activated")
 class PackActivated(Payload, kw_only=True):
     """From the event's time on ``version`` of ``pack`` judges. It goes to every partition.

@@ -720,6 +720,106 @@ calls_each:
 # --- rosters ----------------------------------------------------------------------------------------------------------
 
 
+MEMBERS = """
+members:
+  stock:
+    up: {event: team.joined, where: event.position != "leader"}
+    down: {event: team.left, where: event.position != "leader"}
+  level: [team]
+  windows: [now]
+moves:
+  count: [team.joined, team.left]
+  level: [team]
+  windows: [month]
+"""
+FEW = """
+- id: few
+  level: [team]
+  watch: live
+  when: members.now >= 1 && members.now < 3
+  then:
+    - alert: {clear: members.now == 0 || members.now >= 3, severity: info, owner: a, response: {en: Look., zh: 查看。}}
+  explanation: {en: "{members.now}", zh: "{members.now}"}
+"""
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return make_pack(tmp_path_factory.mktemp("teams"), metrics=MEMBERS, rules=FEW)
+
+
+def members(story: Story) -> dict[str, int]:
+    """How many belong to each team now."""
+    story.replay.finish()
+    values = story.replay.group.live_values({"team"})
+    return {one.subject: int(one.value or 0) for one in values if one.metric == "members"}
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_who_belongs_to_a_team_is_counted_by_the_roster(teams: Pack, partitions: int) -> None:
+    story = Story(teams, partitions=partitions)
+    story.tick("2026-08-03T08:00")
+    for agent in range(5):
+        story.tell("2026-08-03T09:00:00", "roster.changed", f"a-{agent}", team="t-1", position="agent")
+    story.tell("2026-08-03T09:00:00", "roster.changed", "boss", team="t-1", position="leader")
+    story.tick("2026-08-03T09:10")
+    assert members(story) == {"t-1": 5}
+    story.tell("2026-08-03T10:00:00", "roster.changed", "a-1", team="t-2", position="agent")
+    story.tell("2026-08-03T10:00:00", "roster.changed", "a-2", team="t-1", position="leader")
+    story.tell("2026-08-03T10:00:00", "roster.changed", "a-3", team="t-1", position="agent", superior="boss")
+    story.tell("2026-08-03T10:00:00", "roster.changed", "boss", team="t-1", position="agent")
+    story.tick("2026-08-03T10:10")
+    assert members(story) == {"t-1": 4, "t-2": 1}, "who only changes the superior neither leaves nor joins"
+    story.late("2026-08-03T09:30:00", "roster.changed", "a-1", team="t-3", position="agent")
+    story.tick("2026-08-03T10:20")
+    assert members(story) == {"t-1": 4, "t-2": 1}, "what was between is over"
+    moves = {one.subject: one.value for one in story.replay.metrics() if one.metric == "moves"}
+    assert moves == {"t-1": 6 + 5, "t-2": 1}
+
+
+def test_a_day_of_leaving_counts_when_it_is_over_and_can_be_called_off_or_moved(teams: Pack) -> None:
+    story = Story(teams)
+    story.tick("2026-08-03T08:00")
+
+    def enrol(when: str, agent: str, team: str = "t-1", left_on: str | None = None) -> None:
+        story.tell(when, "roster.changed", agent, team=team, position="agent", left_on=left_on)
+
+    for agent in ("stays", "goes", "moves", "turns"):
+        enrol("2026-08-03T09:00:00", agent)
+    for agent in ("goes", "moves", "turns"):
+        enrol("2026-08-04T09:00:00", agent, left_on="2026-08-05")
+    enrol("2026-08-05T09:00:00", "turns", left_on="2026-08-07")
+    enrol("2026-08-05T09:00:00", "moves", team="t-2", left_on="2026-08-06")
+    found = []
+    for day in ("05", "06", "07", "08"):
+        story.tick(f"2026-08-{day}T23:59")
+        found.append(members(story))
+    assert found == [
+        {"t-1": 3, "t-2": 1}, {"t-1": 2, "t-2": 1}, {"t-1": 2, "t-2": 0}, {"t-1": 1, "t-2": 0},
+    ]  # fmt: skip
+    enrol("2026-08-10T09:00:00", "goes", left_on="2026-08-09")
+    enrol("2026-08-11T09:00:00", "goes")
+    story.tick("2026-08-12T00:00")
+    assert members(story) == {"t-1": 2, "t-2": 0}
+    enrol("2026-08-12T09:00:00", "goes", left_on="2026-02-31")
+    assert story.rejects() == ["invalid"]
+
+
+def test_a_team_of_which_nothing_else_comes_keeps_its_members(teams: Pack) -> None:
+    story = Story(teams)
+    story.tick("2026-01-03T08:00")
+    for agent in ("a-1", "a-2", "a-3", "gone"):
+        story.tell("2026-01-03T09:00:00", "roster.changed", agent, team="t-1", position="agent")
+    story.tell("2026-01-03T09:00:00", "roster.changed", "gone", team="t-2", position="agent")
+    story.tell("2026-01-04T09:00:00", "roster.changed", "gone", team="t-3", position="agent")
+    story.tick("2027-08-01T00:00")
+    story.tell("2027-08-03T09:00:00", "roster.changed", "a-1", position="agent")
+    story.tick("2027-08-03T09:10")
+    assert members(story) == {"t-1": 2, "t-3": 1}, "t-2, to which nobody belongs, is forgotten"
+    newest = [one for one in story.replay.alert_list() if one.subject == "t-1"][-1]
+    assert (newest.state, newest.explanation.en, newest.at[:10]) == ("firing", "2", "2027-08-03")
+
+
 def test_the_roster_of_the_event_s_time_counts(story: Story) -> None:
     story.tell("2026-08-03T08:00:00", "roster.changed", team="t-1", site="s-1")
     story.tell("2026-08-10T08:00:00", "roster.changed", team="t-2", site="s-1")

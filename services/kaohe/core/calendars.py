@@ -193,6 +193,14 @@ def to_ms(moment: datetime) -> int:
     return since.days * DAY_MS + since.seconds * 1000 + (since.microseconds + 500) // 1000
 
 
+def is_day(text: str) -> bool:
+    """Whether a text is a day (``2026-08-31``) that a calendar can carry."""
+    try:
+        return 1970 <= date.fromisoformat(text).year < 2200
+    except ValueError:
+        return False
+
+
 def check_moment(moment_ms: int, path: str) -> None:
     """EventError for a moment that no calendar can carry; ``path`` says where in the event it stands."""
     if not 0 <= moment_ms < MOMENT_MAX_MS:

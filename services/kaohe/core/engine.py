@@ -27,7 +27,17 @@ import msgspec
 from kaohe.core import reopening, workflow
 from kaohe.core.assessing import ASSESSMENTS, Case, admit, case_of, hear, hear_evaluation, is_unheard
 from kaohe.core.attending import Attending
-from kaohe.core.calendars import DAY_MS, EPOCH, NO_PERIOD, Calendar, Period, calendar, check_moment, to_ms
+from kaohe.core.calendars import (
+    DAY_MS,
+    EPOCH,
+    NO_PERIOD,
+    Calendar,
+    Period,
+    calendar,
+    check_moment,
+    is_day,
+    to_ms,
+)
 from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
@@ -46,8 +56,10 @@ from kaohe.core.series import pack_cell, unpack_cell
 from kaohe.core.storing import is_own
 from kaohe.core.subjects import (
     MAX_STATES,
+    NEVER_MS,
     SEPARATOR,
     AlertState,
+    Member,
     RosterLine,
     StateLine,
     Subject,
@@ -68,6 +80,8 @@ from kaohe.events import (
     AssessmentUnheard,
     Envelope,
     RosterChanged,
+    TeamJoined,
+    TeamLeft,
     decode,
 )
 from kaohe.privacy import mask
@@ -317,6 +331,19 @@ def _own_copy(function: TakeFunction, tag: str) -> TakeFunction:
     return FunctionType(function.__code__.replace(co_name=f"take {tag}"), function.__globals__)
 
 
+def _check_agent(tag: str, data: Any, time_ms: int, agent: Subject | None) -> None:
+    """Refuse a state of work or a place in the roster that nobody can have."""
+    if agent is None:
+        raise EventError("invalid", "$.data.agent is missing: the event is about an agent")
+    full = tag in STATES and len(agent.states) >= MAX_STATES
+    if full and time_ms < agent.states[0].from_ms:
+        raise EventError("out_of_order_state", f"{MAX_STATES} newer states of this agent are known already")
+    if SEPARATOR in data.team or SEPARATOR in data.site:
+        raise EventError("invalid", "$.data names a team or site with a control character")
+    if tag == "roster.changed" and data.left_on and not is_day(data.left_on):
+        raise EventError("invalid", f"$.data.left_on: there is no day {data.left_on}")
+
+
 class PartitionEngine:
     """The engine of one partition of ``kaohe.events``."""
 
@@ -524,15 +551,7 @@ class PartitionEngine:
         """Refuse, before anything is counted, what could not be carried out later."""
         data = event.data
         if plan.tag in STATES or plan.tag == "roster.changed":
-            if agent is None:
-                raise EventError("invalid", "$.data.agent is missing: the event is about an agent")
-            full = plan.tag in STATES and len(agent.states) >= MAX_STATES
-            if full and time_ms < agent.states[0].from_ms:
-                raise EventError(
-                    "out_of_order_state", f"{MAX_STATES} newer states of this agent are known already"
-                )
-            if SEPARATOR in data.team or SEPARATOR in data.site:
-                raise EventError("invalid", "$.data names a team or site with a control character")
+            _check_agent(plan.tag, data, time_ms, agent)
         elif plan.tag == "pack.activated":
             self._check_activation(data)
         elif plan.tag == "department.changed":
@@ -811,11 +830,42 @@ class PartitionEngine:
             time_ms, data.team, data.site, data.position, list(data.packs), data.superior, data.leader,
             data.department, data.hired_on or "", data.left_on or "",
         )  # fmt: skip
+        before = agent.member()
         agent.enrol(line)
+        self._move_member(agent, before, agent.member(), time_ms)
         self.judge.move(agent, self.zones.of(agent.site), max(time_ms, self.watermark_ms))
         self.judge.touched.add(agent.key)
         if self.attending.packs:
             self.attending.move(agent)
+
+    def _move_member(self, agent: Subject, before: Member | None, after: Member | None, at_ms: int) -> None:
+        """Count who joins and leaves a team. A day of leaving that is known is counted ahead, and taken back so."""
+        joined, left = (self.plans[ENVELOPES[tag]].count for tag in ("team.joined", "team.left"))
+        if before == after or (joined is None and left is None):
+            return
+        was = before if before is not None and before.until_ms > at_ms else None
+        now = after if after is not None and after.until_ms > at_ms else None
+        stays = was is not None and now is not None and was[:3] == now[:3]
+        if was is not None and not stays:
+            self._count_member(left, TeamLeft, agent, was, at_ms, 1)
+        if now is not None and not stays:
+            self._count_member(joined, TeamJoined, agent, now, at_ms, 1)
+        for member, weight in ((was, -1), (now, 1)):
+            if member is not None and member.until_ms < NEVER_MS:
+                self._count_member(left, TeamLeft, agent, member, member.until_ms, weight)
+
+    def _count_member(
+        self,
+        count: CountFunction | None,
+        kind: type[TeamJoined | TeamLeft],
+        agent: Subject,
+        member: Member,
+        at_ms: int,
+        weight: int,
+    ) -> None:
+        if count is not None:
+            data = kind(agent=agent.name, team=member.team, site=member.site, position=member.position)
+            self.count_apart((count,), data, at_ms, None, ("", member.team, member.site), weight)
 
     def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
         pack, version = event.data.pack, event.data.version

@@ -144,6 +144,7 @@ class Judge:
         self._active_watch: dict[str, list[RuleSet]] = {}
         self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
         self._looking_back = _looking_back(packs, triggers)
+        self._members = _members(layout, packs)
         self._look_ms: int | None = None
         for pack in packs:
             for rule in pack.rules:
@@ -1256,6 +1257,7 @@ class Judge:
         if (
             any(left)
             or not series.rolling_is_empty
+            or any(sum(weight * series.total.get(slot, 0) for slot, weight in one) for one in self._members)
             or any(key in waiting for waiting in self.unjudged.values())
         ):
             return
@@ -1354,6 +1356,17 @@ def _compared_windows(packs: tuple[Pack, ...]) -> frozenset[str]:
         window
         for window in ("quarter", "year")
         if any(f".previous_{window}" in name or name.endswith(f".{window}.vs_previous") for name in read)
+    )
+
+
+def _members(layout: Layout, packs: tuple[Pack, ...]) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """What counts who belongs to a team: one of whom nothing else comes is not forgotten while there is anybody."""
+    return tuple(
+        layout.reads[pack.key, metric.name][0]
+        for pack in packs
+        for metric in pack.metrics.values()
+        if metric.kind == "stock"
+        if any(term.source in ("team.joined", "team.left") for term in metric.numerator)
     )
 
 

@@ -14,9 +14,10 @@ What is remembered in structs cannot be part of a cycle of references: the garba
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,6 +28,8 @@ from kaohe.core.series import Series, pack_cell, unpack_cell
 
 SEPARATOR = "\x1f"
 """Between the parts of a key of stored state: no name may contain it (the engine refuses such names)."""
+NEVER_MS = 1 << 62
+"""A moment that does not come."""
 MAX_EVIDENCE = 20
 """Event ids kept per event type and month; more are counted."""
 MAX_ENTRIES = 5_000
@@ -153,6 +156,15 @@ class RosterLine(msgspec.Struct, omit_defaults=True, gc=False):
     left_on: str = ""
 
 
+class Member(NamedTuple):
+    """That an agent belongs to a team by the roster, until a moment (``NEVER_MS``: nobody says when)."""
+
+    team: str
+    site: str
+    position: str
+    until_ms: int
+
+
 class StateLine(msgspec.Struct, array_like=True, order=True, gc=False):
     """In which state of work an agent was from ``from_ms`` on; ``rank`` orders what is reported for one moment."""
 
@@ -237,6 +249,15 @@ class Subject:
             return self.team, self.site, self.position
         line = self._line_at(moment_ms)
         return line.team, line.site, line.position
+
+    def member(self) -> Member | None:
+        """The team of the newest line of the roster, until the end of the day of leaving; None without a team."""
+        if not self.team or not self.roster:
+            return None
+        left_on, until_ms = self.roster[-1].left_on, NEVER_MS
+        if left_on:
+            until_ms = self.series.calendar.start_ms(date.fromisoformat(left_on) + timedelta(days=1))
+        return Member(self.team, self.site, self.position, until_ms)
 
     def packs_at(self, moment_ms: int) -> list[str]:
         """The packs in force for the subject at a moment; empty means all."""

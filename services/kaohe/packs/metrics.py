@@ -24,6 +24,7 @@ from kaohe.core.series import MAX_SPAN_MS
 from kaohe.decisions import Level, Words
 from kaohe.errors import PackError
 from kaohe.packs.names import (
+    COUNTED_EVENTS,
     EVENT_TYPES,
     FRAME_EVENTS,
     TIME_UNITS,
@@ -145,6 +146,13 @@ class MetricReader:
 
     def event(self, node: Node) -> str:
         """An event type that can be counted and judged."""
+        text = self.counted_event(node)
+        if text in COUNTED_EVENTS:
+            node.fail(f"{text} is only counted", "count it by a metric, and let a rule read the metric")
+        return text
+
+    def counted_event(self, node: Node) -> str:
+        """An event type that can be counted."""
         text = scalar(node)
         if text in FRAME_EVENTS:
             node.fail(f"{text} moves the engine and says nothing about work", "name an event of work")
@@ -185,7 +193,7 @@ class MetricReader:
     def source(self, node: Node) -> Side:
         """What is counted: an event type, ``{event, where}``, ``{deadline, outcome}``, ``{minus: …}`` or a list."""
         if node.kind == "scalar":
-            event = self.event(node)
+            event = self.counted_event(node)
             return Side([Term(source=event)], "count", event)
         if node.kind == "list":
             return self._joined(node, self.source)
@@ -203,7 +211,7 @@ class MetricReader:
                 "write an event type, {event: ..., where: ...} or {deadline: ..., outcome: ...}",
             )
         fields = Fields(node, self.problems, ("event", "where"), "a source")
-        events = fields.need("event", several(self.event), NO_TEXTS)
+        events = fields.need("event", several(self.counted_event), NO_TEXTS)
         scope = event_scope(events) | self.where_parameters
         where = fields.take("where", lambda found: condition(found, scope), None)
         self._stop(fields)
@@ -589,6 +597,9 @@ class MetricReader:
         if baseline and "month" not in windows:
             fields.wrong("baseline", "a baseline month needs the window month", "add month to `windows:`")
         terms = [*shape.top.terms, *(shape.bottom.terms if shape.bottom else ())]
+        if any(term.source in COUNTED_EVENTS for term in terms) and not set(levels) <= {"team", "site"}:
+            right = "keep the levels team and site"
+            fields.wrong("level", "who belongs to a team is a figure of teams and sites", right)
         if "queue" in levels and any(term.source.startswith("state/") for term in terms):
             fields.wrong("level", "an agent's time belongs to no single queue", "leave the level queue out")
         elif "queue" in levels and any(term.source.startswith("attendance/") for term in terms):

@@ -41,6 +41,9 @@ FRAME_EVENTS = (
 )  # fmt: skip
 """Event types that move the engine itself; a pack neither counts nor judges them. Nor what a person earns."""
 
+COUNTED_EVENTS = ("team.joined", "team.left")
+"""Event types that metrics of teams and sites count and nothing else follows: a day of leaving may be told ahead."""
+
 EVENT_TYPES = tuple(name for name in PAYLOADS if name not in (*FRAME_EVENTS, "pay.stated"))
 TIME_UNITS = ("ms", "s", "min", "h", "d")
 ALWAYS: Expr = Junction("&&", (), 1)
