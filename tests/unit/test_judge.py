@@ -626,7 +626,11 @@ def test_rules_over_a_day_are_watched_without_any_rolling_window(tmp_path: Path)
     story = Story(make_pack(tmp_path, parameters=PARAMETERS, metrics=metrics, rules=rules))
     story.tick("2026-08-03T08:00")
     waits(story, 0, 1, calls=3)
-    story.ticks("2026-08-03T09:01", "2026-08-03T09:10")
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:30")
+    judge = story.replay.group.judge
+    assert judge.due_ms() == at_ms("2026-08-04T00:00"), (
+        "nobody looks at an alert that stands before something moves it"
+    )
     story.tick("2026-08-04T00:10")
     assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
 

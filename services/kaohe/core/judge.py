@@ -53,8 +53,6 @@ RETENTION_MS = 40 * DAY_MS
 
 TEAM_WATCH_MS = 300_000
 """Teams are watched every five minutes, like agents; queues and sites every minute."""
-LOOK_BACK_MS = TEAM_WATCH_MS
-"""How long after a day began live rules look back at the one before: the first look at which all levels are watched."""
 
 
 class Stats(msgspec.Struct):
@@ -145,7 +143,8 @@ class Judge:
         self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
         self._looking_back = _looking_back(packs, triggers)
         self._members = _members(layout, packs)
-        self._look_ms: int | None = None
+        self._day_ms: int | None = None
+        self.resting: set[tuple[str, str]] = set()
         for pack in packs:
             for rule in pack.rules:
                 for level in rule.levels if rule.trigger == "watch" else ():
@@ -210,6 +209,8 @@ class Judge:
         assert after in self.packs, after
         self.active[name] = version
         self._activations += 1
+        self.live |= self.resting
+        self.resting.clear()
         self._active_watch.clear()
         self._judged.clear()
         for (pack, zone, window), period in list(self.closes.items()):
@@ -235,6 +236,8 @@ class Judge:
 
     def move(self, subject: Subject, calendar: Calendar, now_ms: int) -> None:
         """Let a subject keep another calendar. What its new zone has closed already is closed for it too."""
+        if subject.key in self.resting:
+            self.live.add(subject.key)
         old = subject.series.calendar
         if old.name == calendar.name:
             return
@@ -270,7 +273,7 @@ class Judge:
             for window in self.book.windows[pack.key] | {"day"}:
                 key = (pack.key, calendar.name, window)
                 if key not in self.closes:
-                    self._look_ms = None  # perhaps a new zone, whose day begins sooner
+                    self._day_ms = None  # perhaps a new zone, whose day begins sooner
                     self.await_close(key, calendar.containing(window, self.grid_ms - pack.grace_ms))
 
     def await_close(self, key: tuple[str, str, str], period: Period) -> None:
@@ -293,8 +296,8 @@ class Judge:
         found = [close_ms] if close_ms is not None else []
         if self.open or self.live:
             found.append(self.grid_ms + self.bucket_ms)
-        if self._looking_back and self.closes:
-            found.append(self._next_look_ms(self.grid_ms))
+        if self._looking_back or self.resting:
+            found.append(self._next_day_ms(self.grid_ms))
         for key, waiting in self.unjudged.items():
             if waiting:
                 every = self.packs[key].evaluate_ms
@@ -307,8 +310,8 @@ class Judge:
         assert now_ms > self.grid_ms, (now_ms, self.grid_ms)
         if now_ms % self.bucket_ms == 0:
             self.fold(now_ms)
-            if self._looking_back:
-                self._look_back(now_ms)
+            if self._looking_back or self.resting:
+                self._wake(now_ms)
             self._watch(now_ms)
         for key, pack in self.packs.items():
             if self.unjudged[key] and now_ms % pack.evaluate_ms == 0:
@@ -400,31 +403,36 @@ class Judge:
                         self._watch_one(subject, rules, moment)
                 if alerts and (known is None or known[3:] != seen[3:]):
                     self._end_orphans(subject, moment)
-            if series.rolling_is_empty and not alerts:
+            if not series.rolling_is_empty:
+                continue
+            if alerts:
+                # Nothing moves an alert that stands but what is counted, another day, roster or version.
+                if known == seen and not waits and subject.roster_from_ms <= now_ms:
+                    self.live.discard(key)
+                    self.resting.add(key)
+            elif known == seen or today.start_ms != now_ms or subject.level not in self._looking_back:
                 self.live.discard(key)
                 self._watched.pop(key, None)
                 self.touched.add(key)
 
-    def _next_look_ms(self, after_ms: int) -> int:
-        """The next moment at which a day is over somewhere and live rules look back at it."""
-        if self._look_ms is None or self._look_ms <= after_ms:
+    def _next_day_ms(self, after_ms: int) -> int:
+        """The next moment at which a day begins somewhere."""
+        if self._day_ms is None or self._day_ms <= after_ms:
             zones = {zone for _, zone, _ in self.closes}
-            running = [
-                shared_calendar(zone).containing("day", after_ms - LOOK_BACK_MS) for zone in sorted(zones)
-            ]
-            self._look_ms = min(day.end_ms for day in running) + LOOK_BACK_MS
-        return self._look_ms
+            running = [shared_calendar(zone).containing("day", after_ms) for zone in sorted(zones)]
+            self._day_ms = min([day.end_ms for day in running], default=1 << 62)
+        return self._day_ms
 
-    def _look_back(self, now_ms: int) -> None:
-        """When a day is over, rules that look back at it are asked about everybody, whether or not anything came."""
+    def _wake(self, now_ms: int) -> None:
+        """Where a day begins, look at all whose alerts stand, and at everybody about whom rules look back at a day."""
         assert self.grid_ms is not None
-        if not self.closes or self._next_look_ms(self.grid_ms) > now_ms:
+        if self._next_day_ms(self.grid_ms) > now_ms:
             return
+        self.live |= self.resting
+        self.resting.clear()
         for key, subject in self.subjects.items():
             if subject.level in self._looking_back:
-                today = subject.series.calendar.containing("day", now_ms)
-                if today.start_ms + LOOK_BACK_MS == now_ms:
-                    self.live.add(key)
+                self.live.add(key)
 
     def _watch_sets(self, level: str) -> list[RuleSet]:
         """The watch rules of the versions that judge now."""
@@ -1263,7 +1271,7 @@ class Judge:
             return
         storing.forget(self, subject)
         del self.subjects[key]
-        for known in (self.touched, self.live):
+        for known in (self.touched, self.live, self.resting):
             known.discard(key)
         self._watched.pop(key, None)
         if self.on_forget is not None:
