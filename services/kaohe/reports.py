@@ -24,10 +24,14 @@ from kaohe.core.calendars import bounds_of, label_of
 from kaohe.core.facts import number_text
 from kaohe.core.messages import readable
 from kaohe.core.model import Pack, Reported, ReportSection, Rule
+from kaohe.core.money import money_text
 from kaohe.decisions import Alert, Decision, Grade, UsedFact, Words
 
 COMPARED: tuple[ReportSection, ...] = ("resources", "effect")
 """Sections whose figures stand beside those of the period before."""
+
+_GOING_ON = ("not_in", "not_logged_in")
+"""Outcomes of attendance that end when the person comes."""
 
 
 class RuleLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +156,7 @@ def report_of(
             graded[grade.grade] = graded.get(grade.grade, 0) + 1
     began = [line for line in told if inside(line.began)]
     everybody = figures_of(window, label, entries, packs)
+    once = {rule.id for pack in packs for rule in pack.rules if not _lasts(rule)}
     sections = {
         name: [line for line in lines if agent in ("", line.subject)] for name, lines in everybody.items()
     }
@@ -162,7 +167,13 @@ def report_of(
         agent=agent,
         grades=dict(sorted(graded.items())),
         done=[line for line in told if line.ended and inside(line.ended)],
-        problems=[line for line in told if not line.ended and line.began[:10] < after.isoformat()],
+        problems=[
+            line
+            for line in told
+            if not line.ended
+            and line.began[:10] < after.isoformat()
+            and (inside(line.began) or line.rule not in once)
+        ],
         deductions=_rule_lines([one for one in own if one.points.startswith("-")]),
         awards=_rule_lines([one for one in own if Fraction(one.points) > 0]),
         groups=[line for line in began if line.level != "agent"],
@@ -173,6 +184,12 @@ def report_of(
         waiting=[] if agent else _waiting(window, label, packs, sections),
         next=_tasks(known, first, after),
     )
+
+
+def _lasts(rule: Rule) -> bool:
+    """Whether an alert of the rule goes on until its cause has gone. One about an event, a day or a period that is over
+    is told once: it is a problem of its own time."""
+    return rule.trigger in ("watch", "deadline") or (rule.trigger == "attendance" and rule.on in _GOING_ON)
 
 
 def _tasks(entries: Iterable[Decision], first: date, after: date) -> list[TaskLine]:
@@ -297,14 +314,19 @@ def _figure(pack: Pack, name: str, fact: UsedFact | None, before: UsedFact | Non
     return Figure(
         name=name, title=metric.title if metric is not None else Words(name, name),
         unit=fact.unit if fact is not None else "", value=fact.value if fact is not None else None,
-        shown=_shown(fact), before=before.value if before is not None else None,
-        before_shown=_shown(before) if before is not None else "",
+        shown=_shown(pack, fact), before=before.value if before is not None else None,
+        before_shown=_shown(pack, before) if before is not None else "",
         change=number_text(now - then) if now is not None and then is not None else None,
     )  # fmt: skip
 
 
-def _shown(fact: UsedFact | None) -> str:
-    return readable(fact.value, fact.unit, "–") if fact is not None else "–"
+def _shown(pack: Pack, fact: UsedFact | None) -> str:
+    if fact is None:
+        return "–"
+    amount = _exact(fact)
+    if fact.unit == "minor" and amount is not None and amount.denominator == 1:
+        return money_text(int(amount), pack.currency)
+    return readable(fact.value, fact.unit, "–")
 
 
 def _exact(fact: UsedFact | None) -> Fraction | None:

@@ -50,7 +50,8 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_command_that_was_promised_is_there() -> None:
     assert set(leaves(command())) >= {
         ("replay",), ("broker",), ("topics", "create"), ("worker",), ("produce",), ("clock",), ("payroll",),
-        ("simulate",), ("explain",), ("scorecard",), ("demo",), ("up",), ("record",),
+        ("simulate",), ("explain",), ("scorecard",), ("demo",), ("up",), ("record",), ("rejects",),
+        ("report", "weekly"), ("report", "monthly"),
         *(("assess", name) for name in ("submit", "decide", "list")),
         ("settle",), *(("payroll", name) for name in ("approve", "reject", "export", "acknowledge", "list", "show")),
         *(("ledger", name) for name in ("show", "verify", "reconcile")),

@@ -194,10 +194,20 @@ def test_the_week_tells_how_resources_were_used(tmp_path: Path) -> None:
     busy, costs = figures["utilisation.week"], figures["costs.week"]
     assert (busy.value, busy.before, busy.change) == ("0.25", "0.25", "0")
     assert (costs.value, costs.before, costs.change) == ("150000", "90000", "60000")
+    assert (costs.shown, costs.before_shown) == ("1500.00 CNY", "900.00 CNY")
     assert figures["budget_use.week"].value == "1.5"
     assert figures["budget.week"].value == "100000"
     week = report_of("week", "2026-W34", entries, [], [], [pack])
     assert [one.en.partition(":")[0] for one in week.waiting] == ["no figures about resource use"]
+
+
+def test_what_is_told_once_is_a_problem_of_its_own_time(story: Story, pack: Pack) -> None:
+    alerts = [one for one in story.replay.alert_list() if one.rule in ("fa-late-warning", "fa-not-in")]
+    told = {one.rule: one for one in alerts if one.state == "firing" and one.at.startswith("2026-07")}
+    assert set(told) == {"fa-late-warning", "fa-not-in"}
+    for label, wanted in (("2026-07", set(told)), ("2026-08", {"fa-not-in"}), ("2026-06", set())):
+        found = report_of("month", label, [], list(told.values()), [], [pack])
+        assert {line.rule for line in found.problems} == wanted, label
 
 
 # --- pages and the command --------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def command() -> Any:
         paying,
         periods,
         recording,
+        rejecting,
         replaying,
         reporting,
         rules,
@@ -89,6 +90,7 @@ def command() -> Any:
     appealing.register(app)
     assessing.register(app)
     recording.register(app)
+    rejecting.register(app)
     scorecards.register(app)
     periods.register(app)
     reporting.register(app)

@@ -65,6 +65,7 @@ def send_one(
         console.print_json(msgspec.Raw(raw))
     else:
         console.show(f"{tag} of {subject} was written as {event_id}.")
+        console.say("'kaohe rejects' shows it if a worker refuses it.")
 
 
 def step_id(pack: str, period: str, step: str, doer: str = "") -> str:

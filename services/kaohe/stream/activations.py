@@ -95,7 +95,7 @@ def read_activations(
     verify_topics(settings)
     refused = _refusals(settings)
     found = []
-    for number, record in enumerate(_records(settings, EVENTS, [0]), start=1):
+    for number, record in enumerate(records_of(settings, EVENTS, [0]), start=1):
         if on_progress is not None and number % 10_000 == 0:
             on_progress(number)
         event = _activation_event(record.value)
@@ -117,7 +117,7 @@ def _activation_event(raw: bytes | None) -> Envelope | None:
 def _refusals(settings: Settings) -> dict[int, str]:
     """Why records of the first partition of events were refused, by offset."""
     found: dict[int, str] = {}
-    for record in _records(settings, REJECTS, range(settings.partitions)):
+    for record in records_of(settings, REJECTS, range(settings.partitions)):
         try:
             reject = REJECT_DECODER.decode(record.value or b"")
         except (msgspec.ValidationError, msgspec.DecodeError):
@@ -127,7 +127,7 @@ def _refusals(settings: Settings) -> dict[int, str]:
     return found
 
 
-def _records(settings: Settings, topic: str, partitions: Iterable[int]) -> Iterator[Any]:
+def records_of(settings: Settings, topic: str, partitions: Iterable[int]) -> Iterator[Any]:
     """The records of some partitions up to their end as it is now.
 
     Only a fetch tells the end: the embedded broker answers a question for it with the start of the last batch.
