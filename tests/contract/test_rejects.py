@@ -42,9 +42,9 @@ def test_what_was_refused_is_told_with_its_reason(
     assert run(["rejects", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(one["code"], one["id"], one["subject"], one["type"]) for one in found] == [
-        ("malformed", "", "", ""), ("not_allowed", "x-1", "a-1", "assessment.submitted"),
+        ("not_allowed", "x-1", "a-1", "assessment.submitted"), ("malformed", "", "", ""),
     ]  # fmt: skip
-    assert "s-9 is not the superior of a-1" in found[1]["reason"]
+    assert "s-9 is not the superior of a-1" in found[0]["reason"]
     assert run(["rejects", "--subject", "a-1"]) == 0
     text = capsys.readouterr().out
     assert "not_allowed" in text

@@ -643,3 +643,18 @@ def test_a_company_keeps_a_bound_on_what_it_remembers(pack: Pack, monkeypatch: p
 PROPOSED = Proposal(
     grade=None, caps=[], ruled=False, hired_on="", previous="", pulls=[], rests=[]  # type: ignore[arg-type]
 )  # fmt: skip
+
+
+def test_what_somebody_says_is_told_although_the_score_stays_where_a_cap_holds_it(pack: Pack) -> None:
+    story = Story(pack)
+    enrol(story)
+    assess(story, "2026-02-03T09:00", "superior", "s-1", score=1000)
+    decide(story, "2026-02-03T10:00", score=6000)
+    before = newest(story)
+    assess(story, "2026-02-03T11:00", "peer", "a-2", score=100)
+    after = newest(story)
+    assert (after.score, after.grade, after.revision) == (before.score, before.grade, before.revision + 1)
+    assert [one.role for one in line_of(after, "attitude").said] == ["peer", "superior"]
+    # The same words again tell nothing new.
+    assess(story, "2026-02-03T12:00", "peer", "a-2", score=100)
+    assert newest(story).revision == after.revision

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kaohe.core.assessing import Case
     from kaohe.core.model import Item, Pack, Scorecard
     from kaohe.decisions import Grade, ScoreLine
+    from kaohe.payroll.ledger import Ledger
 
 app = typer.Typer(help="Assessments: submit, decide, list.", no_args_is_help=True)
 
@@ -275,7 +276,10 @@ def list_assessments(
     settings = load_settings()
     packs = chosen_packs(settings)
     with Ledger(settings.database_url) as ledger:
-        found = lines_of(packs, ledger.current_grades(subject=who or None, period=period or None))
+        grades = [
+            _whole(ledger, one) for one in ledger.current_grades(subject=who or None, period=period or None)
+        ]
+        found = lines_of(packs, grades)
         if period:
             roster = ledger.roster(*bounds_of(window_of(period), period))
             people = {name: held for name, held in roster.items() if who in ("", name)}
@@ -292,6 +296,15 @@ def list_assessments(
         console.say(
             "nobody's word is missing." if missing else "there is nothing to be assessed in the ledger."
         )
+
+
+def _whole(ledger: Ledger, grade: Grade) -> Grade:
+    """A grade with its whole card: a revision of a running period may tell only what moved."""
+    from kaohe.core.telling import newest
+
+    if grade.detail is None or not grade.detail.since:
+        return grade
+    return newest(ledger.grades(grade.id))[grade.id]
 
 
 def lines_of(packs: Iterable[Pack], grades: Iterable[Grade]) -> list[AssessmentLine]:

@@ -201,7 +201,7 @@ class Grader:
     def grade(
         self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, status: Any, again: bool = False
     ) -> None:
-        """Bring a card's score and grade up to date; a revision goes out when either changed.
+        """Bring a card's score and grade up to date; a revision goes out when either changed, or somebody was heard.
 
         ``again``: also those of a result that was final.
         """
@@ -221,7 +221,10 @@ class Grader:
         score_text = number_text(sheet.score)
         apart = (state.earned, state.others) != (sheet.earned, sheet.others)
         state.earned, state.others = sheet.earned, sheet.others
-        if (state.score, state.grade) == (score_text, sheet.grade) and (settled or state.status == status):
+        same = (state.score, state.grade) == (score_text, sheet.grade)
+        # What people said must be seen although a cap or a final word holds the score where it was.
+        heard = not settled and status == "provisional" and _words(state.seen) != _words(sheet.seen)
+        if same and (settled or state.status == status) and not heard:
             if apart:
                 self.judge.touched.add(subject.key)
                 self._combine(subject, pack, period, moment.at_ms, settled)
@@ -844,6 +847,15 @@ def joint_name(pack: Pack) -> str:
 def sent(message: Grade) -> Output:
     """A grade as it goes out."""
     return Output("grades", message.subject.encode(), ENCODER.encode(message))
+
+
+def _words(seen: Mapping[str, str]) -> dict[str, str]:
+    """What people said, and who decided, among what a revision rests on; not the scores of monitored contacts."""
+    return {
+        name: text
+        for name, text in seen.items()
+        if name.startswith(("said:", "ruling:")) and not name.endswith(f":{EVALUATED}")
+    }
 
 
 def changes_of(before: Mapping[str, str], after: Mapping[str, str]) -> list[ScoreChange]:

@@ -19,8 +19,12 @@ from kaohe.stream.topics import verify_topics
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """One record that could not be used. ``type``, ``id``, ``subject`` and ``time`` are empty where it is no event."""
+    """One record that could not be used. ``type``, ``id``, ``subject`` and ``time`` are empty where it is no event.
 
+    ``at_ms`` is when the refusal was written, by the broker's clock (Unix milliseconds).
+    """
+
+    at_ms: int
     code: str
     reason: str
     type: str
@@ -43,7 +47,7 @@ _HEADS = msgspec.json.Decoder(_Head)
 
 
 def read_rejects(settings: Settings, on_progress: Callable[[int], None] | None = None) -> list[Refused]:
-    """Every reject of the topic, by the times of the refused events. BrokerError when the broker is away."""
+    """Every reject of the topic, in the order in which they were written. BrokerError when the broker is away."""
     verify_topics(settings)
     found: dict[tuple[str, int, int], Refused] = {}
     for number, record in enumerate(records_of(settings, REJECTS, range(settings.partitions)), start=1):
@@ -54,11 +58,13 @@ def read_rejects(settings: Settings, on_progress: Callable[[int], None] | None =
         except (msgspec.ValidationError, msgspec.DecodeError):
             continue
         head = head_of(reject.raw)
-        found[reject.topic, reject.partition, reject.offset] = Refused(
-            code=reject.code, reason=reject.reason, type=head.type, id=head.id, subject=head.subject, time=head.time,
+        place = (reject.topic, reject.partition, reject.offset)
+        found[place] = found.get(place) or Refused(
+            at_ms=record.timestamp, code=reject.code, reason=reject.reason,
+            type=head.type, id=head.id, subject=head.subject, time=head.time,
             topic=reject.topic, partition=reject.partition, offset=reject.offset,
         )  # fmt: skip
-    return sorted(found.values(), key=lambda one: (one.time, one.topic, one.partition, one.offset))
+    return sorted(found.values(), key=lambda one: (one.at_ms, one.topic, one.partition, one.offset))
 
 
 def head_of(raw: str) -> _Head:
