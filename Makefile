@@ -27,7 +27,7 @@ $(STAMP): requirements/build.txt requirements/dev.txt pyproject.toml tools/check
 test: install    ## Run all tests; those that need a program which is not here say so and are skipped
 	$(BIN)/pytest $(ARGS)
 
-company: install ## Run 300 simulated people for 14 months and compare all results with an independent calculation
+company: install ## Run 300 simulated people for 14 months to exported pay, and compare all with an independent calculation
 	KAOHE_COMPANY=300x14 $(BIN)/pytest tests/simulation/test_company.py -rP $(ARGS)
 
 demo: install    ## Show the whole way of an event on this machine, in a minute and a half

@@ -2,19 +2,20 @@
 
 Nothing here comes from the engine. Events are read from their JSON into one SQLite table, figures from the packs'
 ``parameters.yaml``; every clause is a query or two, written from the policy's words. What is compared in the end are
-the final entries (``Entry``), scores and grades.
+the final entries (``Entry``), scores and grades. Cards of weighted items (reception, company KPI) are in
+``company_cards``, pay is in ``company_pay``.
 
 How the policy was read, where its words leave a choice:
 
-- A month is the calendar month of a person's site, of the company's zone for a department. It is judged when it has
-  been over for three days; what arrives later changes nothing in it, and the difference is charged or given back in
-  the month in which it arrives.
+- A month is the calendar month of a person's site, of the company's zone for a department; who moves to another site
+  keeps the month that is running by its name. It is judged when it has been over for the policy's days of grace; what
+  arrives later changes nothing in it, and the difference is charged or given back in the month in which it arrives.
+- What an upheld appeal takes back is given back in the month in which it is decided.
 - "Tasks due", "requests" and "required trainings" count in the month in which they were done in time, or else in the
   month in which their time ran out.
 - Who is under a policy at the end of a month is judged by it for the month, and nobody for a month after leaving;
   single incidents by the policy of their moment.
 - A day of a shift belongs to the month of the day that the rota names. Lateness and early leave are stepped together.
-- A month's pay is worked out from the final grade and from what stands in that month's ledger, adjustments included.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from zoneinfo import ZoneInfo
 from chinese_calendar import is_workday
 from ruamel.yaml import YAML
 
-GRACE_MS = 72 * 3_600_000
+HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 COMPANY_ZONE = "Asia/Shanghai"
 SITE_ZONES = {"shanghai": "Asia/Shanghai", "berlin": "Europe/Berlin"}
@@ -46,11 +47,10 @@ SCHEMA = """
 create table event (
     pos integer primary key, type text, id text, agent text, team text, queue text, site text, at_ms integer,
     arrived_ms integer, month text, team_month text, item text, word text, part integer, whole integer, due_ms integer,
-    day text, until text, begin_ms integer, finish_ms integer
+    day text, until text, begin_ms integer, finish_ms integer, data text
 );
 create index event_type on event (type, agent, month);
 create index event_item on event (type, agent, item);
-create table roster (agent text, from_ms integer, team text, site text, packs text, left_on text);
 create table month (zone text, label text, begin_ms integer, end_ms integer);
 """
 
@@ -64,6 +64,7 @@ ITEMS = (
     "shift_id",
     "leave_id",
     "incident",
+    "appeal_id",
 )
 
 
@@ -100,6 +101,7 @@ class Line(NamedTuple):
     site: str
     packs: list[str]
     left_on: str
+    hired_on: str
     pay_minor: int
 
 
@@ -113,6 +115,9 @@ class Figures:
             name: sorted((date.fromisoformat(str(day)), value) for day, value in line["values"].items())
             for name, line in yaml.load(rules / pack / "parameters.yaml").items()
         }
+        grace = str(yaml.load(rules / pack / "pack.yaml")["grace"])
+        assert grace.endswith("h"), grace
+        self.grace_ms = int(grace[:-1]) * HOUR_MS
 
     def word(self, name: str, day: date) -> Any:
         """What is in force on a day, as it is written: a word, or a table of words."""
@@ -136,8 +141,6 @@ class Company:
         self.figures = {pack: Figures(rules, pack) for pack in self.packs}
         self.db = sqlite3.connect(":memory:")
         self.db.executescript(SCHEMA)
-        self._zones: dict[str, str] = {}
-        self._annual: dict[str, int] = {}
         self.roster: dict[str, list[Line]] = {}
         self._ends: dict[str, list[int]] = {}
         self._labels: list[str] = []
@@ -153,8 +156,6 @@ class Company:
         for event in events:
             if event["type"] == "roster.changed":
                 self._enrol(event)
-            elif event["type"] == "pay.stated":
-                self._annual[event["data"]["agent"]] = event["data"]["annual_salary_minor"]
         seen: set[str] = set()
         clock_ms = 0
         rows = []
@@ -166,7 +167,7 @@ class Company:
                 rows.append(self._row(pos, event, at_ms, clock_ms))
         self.first_month = self.month_of(COMPANY_ZONE, to_ms(first))
         self.db.executemany(
-            f"insert into event values ({', '.join('?' * 20)})",  # noqa: S608
+            f"insert into event values ({', '.join('?' * 21)})",  # noqa: S608
             rows,
         )
 
@@ -190,14 +191,9 @@ class Company:
         data = event["data"]
         line = Line(
             to_ms(event["time"]), data["team"], data["site"], data.get("packs", []), data.get("left_on") or "",
-            data["pay_base_minor"],
+            data["hired_on"], data["pay_base_minor"],
         )  # fmt: skip
         self.roster.setdefault(data["agent"], []).append(line)
-        self._zones[data["agent"]] = SITE_ZONES[data["site"]]
-        self.db.execute(
-            "insert into roster values (?, ?, ?, ?, ?, ?)",
-            (data["agent"], line[0], line[1], line[2], " ".join(line[3]), line[4]),
-        )
 
     def line_at(self, agent: str, at_ms: int) -> Line:
         """The roster's line about a person at a moment."""
@@ -214,7 +210,7 @@ class Company:
         zone = SITE_ZONES.get(site, COMPANY_ZONE)
         if agent:
             line = self.line_at(agent, at_ms)
-            team, site, zone = team or line[1], site or line[2], self._zones[agent]
+            team, site, zone = team or line[1], site or line[2], SITE_ZONES[line[2]]
         word = next((data[name] for name in WORDS if data.get(name)), "")
         item = next((data[name] for name in ITEMS if data.get(name)), "")
         part, whole = data.get("wait_ms", 0), 1
@@ -240,30 +236,42 @@ class Company:
         return (
             pos, event["type"], event["id"], agent, team, data.get("queue", ""), site, at_ms, clock_ms,
             self.month_of(zone, at_ms), self.month_of(COMPANY_ZONE, at_ms), item, word, part, whole, due_ms,
-            day, until, begin_ms, finish_ms,
+            day, until, begin_ms, finish_ms, json.dumps(data),
         )  # fmt: skip
-
-    def gross(self, agent: str, before_ms: int, annual_share: Fraction) -> Fraction:
-        """A month's gross pay: the part of an annual salary that counts as a month's, else what was agreed."""
-        if agent in self._annual:
-            return Fraction(self._annual[agent], 12) * annual_share
-        return Fraction(self.line_at(agent, before_ms - 1).pay_minor)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def zone_of(self, subject: str) -> str:
-        return self._zones.get(subject, COMPANY_ZONE)
+    def zone_at(self, subject: str, at_ms: int) -> str:
+        """The zone of a person's site at a moment; the company's for whoever is no person."""
+        return SITE_ZONES[self.line_at(subject, at_ms).site] if subject in self.roster else COMPANY_ZONE
 
-    def end_of(self, zone: str, label: str) -> int:
+    def month_at(self, subject: str, at_ms: int) -> str:
+        """The month in which a moment lies for somebody."""
+        return self.month_of(self.zone_at(subject, at_ms), at_ms)
+
+    def zone_end(self, zone: str, label: str) -> int:
         return self._ends[zone][self._labels.index(label)]
 
-    def closed_months(self, zone: str, until_ms: int) -> list[str]:
+    def end_of(self, subject: str, label: str) -> int:
+        """When a month ends for somebody: nobody changes the site within hours of it."""
+        zone = self.zone_at(subject, self.zone_end(COMPANY_ZONE, label))
+        return self.zone_end(zone, label)
+
+    def close_of(self, subject: str, label: str, pack: str) -> int:
+        """When a month is judged for good under a policy."""
+        return self.end_of(subject, label) + self.figures[pack].grace_ms
+
+    def months(self) -> list[str]:
+        """The months of the log."""
+        return [label for label in self._labels if label >= self.first_month]
+
+    def is_closed(self, subject: str, label: str, pack: str, until_ms: int) -> bool:
+        """Whether a month of the log has been judged for good at a moment."""
+        return label in self._labels and self.close_of(subject, label, pack) <= until_ms
+
+    def closed_months(self, subject: str, pack: str, until_ms: int) -> list[str]:
         """The months of the log that have been judged for good at a moment."""
-        return [
-            label
-            for label, end_ms in zip(self._labels, self._ends[zone], strict=True)
-            if label >= self.first_month and end_ms + GRACE_MS <= until_ms
-        ]
+        return [one for one in self.months() if self.close_of(subject, one, pack) <= until_ms]
 
     # --- quotients of a month -----------------------------------------------------------------------------------------
 
@@ -277,43 +285,50 @@ class Company:
         """  # noqa: S608 - the parts are written in this module
         yield from self.db.execute(query)
 
-    def deadline(self, opens: str, met_by: str, due: str) -> Iterator[tuple[Any, ...]]:
-        """The same for what had to follow in time. ``due`` says by when.
+    def deadline(
+        self, opens: str, met_by: str, due: str, where: str = "1", cancelled_by: str = "('')"
+    ) -> Iterator[tuple[Any, ...]]:
+        """The same for what had to follow in time. ``due`` says by when, ``cancelled_by`` what makes it needless.
 
         What is known changes: an answer that happened in time and is reported late turns a miss into a success.
         """
         query = f"""
-            select o.agent, o.item, o.arrived_ms, {due} as due, e.at_ms, e.arrived_ms
-            from event o left join event e on e.type in {met_by} and e.item = o.item and e.agent = o.agent
-            where o.type = '{opens}' and o.agent != '' order by o.pos, e.arrived_ms
+            select o.agent, o.item, o.arrived_ms, {due} as due, e.at_ms, e.arrived_ms, e.type in {met_by}
+            from event o left join event e
+                on (e.type in {met_by} or e.type in {cancelled_by}) and e.item = o.item and e.agent = o.agent
+            where o.type = '{opens}' and o.agent != '' and {where} order by o.pos, e.arrived_ms
         """  # noqa: S608
-        found: dict[tuple[str, str, int, int], list[tuple[int, int]]] = defaultdict(list)
-        for agent, item, opened_ms, due_ms, at_ms, arrived_ms in self.db.execute(query):
+        found: dict[tuple[str, str, int, int], list[tuple[int, int, bool]]] = defaultdict(list)
+        for agent, item, opened_ms, due_ms, at_ms, arrived_ms, met in self.db.execute(query):
             ends = found[agent, item, opened_ms, due_ms]
             if at_ms is not None:
-                ends.append((arrived_ms, at_ms))
+                ends.append((at_ms, max(arrived_ms, opened_ms), bool(met)))
         for (agent, _, opened_ms, due_ms), ends in found.items():
             yield from self._changes(agent, opened_ms, due_ms, ends)
 
     def _changes(
-        self, agent: str, opened_ms: int, due_ms: int, ends: list[tuple[int, int]]
+        self, agent: str, opened_ms: int, due_ms: int, ends: list[tuple[int, int, bool]]
     ) -> Iterator[tuple[Any, ...]]:
-        zone = self._zones[agent]
-        in_time = [(max(arrived_ms, opened_ms), at_ms) for arrived_ms, at_ms in ends if at_ms <= due_ms]
-        missed_from_ms = max(opened_ms, due_ms + 1)
-        met_ms = None
-        for arrived_ms, at_ms in sorted(in_time):
-            if met_ms is not None and at_ms >= met_ms:
-                continue
-            if met_ms is not None:
-                yield agent, self.month_of(zone, met_ms), arrived_ms, -1, -1
-            elif arrived_ms > missed_from_ms:
-                yield agent, self.month_of(zone, due_ms), missed_from_ms, 0, 1
-                yield agent, self.month_of(zone, due_ms), arrived_ms, 0, -1
-            met_ms = at_ms
-            yield agent, self.month_of(zone, at_ms), arrived_ms, 1, 1
-        if met_ms is None:
-            yield agent, self.month_of(zone, due_ms), missed_from_ms, 0, 1
+        """Whenever more is known, what counted before is taken out and what counts now is put in."""
+        missed_ms = max(opened_ms, due_ms + 1)
+        before: tuple[str, int, int] | None = None
+        for now_ms in sorted({missed_ms, *(arrived_ms for _, arrived_ms, _ in ends)}):
+            known = min((end for end in ends if end[1] <= now_ms), default=None)
+            now: tuple[str, int, int] | None = None
+            if known is not None and known[0] <= due_ms:
+                now = (self.month_at(agent, known[0]), 1, 1) if known[2] else None
+            elif now_ms >= missed_ms:
+                now = (self.month_at(agent, due_ms), 0, 1)
+            if now != before:
+                if before is not None:
+                    yield agent, before[0], now_ms, -before[1], -before[2]
+                if now is not None:
+                    yield agent, now[0], now_ms, now[1], now[2]
+            before = now
+
+
+SUMS = {"front-desk": "fd-", "full-attendance": "fa-", "logistics-service": "ls-"}
+"""The policies whose score is a base and the points of the month's entries, and how their rules' names begin."""
 
 
 class Charge(NamedTuple):
@@ -352,6 +367,7 @@ CHARGES = (
            "complaint_handling_points", "complaint_handling_cap"),
     Charge("fd-complaint-rating-low", "front-desk", False, "complaint_rating_target", "complaint_rating_step",
            "complaint_rating_points", "complaint_rating_cap"),
+    Charge("ck-rings", "company-kpi", False, "rings_target", "rings_step", "rings_step_points", "rings_cap"),
 )  # fmt: skip
 
 
@@ -380,6 +396,10 @@ def changes_of(company: Company, rule: str) -> Iterator[tuple[Any, ...]]:
         return company.quotients(_is("complaint.upheld"), _is(*served))
     if rule == "ls-error-rate":
         return company.quotients(_is("error.recorded"), _is(*served, "task.completed"))
+    if rule == "ck-rings":
+        rung = f"{_is('call.answered')} and coalesce(json_extract(data, '$.rings'), 0)"
+        limit = company.figures["company-kpi"].on("rings_limit", date(2026, 1, 1))
+        return company.quotients(f"{rung} between 1 and {limit}", f"{rung} >= 1")
     return timely(company, rule)
 
 
@@ -419,9 +439,16 @@ class Attendance:
     All of it arrives long before its month is closed, so that only what is known in the end counts.
     """
 
-    def __init__(self, company: Company, until_ms: int, judged: Callable[[str, str, str], bool]) -> None:
+    def __init__(
+        self,
+        company: Company,
+        until_ms: int,
+        judged: Callable[[str, str, str], bool],
+        pack: str = "full-attendance",
+    ) -> None:
         self.company = company
-        self.figures = company.figures["full-attendance"]
+        self.pack = pack
+        self.figures = company.figures[pack]
         self.until_ms = until_ms
         self.judged = judged
         self.entries: list[Entry] = []
@@ -430,7 +457,8 @@ class Attendance:
         days: dict[str, list[Day]] = defaultdict(list)
         for agent, day in self._days():
             days[agent].append(day)
-        for agent in company.roster:
+        self.days = days
+        for agent in company.roster if pack == "full-attendance" else ():
             self._months(agent, days[agent])
 
     def _leaves(self) -> dict[str, list[tuple[str, date, date]]]:
@@ -483,7 +511,7 @@ class Attendance:
         used = self._taken[agent, kind, f"{day:%Y}"]
         over = used + 1 > quota
         if kind in ("marriage", "bereavement"):  # granted in working days of the public calendar
-            over = _works(day) and self._working_days(agent, kind, day) + 1 > quota
+            over = works(day) and self._working_days(agent, kind, day) + 1 > quota
         self._taken[agent, kind, f"{day:%Y}"] += 1
         breaks = over or self.figures.table("leave_breaks_full", day)[kind] == 1
         attended = 2 if self.figures.table("leave_counts_attended", day)[kind] == 1 and not over else 0
@@ -495,14 +523,14 @@ class Attendance:
         for other, first, last in self._given[agent]:
             one = max(first, date(day.year, 1, 1))
             while other == kind and one <= last and one < day:
-                spent += _works(one)
+                spent += works(one)
                 one += timedelta(days=1)
         return spent
 
     def _months(self, agent: str, days: list[Day]) -> None:
         company, streak = self.company, 0
         full_months: Counter[str] = Counter()
-        for month in company.closed_months(company.zone_of(agent), self.until_ms):
+        for month in company.closed_months(agent, self.pack, self.until_ms):
             own = [day for day in days if day.month == month]
             first = date.fromisoformat(f"{month}-01")
             if self.judged("full-attendance", agent, month):
@@ -542,7 +570,7 @@ class Attendance:
 
     def _year_bonus(self, agent: str, full_months: Counter[str]) -> None:
         company = self.company
-        closed = company.closed_months(company.zone_of(agent), self.until_ms)
+        closed = company.closed_months(agent, self.pack, self.until_ms)
         for year, count in full_months.items():
             first = date(int(year), 1, 1)
             if f"{year}-12" in closed and count >= self.figures.on("year_bonus_months", first):
@@ -553,7 +581,7 @@ class Attendance:
             self.entries.append(Entry(rule, agent, period, incident, "", points))
 
 
-def _works(day: date) -> bool:
+def works(day: date) -> bool:
     """Whether the public calendar has a working day."""
     try:
         return bool(is_workday(day))
@@ -583,7 +611,10 @@ class Appraisal:
         if "full-attendance" in company.packs:
             self.entries += Attendance(company, until_ms, self.judged).entries
             self._verified()
-        self.scores = [score for pack in company.packs for score in self._scores(pack)]
+        if "company-kpi" in company.packs:
+            self._incomplete()
+        self._appealed()
+        self.scores = [score for pack in SUMS for score in self._scores(pack)]
 
     def under(self, pack: str, agent: str, at_ms: int) -> bool:
         """Whether a person comes under a policy at a moment."""
@@ -591,7 +622,7 @@ class Appraisal:
 
     def judged(self, pack: str, agent: str, month: str) -> bool:
         """Whether a person is judged by a policy for a month: by the one of its end, unless they left before it."""
-        last_ms = self.company.end_of(self.company.zone_of(agent), month) - 1
+        last_ms = self.company.end_of(agent, month) - 1
         left_on = self.company.line_at(agent, last_ms).left_on
         return self.under(pack, agent, last_ms) and not (left_on and left_on < f"{month}-01")
 
@@ -600,17 +631,14 @@ class Appraisal:
         for subject, month, arrived_ms, above, below in changes_of(self.company, charge.rule):
             by_month[subject, month].append((arrived_ms, above, below))
         for (agent, month), changes in by_month.items():
-            zone = self.company.zone_of(agent)
-            end_ms = self.company.end_of(zone, month)
-            if end_ms + GRACE_MS > self.until_ms or not self.judged(charge.pack, agent, month):
+            closes_ms = self.company.close_of(agent, month, charge.pack)
+            if closes_ms > self.until_ms or not self.judged(charge.pack, agent, month):
                 continue
-            self._charge(charge, agent, month, zone, changes)
+            self._charge(charge, agent, month, changes)
 
-    def _charge(
-        self, charge: Charge, agent: str, month: str, zone: str, changes: list[tuple[int, int, int]]
-    ) -> None:
+    def _charge(self, charge: Charge, agent: str, month: str, changes: list[tuple[int, int, int]]) -> None:
         """The entry of a month, and one for each later month in which something about it came late."""
-        close_ms = self.company.end_of(zone, month) + GRACE_MS
+        close_ms = self.company.close_of(agent, month, charge.pack)
 
         def worth(before_ms: int) -> Fraction:
             known = [change for change in changes if change[0] < before_ms]
@@ -621,16 +649,16 @@ class Appraisal:
             self.entries.append(Entry(charge.rule, agent, month, "", "", charged))
         if self.until_ms <= close_ms:
             return
-        late = {self.company.month_of(zone, change[0]) for change in changes if close_ms <= change[0]}
+        late = {self.company.month_at(agent, change[0]) for change in changes if close_ms <= change[0]}
         for running in sorted(late):
-            end_ms = self.company.end_of(zone, running)
+            end_ms = self.company.end_of(agent, running)
             now = worth(min(end_ms, self.until_ms))
             if now != charged:
                 self.entries.append(Entry(charge.rule, agent, running, "", month, now - charged))
                 charged = now
 
     def _points(self, charge: Charge, month: str, above: int, below: int) -> Fraction:
-        if below == 0:
+        if below == 0 or (charge.rule == "ck-rings" and below < self._rings_judged(month)):
             return Fraction(0)
         day = date.fromisoformat(f"{month}-01")
         figures = self.company.figures[charge.pack]
@@ -650,10 +678,9 @@ class Appraisal:
         for agent, incident, at_ms, arrived_ms, word in self.company.db.execute(query):
             if not self.under(pack, agent, at_ms):
                 continue
-            zone = self.company.zone_of(agent)
-            month = self.company.month_of(zone, at_ms)
-            if arrived_ms >= self.company.end_of(zone, month) + GRACE_MS:
-                yield agent, self.company.month_of(zone, arrived_ms), month, incident, word
+            month = self.company.month_at(agent, at_ms)
+            if arrived_ms >= self.company.close_of(agent, month, pack):
+                yield agent, self.company.month_at(agent, arrived_ms), month, incident, word
             else:
                 yield agent, month, "", incident, word
 
@@ -675,19 +702,83 @@ class Appraisal:
             self.entries.append(Entry("fd-flow-breach", agent, period, incident, adjusts, points))
 
     def _verified(self) -> None:
-        """FA-08, FA-09: complaints that were found right, about attitude or about how they were handled."""
-        for rule, blame, points in (
-            ("fa-bad-attitude", "part", "attitude_points"),
-            ("fa-mishandled-complaint", "whole", "mishandling_points"),
+        """FA-08, FA-09, RD-04: complaints that were found right, about attitude or about how they were handled."""
+        for rule, pack, blame, points in (
+            ("fa-bad-attitude", "full-attendance", "part", "attitude_points"),
+            ("fa-mishandled-complaint", "full-attendance", "whole", "mishandling_points"),
+            ("rd-attitude", "reception", "part", "attitude_complaint_points"),
         ):
+            if pack not in self.company.packs:
+                continue
             query = f"""
                 select agent, item, at_ms, arrived_ms, '' from event
                 where type = 'complaint.upheld' and agent != '' and {blame} = 1
             """  # noqa: S608 - words of this module
-            for agent, period, adjusts, incident, _ in self._incidents(rule, "full-attendance", query):
+            for agent, period, adjusts, incident, _ in self._incidents(rule, pack, query):
                 day = date.fromisoformat(f"{adjusts or period}-01")
-                worth = -self.company.figures["full-attendance"].on(points, day)
+                worth = -self.company.figures[pack].on(points, day)
                 self.entries.append(Entry(rule, agent, period, incident, adjusts, worth))
+
+    def _incomplete(self) -> None:
+        """CK-16: a difficult complaint whose record has gaps, or that was handed to nobody, unless it is excused."""
+        query = """
+            select agent, item, at_ms, arrived_ms, '' from event o
+            where type = 'complaint.logged' and agent != '' and word in ('major', 'critical')
+            and (json_extract(data, '$.complete') = 0 or coalesce(json_extract(data, '$.handed_to'), '') = '')
+            and not exists (select 1 from event e
+                where e.type = 'exemption.granted' and e.agent = o.agent and e.item = o.item)
+        """
+        for agent, period, adjusts, incident, _ in self._incidents("", "company-kpi", query):
+            day = date.fromisoformat(f"{adjusts or period}-01")
+            points = -self.company.figures["company-kpi"].on("record_error_points", day)
+            self.entries.append(Entry("ck-record-incomplete", agent, period, incident, adjusts, points))
+
+    def _rings_judged(self, month: str) -> Fraction:
+        """CK-14: the fewest calls on which a month is judged."""
+        return self.company.figures["company-kpi"].on("rings_judged_min", date.fromisoformat(f"{month}-01"))
+
+    # --- appeals ---
+
+    def _appealed(self) -> None:
+        """LS-15, CK-12: what was appealed against in time, accepted and upheld is given back by an entry of its own.
+
+        The appeal's text names the incident.
+        """
+        query = """
+            select f.agent, json_extract(f.data, '$.text'), f.at_ms, d.at_ms
+            from event f join event a on a.type = 'appeal.accepted' join event d on d.type = 'appeal.decided'
+            where f.type = 'appeal.filed' and f.item = a.item and f.item = d.item
+            and json_extract(d.data, '$.upheld') order by f.pos
+        """
+        self.upheld = 0
+        charges = {
+            (entry.subject, entry.incident): entry
+            for entry in self.entries
+            if entry.rule in ("ls-cooperation", "ck-record-incomplete") and entry.points < 0
+        }
+        for agent, text, filed_ms, decided_ms in self.company.db.execute(query):
+            charge = charges[agent, text.split()[-1]]
+            pack = "company-kpi" if charge.rule.startswith("ck") else "logistics-service"
+            if not self._in_time(pack, agent, charge.period, filed_ms):
+                continue
+            self.upheld += 1
+            running = self.company.month_at(agent, decided_ms)
+            self.entries.append(charge._replace(period=running, adjusts=charge.period, points=-charge.points))
+
+    def _in_time(self, pack: str, agent: str, month: str, filed_ms: int) -> bool:
+        """Whether an appeal came inside its working days from the announcement of the month's result."""
+        query = """
+            select min(at_ms) from event where type = 'result.announced' and agent = ?
+            and json_extract(data, '$.pack') = ? and json_extract(data, '$.period') = ?
+        """
+        ((told_ms,),) = self.company.db.execute(query, (agent, pack, month)).fetchall()
+        zone = ZoneInfo(self.company.zone_at(agent, filed_ms))
+        last, filed = (datetime.fromtimestamp(one / 1000, zone).date() for one in (told_ms, filed_ms))
+        days = self.company.figures[pack].on("appeal_window", last)
+        while days:
+            last += timedelta(days=1)
+            days -= works(last)
+        return filed <= last
 
     # --- departments ---
 
@@ -701,10 +792,10 @@ class Appraisal:
             logged[team, month].append((arrived_ms, one, 0))
         teams = [row[0] for row in company.db.execute("select distinct team from event where team != ''")]
         for team in teams:
-            for month in company.closed_months(COMPANY_ZONE, self.until_ms):
+            for month in company.closed_months("", "front-desk", self.until_ms):
                 day = date.fromisoformat(f"{month}-01")
                 baseline = figures.word("complaint_baseline_month", day)
-                close_ms = company.end_of(COMPANY_ZONE, month) + GRACE_MS
+                close_ms = company.close_of("", month, "front-desk")
                 before = sum(1 for one in logged[team, baseline] if one[0] < close_ms)
                 now = sum(1 for one in logged[team, month] if one[0] < close_ms)
                 if not before:
@@ -752,7 +843,10 @@ class Appraisal:
             company.db.execute("select site, month, word from event where type = 'area.inspected'").fetchall()
         )
         for site, zone in SITE_ZONES.items():
-            for month in company.closed_months(zone, self.until_ms):
+            grace_ms = figures.grace_ms
+            for month in company.months():
+                if company.zone_end(zone, month) + grace_ms > self.until_ms:
+                    continue
                 day = date.fromisoformat(f"{month}-01")
                 for kind, rule, due in (
                     ("area", "fd-inspection-missing", "area_inspections_due"),
@@ -766,16 +860,15 @@ class Appraisal:
     def _scores(self, pack: str) -> Iterator[Score]:
         """The final score and grade of each person, policy and month: base and points, within the bounds."""
         company, figures = self.company, self.company.figures[pack]
-        prefix = {"front-desk": "fd-", "logistics-service": "ls-", "full-attendance": "fa-"}[pack]
-        own = [entry for entry in self.entries if entry.rule.startswith(prefix)]
+        own = [entry for entry in self.entries if entry.rule.startswith(SUMS[pack])]
         points: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
         for entry in own:
             points[entry.subject, entry.period] += entry.points
         for agent, lines in company.roster.items():
-            zone = company.zone_of(agent)
             monthly: dict[str, list[Fraction]] = defaultdict(list)
-            for month in company.closed_months(zone, self.until_ms):
-                end_ms = company.end_of(zone, month)
+            closed = company.closed_months(agent, pack, self.until_ms)
+            for month in closed:
+                end_ms = company.end_of(agent, month)
                 if lines[0][0] >= end_ms or not self.judged(pack, agent, month):
                     continue
                 day = date.fromisoformat(f"{month}-01")
@@ -788,7 +881,6 @@ class Appraisal:
                 monthly[month[:4]].append(score)
                 yield Score(pack, agent, month, score, grade)
             if pack == "logistics-service":
-                closed = company.closed_months(zone, self.until_ms)
                 yield from self._years(
                     pack, agent, {y: found for y, found in monthly.items() if f"{y}-12" in closed}
                 )
@@ -801,73 +893,3 @@ class Appraisal:
             bands = self.company.figures[pack].table("annual_grade_bands", date(int(year), 1, 1))
             grade = max((least, name) for name, least in bands.items() if score >= least)[1]
             yield Score(pack, agent, year, score, grade)
-
-
-# --- pay --------------------------------------------------------------------------------------------------------------
-
-
-class PayRules(NamedTuple):
-    """CK-02, CK-06 and the pay guard: shares as they stand in the policy, and what a company adds, in minor units."""
-
-    point_minor: int
-    floor_minor: int
-    share: Fraction = Fraction(10, 100)
-    annual_share: Fraction = Fraction(80, 100)
-    most_deducted: Fraction = Fraction(20, 100)
-    bonus: Fraction = Fraction(10, 100)
-
-
-COEFFICIENTS = {"A": Fraction(1), "B": Fraction(1), "C": Fraction(70, 100), "D": Fraction(0)}
-
-
-class Pay(NamedTuple):
-    """What a month's appraisal under one policy comes to for one person, in minor units."""
-
-    subject: str
-    period: str
-    base_minor: int
-    performance_minor: int
-    points_minor: int
-    held_minor: int
-    pay_minor: int
-
-
-def pay_of(
-    appraisal: Appraisal, pack: str, prefix: str, rules: PayRules, causes: Iterable[Entry]
-) -> Iterator[Pay]:
-    """The pay of everybody with a final grade under ``pack``, whose points are money; ``causes`` are summed up."""
-    company = appraisal.company
-    owed: dict[tuple[str, str], list[Fraction]] = defaultdict(list)
-    for entry in causes:
-        if entry.rule.startswith(prefix):
-            month = f"{entry.period}-12" if len(entry.period) == 4 else entry.period
-            owed[entry.subject, month].append(entry.points * rules.point_minor)
-    for score in appraisal.scores:
-        if score.pack != pack:
-            continue
-        end_ms = company.end_of(COMPANY_ZONE, score.period)
-        gross = company.gross(score.subject, end_ms, rules.annual_share)
-        base = half_up(gross * rules.share)
-        performance = half_up(base * COEFFICIENTS[score.grade])
-        performance += half_up(base * rules.bonus) if score.grade == "A" else 0
-        points = owed[score.subject, score.period]
-        deducted = -sum(one for one in points if one < 0)
-        earned = half_up(gross)
-        held = max(0, half_up(deducted) - floor(earned * rules.most_deducted))
-        pay = earned - base + performance + half_up(sum(points, Fraction(0))) + held
-        missing = max(0, min(rules.floor_minor, earned) - pay)
-        yield Pay(
-            score.subject,
-            score.period,
-            base,
-            performance,
-            half_up(sum(points, Fraction(0))),
-            held + missing,
-            pay + missing,
-        )
-
-
-def half_up(amount: Fraction | int) -> int:
-    """The nearest whole number, halves away from nothing."""
-    half = Fraction(1, 2)
-    return -floor(half - amount) if amount < 0 else floor(half + amount)

@@ -1,15 +1,21 @@
 """A whole company made up from a seed: departments, sites in two time zones, months of work, and what is said about it.
 
 Theory of operation. Where ``simulator`` shows the traffic of one floor second by second, this one tells the slow story
-that appraisal is about, with few events for each person and day: shifts and clockings, leave and exemptions, some calls
-and requests, complaints with their whole course, surveys, tasks, mistakes, trainings, audits, inspections, pay, and
-people who join, move to another department, or leave.
+that appraisal is about, with few events for each person and day: shifts and clockings, leave and exemptions, complaints
+with their whole course, surveys, tasks, mistakes, trainings, audits, inspections, pay, and people who join, move to
+another department or site, or leave. Calls and requests are a *sample*, about one call a shift and a request on two
+days of three: enough for every monthly quotient, and far less than a telephone system would tell; nobody's states of
+work are told (so that every shift alerts by CK-15). What is said
+about people when a month is over (assessments, results, appeals, the steps of the calendar) is ``simulator_appraisal``.
 
 ``_Company`` goes through the days. What a day starts is drawn at once and put into a heap by the moment at which it
 *arrives*: nearly always when it happens; sometimes seconds or minutes later, and what people fill in by hand sometimes
 days later, after the month was closed. Some events arrive twice. Clock, roster and pay arrive when they happen. All
 moments are whole seconds. Each family of events has a random generator of its own, seeded from ``seed`` and the
 family's name, so that the same arguments give the same events byte for byte.
+
+Work is done inside of the months alone; what follows from it (an answer, an assessment, the last month's results) may
+come until ``AFTER_DAYS`` after them, and nothing comes later.
 """
 
 from __future__ import annotations
@@ -22,8 +28,10 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
+from chinese_calendar import is_workday
 
 from kaohe import events as ev
+from kaohe.adapters.simulator_appraisal import SAID, Appraisals, Incident, Member
 from kaohe.adapters.simulator_work import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, moment
 from kaohe.adapters.simulator_world import local_ms
 from kaohe.errors import UsageError
@@ -32,16 +40,25 @@ from kaohe.events import ENVELOPES, Envelope, Growth, LeaveKind, Payload, Rating
 FIRST_MONTH = date(2025, 12, 1)
 MAX_PEOPLE = 2_000
 MAX_MONTHS = 36
+AFTER_DAYS = 13
+"""How long after the last month its appraisal goes on."""
 SITES = {"shanghai": "Asia/Shanghai", "berlin": "Europe/Berlin"}
 """The company's sites and their time zones; the second one has a daylight-saving change."""
+MOVING_DAYS = range(12, 21)
+"""The days of a month on which people change department or site: when the month before is settled."""
 
 
 class Department(msgspec.Struct, frozen=True):
-    """A department: the policies its people are under, and how many of each hundred people work in it."""
+    """A department: the policies its people are under, and how many of each hundred people work in it.
+
+    ``public_days`` says that it works on the public calendar's working days alone.
+    """
 
     name: str
     packs: tuple[str, ...]
     share: int
+    leader: str = "deputy-operations"
+    public_days: bool = False
 
 
 EVERYBODY = ("company-kpi", "full-attendance")
@@ -49,9 +66,12 @@ DEPARTMENTS = (
     Department("front-desk", ("front-desk", *EVERYBODY), 24),
     Department("logistics", ("logistics-service", *EVERYBODY), 24),
     Department("hotline", ("front-desk", "logistics-service", *EVERYBODY), 28),
-    Department("complaints", ("front-desk", *EVERYBODY), 10),
-    Department("back-office", ("logistics-service", *EVERYBODY), 14),
+    Department("reception", ("reception", *EVERYBODY), 10),
+    Department("back-office", ("logistics-service", *EVERYBODY), 14, "deputy-support", public_days=True),
 )
+ASSESSORS = {"quality-1": 1, "quality-2": 0, "quality-3": 2, "quality-4": -12}
+"""Who scores monitored calls, and by how many points of a hundred each is kinder than a fair judge."""
+TASKS = ("work", "cooperation", "development", "improvement", "key")
 SHIFTS = ((8, 16), (10, 18), (13, 21), (21, 29))
 """First and last hour of a shift by the wall clock; the night shift ends on the next day."""
 
@@ -74,29 +94,12 @@ NO_DELAYS = Delays(0.0, 1, 0.0, 0.0, 1)
 LOOK_BACK_MS = 5 * DAY_MS
 """No day brings anything that happened longer than this before its own end."""
 BY_HAND = frozenset(
-    {"survey.colleague", "survey.cross_department", "survey.customer", "complaint.upheld", "complaint.responded",
-     "error.recorded", "flow.audited", "task.completed", "training.attended", "training.assessed"}
+    {"survey.colleague", "survey.cross_department", "survey.customer", "complaint.upheld", "error.recorded",
+     "flow.audited", "task.completed", "training.attended", "training.assessed"}
 )  # fmt: skip
 """What people write down; the rest comes from systems."""
-PUNCTUAL = frozenset({"roster.changed", "pay.stated"})
-"""What never comes late or twice: the frame in which the rest is judged."""
-
-
-class Member(msgspec.Struct):
-    """A member of the staff, from ``joins`` until the day before ``leaves``, with traits that are factors around 1."""
-
-    id: str
-    department: Department
-    site: str
-    zone: ZoneInfo
-    joins: date
-    leaves: date | None
-    pay_minor: int
-    annual: bool
-    care: float
-    manners: float
-    punctuality: float
-    away_until: date
+PUNCTUAL = frozenset({"roster.changed", "pay.stated", "department.changed"}) | SAID
+"""What never comes late or twice: the frame in which the rest is judged, and what is said about a month."""
 
 
 def simulate_company(
@@ -139,30 +142,34 @@ class _Company:
         self._numbers: dict[str, int] = {}
         self._heap: list[tuple[int, int, Envelope]] = []
         self._sequence = 0
-        self._end_ms = max(local_ms(self._end, ZoneInfo(zone)) for zone in SITES.values())
+        end = self._end + timedelta(days=AFTER_DAYS)
+        self._end_ms = min(local_ms(end, ZoneInfo(zone)) for zone in SITES.values())
         self._staff = self._hire(people, months)
+        self._appraisals = Appraisals(self._staff, [(one.name, one.leader) for one in DEPARTMENTS], self)
 
-    def _stream(self, name: str) -> Random:
+    def stream(self, name: str) -> Random:
+        """The random numbers of one family of events."""
         rng = self._streams.get(name)
         if rng is None:
             rng = self._streams[name] = Random(f"{self._seed}/company/{name}")
         return rng
 
-    def _next(self, kind: str) -> str:
+    def next(self, kind: str) -> str:
+        """A name that nothing else of this kind has."""
         self._numbers[kind] = number = self._numbers.get(kind, 0) + 1
         return f"{kind}-{number}"
 
-    def _put(self, at_ms: int, tag: str, subject: str, data: Payload) -> None:
-        """Let an event happen at ``at_ms``, and arrive then or later."""
+    def put(self, at_ms: int, tag: str, subject: str, data: Payload) -> tuple[str, int]:
+        """Let an event happen at ``at_ms``, and arrive then or later; its id, and how much later (ms)."""
         at_ms -= at_ms % SECOND_MS
         if at_ms >= self._end_ms:
-            return
+            return "", 0
         envelope = ENVELOPES[tag](
-            id=self._next(tag), source=f"company-{self._seed}", subject=subject, time=moment(at_ms), data=data
+            id=self.next(tag), source=f"company-{self._seed}", subject=subject, time=moment(at_ms), data=data
         )
         arrives_ms = at_ms
         if tag not in PUNCTUAL:
-            delays, rng = self._delays, self._stream("delays")
+            delays, rng = self._delays, self.stream("delays")
             by_hand, chance, delay = rng.random(), rng.random(), rng.random()
             if tag in BY_HAND and by_hand < delays.by_hand_share:
                 arrives_ms += round(delay * delays.by_hand_s) * SECOND_MS
@@ -171,6 +178,7 @@ class _Company:
             elif chance < delays.late_share + delays.duplicate_share:
                 self._push(at_ms + round(delay * delays.late_s) * SECOND_MS, envelope)
         self._push(arrives_ms, envelope)
+        return envelope.id, arrives_ms - at_ms
 
     def _push(self, at_ms: int, envelope: Envelope) -> None:
         self._sequence += 1
@@ -180,15 +188,18 @@ class _Company:
         """Everything, by the moment at which it arrives."""
         for member in self._staff:
             self._enrol(member)
+        self._appraisals.begin(self._start)
         day = self._start
         while day < self._end:
             for member in self._staff:
                 self._day(member, day)
             self._inspections(day)
             day += timedelta(days=1)
+            if day.day == 1:
+                self._appraisals.month(month_after(day, -1), day)
             # What is drawn for a day reaches back no further than to the asking for leave.
             yield from self._until(local_ms(day, ZoneInfo(SITES["shanghai"])) - LOOK_BACK_MS)
-        yield from self._until(self._end_ms + DAY_MS * 30)
+        yield from self._until(self._end_ms)
 
     def _until(self, at_ms: int) -> Iterator[Envelope]:
         while self._heap and self._heap[0][0] <= at_ms:
@@ -197,7 +208,7 @@ class _Company:
     # --- people -------------------------------------------------------------------------------------------------------
 
     def _hire(self, people: int, months: int) -> list[Member]:
-        rng = self._stream("people")
+        rng = self.stream("people")
         seats = [department for department in DEPARTMENTS for _ in range(department.share)]
         staff = []
         for index in range(people):
@@ -211,9 +222,13 @@ class _Company:
             staff.append(
                 Member(
                     id=f"e-{index + 1:03d}",
-                    department=seats[index * len(seats) // people],
+                    department=(department := seats[index * len(seats) // people]).name,
+                    packs=department.packs,
+                    leader=department.leader,
+                    public_days=department.public_days,
                     site=site,
                     zone=ZoneInfo(SITES[site]),
+                    hired=joins - timedelta(days=rng.randrange(30, 3000) if joins == self._start else 0),
                     joins=joins,
                     leaves=leaves,
                     pay_minor=rng.randrange(3000, 16000, 50) * 100 + rng.randrange(100),
@@ -221,6 +236,7 @@ class _Company:
                     care=min(4.0, rng.lognormvariate(-0.1, 0.6)),
                     manners=min(4.0, rng.lognormvariate(-0.1, 0.6)),
                     punctuality=min(5.0, rng.lognormvariate(-0.2, 0.7)),
+                    skill=min(0.97, max(0.55, rng.gauss(0.9, 0.07))),
                     away_until=date.min,
                 )
             )
@@ -229,16 +245,18 @@ class _Company:
     def _roster(self, member: Member, at_ms: int, left_on: date | None = None) -> None:
         data = ev.RosterChanged(
             agent=member.id,
-            team=member.department.name,
+            team=member.department,
+            department=member.department,
             site=member.site,
             position="agent",
-            superior=f"head-{member.department.name}",
-            hired_on=member.joins.isoformat(),
+            superior=member.superior,
+            leader=member.leader,
+            hired_on=member.hired.isoformat(),
             left_on=left_on.isoformat() if left_on else None,
             pay_base_minor=member.pay_minor,
-            packs=list(member.department.packs),
+            packs=list(member.packs),
         )
-        self._put(at_ms, "roster.changed", member.id, data)
+        self.put(at_ms, "roster.changed", member.id, data)
 
     def _enrol(self, member: Member) -> None:
         begins_ms = local_ms(member.joins, member.zone, 6)
@@ -250,16 +268,30 @@ class _Company:
                 annual_salary_minor=member.pay_minor * 13,
                 by="human-resources",
             )
-            self._put(begins_ms + HOUR_MS, "pay.stated", member.id, data)
+            self.put(begins_ms + HOUR_MS, "pay.stated", member.id, data)
 
     def _moves(self, member: Member, day: date) -> None:
-        """Some change the department, at seven in the morning."""
-        rng = self._stream("moves")
-        if day.day == 1 or rng.random() >= 1 / 1_000:
+        """Some change the department, others the site, at seven in the morning of a day after a free one."""
+        rng = self.stream("moves")
+        if day.day not in MOVING_DAYS or rng.random() >= 1 / 200:
             return
-        others = [one for one in DEPARTMENTS if one is not member.department]
-        member.department = rng.choice(others)
+        if self._works(member, day - timedelta(days=1)) or day <= member.joins:
+            return
+        if rng.random() < 0.4:
+            member.site = next(site for site in SITES if site != member.site)
+            member.zone = ZoneInfo(SITES[member.site])
+        else:
+            other = rng.choice([one for one in DEPARTMENTS if one.name != member.department])
+            member.department, member.packs, member.leader = other.name, other.packs, other.leader
+            member.public_days = other.public_days
         self._roster(member, local_ms(day, member.zone, 7))
+
+    @staticmethod
+    def _works(member: Member, day: date) -> bool:
+        """Whether a day is one of the person's working days."""
+        if member.public_days:
+            return _public(day)
+        return (day.toordinal() + int(member.id[2:]) * 3) % 7 < 5
 
     # --- a day --------------------------------------------------------------------------------------------------------
 
@@ -270,10 +302,10 @@ class _Company:
             self._roster(member, local_ms(day, member.zone, 7), left_on=day)
             return
         self._moves(member, day)
-        number = int(member.id[2:])
-        if (day.toordinal() + number * 3) % 7 >= 5:
+        if not self._works(member, day):
             return
-        shifts = len(SHIFTS) if member.department.name == "hotline" else 3
+        number = int(member.id[2:])
+        shifts = 1 if member.public_days else len(SHIFTS) if member.department == "hotline" else 3
         begins, ends = SHIFTS[(number // 3 + day.toordinal() // 7) % shifts]
         starts_ms = local_ms(day, member.zone, begins)
         ends_day = day + timedelta(days=ends // 24)
@@ -285,10 +317,11 @@ class _Company:
             self._complaints(member, starts_ms, ends_ms)
             self._small_things(member, starts_ms)
             self._learning(member, starts_ms)
+            self._quality(member, starts_ms)
 
     def _attend(self, member: Member, day: date, starts_ms: int, ends_ms: int) -> bool:
         """The shift and its clockings; whether the person came."""
-        rng = self._stream("attendance")
+        rng = self.stream("attendance")
         agent, shift = member.id, f"{member.id}-{day.isoformat()}"
         absent, late, early, minutes, way, clumsy = (rng.random() for _ in range(6))
         plan = ev.ShiftScheduled(
@@ -298,7 +331,7 @@ class _Company:
             starts_at=moment(starts_ms),
             ends_at=moment(ends_ms),
         )
-        self._put(self._known(member, starts_ms - 6 * HOUR_MS), "shift.scheduled", agent, plan)
+        self.put(self._known(member, starts_ms - 6 * HOUR_MS), "shift.scheduled", agent, plan)
         if clumsy > 0.992:
             called_off = ev.ShiftChanged(
                 agent=agent,
@@ -308,7 +341,7 @@ class _Company:
                 ends_at=moment(ends_ms),
                 cancelled=True,
             )
-            self._put(self._known(member, starts_ms - HOUR_MS), "shift.changed", agent, called_off)
+            self.put(self._known(member, starts_ms - HOUR_MS), "shift.changed", agent, called_off)
             return False
         if day < member.away_until or self._leave(member, day, starts_ms):
             return False
@@ -321,7 +354,7 @@ class _Company:
         leaves_ms = ends_ms + round(5 * way) * MINUTE_MS
         if early < 0.012 * member.punctuality:
             leaves_ms = ends_ms - round(1 + 50 * minutes**2) * MINUTE_MS
-        self._put(arrives_ms, "clock.in", agent, ev.ClockIn(agent=agent, shift_id=shift))
+        self.put(arrives_ms, "clock.in", agent, ev.ClockIn(agent=agent, shift_id=shift))
         if clumsy < 0.005:
             fixed = ev.ClockCorrected(
                 agent=agent,
@@ -329,12 +362,12 @@ class _Company:
                 shift_id=shift,
                 punch="out",
                 clocked_at=moment(leaves_ms - leaves_ms % SECOND_MS),
-                by=f"head-{member.department.name}",
+                by=member.superior,
                 reason="forgot to clock out",
             )
-            self._put(leaves_ms + 18 * HOUR_MS, "clock.corrected", agent, fixed)
+            self.put(leaves_ms + 18 * HOUR_MS, "clock.corrected", agent, fixed)
         else:
-            self._put(leaves_ms, "clock.out", agent, ev.ClockOut(agent=agent, shift_id=shift))
+            self.put(leaves_ms, "clock.out", agent, ev.ClockOut(agent=agent, shift_id=shift))
         return True
 
     @staticmethod
@@ -343,20 +376,20 @@ class _Company:
         return max(at_ms, local_ms(member.joins, member.zone, 6) + MINUTE_MS)
 
     def _excuse(self, member: Member, shift: str, starts_ms: int) -> None:
-        rng = self._stream("exemptions")
+        rng = self.stream("exemptions")
         if rng.random() < 0.25:
             data = ev.ExemptionGranted(
                 agent=member.id,
                 exemption_id=f"ex-{shift}",
                 incident=shift,
                 reason="the underground stood still",
-                by=f"head-{member.department.name}",
+                by=member.superior,
             )
-            self._put(starts_ms + rng.randrange(4, 60) * HOUR_MS, "exemption.granted", member.id, data)
+            self.put(starts_ms + rng.randrange(4, 60) * HOUR_MS, "exemption.granted", member.id, data)
 
     def _leave(self, member: Member, day: date, starts_ms: int) -> bool:
         """Whether a leave begins on this day: asked for three days before, and mostly approved."""
-        rng = self._stream("leave")
+        rng = self.stream("leave")
         if rng.random() >= 0.012:
             return False
         kinds: tuple[LeaveKind, ...] = (
@@ -369,41 +402,45 @@ class _Company:
             "bereavement",
         )
         last = day + timedelta(days=rng.randrange(5))
-        common = {"leave_id": self._next("leave"), "agent": member.id, "kind": rng.choice(kinds)}
+        common = {"leave_id": self.next("leave"), "agent": member.id, "kind": rng.choice(kinds)}
         days = {"first_day": day.isoformat(), "last_day": last.isoformat()}
         asked_ms, answered = self._known(member, starts_ms - 3 * DAY_MS), rng.random()
-        boss = f"head-{member.department.name}"
-        self._put(asked_ms, "leave.requested", member.id, ev.LeaveRequested(**common, **days))  # type: ignore[arg-type]
+        boss = member.superior
+        self.put(asked_ms, "leave.requested", member.id, ev.LeaveRequested(**common, **days))  # type: ignore[arg-type]
         if answered < 0.1:
             data: Payload = ev.LeaveRejected(**common, **days, by=boss, reason="the rota is thin")  # type: ignore[arg-type]
-            self._put(asked_ms + 5 * HOUR_MS, "leave.rejected", member.id, data)
+            self.put(asked_ms + 5 * HOUR_MS, "leave.rejected", member.id, data)
             return False
         # One in ten is approved only afterwards.
         approved_ms = asked_ms + (HOUR_MS if answered < 0.9 else 4 * DAY_MS)
         data = ev.LeaveApproved(**common, **days, by=boss)  # type: ignore[arg-type]
-        self._put(approved_ms, "leave.approved", member.id, data)
+        self.put(approved_ms, "leave.approved", member.id, data)
         member.away_until = last + timedelta(days=1)
         return True
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
     def _calls(self, member: Member, starts_ms: int, ends_ms: int) -> None:
-        rng = self._stream("calls")
-        queue = f"{member.site}-{member.department.name}"
-        for _ in range(rng.randrange(1, 5)):
+        rng = self.stream("calls")
+        queue = f"{member.site}-{member.department}"
+        for _ in range(rng.choice((0, 1, 1, 2))):
             at_ms = rng.randrange(starts_ms, ends_ms - HOUR_MS, MINUTE_MS)
             wait_ms = round(rng.expovariate(1 / (95_000 * member.manners**0.5)))
             talk_ms = round(rng.lognormvariate(0, 0.5) * 180) * SECOND_MS
-            call = self._next("call")
-            self._put(
+            call = self.next("call")
+            self.put(
                 at_ms,
                 "call.answered",
                 member.id,
                 ev.CallAnswered(
-                    agent=member.id, queue=queue, call_id=call, wait_ms=wait_ms, rings=rng.randrange(5)
+                    agent=member.id,
+                    queue=queue,
+                    call_id=call,
+                    wait_ms=wait_ms,
+                    rings=4 if rng.random() < 0.04 * member.care else rng.randrange(4),
                 ),
             )
-            self._put(
+            self.put(
                 at_ms + talk_ms + MINUTE_MS,
                 "call.completed",
                 member.id,
@@ -411,29 +448,34 @@ class _Company:
                     agent=member.id, queue=queue, call_id=call, talk_ms=talk_ms, wrap_ms=MINUTE_MS
                 ),
             )
-            if rng.random() < 0.22:
+            if "reception" in member.packs and rng.random() < 0.15:
+                passed_on = ev.CallTransferred(
+                    agent=member.id, queue=queue, call_id=call, to="back-office", warm=rng.random() < 0.85
+                )
+                self.put(at_ms + talk_ms, "call.transferred", member.id, passed_on)
+            if rng.random() < 0.45:
                 self._survey(member, rng, at_ms + talk_ms + HOUR_MS, queue)
 
     def _survey(self, member: Member, rng: Random, at_ms: int, queue: str) -> None:
         data = ev.SurveyCustomer(
             agent=member.id,
             queue=queue,
-            survey_id=self._next("survey"),
+            survey_id=self.next("survey"),
             satisfaction=_satisfaction(rng, 0.075 * member.manners),
             channel="call_back" if rng.random() < 0.2 else "survey",
         )
-        self._put(at_ms, "survey.customer", member.id, data)
+        self.put(at_ms, "survey.customer", member.id, data)
 
     def _requests(self, member: Member, starts_ms: int, ends_ms: int) -> None:
         """A request, answered mostly in time, sometimes never; and a task with its due time."""
-        rng = self._stream("requests")
+        rng = self.stream("requests")
         agent = member.id
         if rng.random() < 0.6:
-            ticket = self._next("ticket")
+            ticket = self.next("ticket")
             service, limit_min = rng.choice((("enquiry", 30), ("urgent", 10), ("repair", 60), ("order", 30)))
             at_ms = rng.randrange(starts_ms, ends_ms - 2 * HOUR_MS, MINUTE_MS)
             due_at = moment(at_ms + 2 * HOUR_MS) if rng.random() < 0.06 else None
-            self._put(
+            self.put(
                 at_ms,
                 "ticket.opened",
                 agent,
@@ -447,34 +489,42 @@ class _Company:
             answered_ms = (
                 at_ms + round(limit_min * (rng.uniform(1.0, 3.0) if tardy else rng.random())) * MINUTE_MS
             )
+            solved_ms = rng.randrange(5, 60) * MINUTE_MS
             if pace < 0.985:
-                self._put(answered_ms, "ticket.first_response", agent, answer)
+                self.put(answered_ms, "ticket.first_response", agent, answer)
                 done = ev.TicketResolved(
-                    agent=agent, ticket_id=ticket, service=service, handling_ms=answered_ms + HOUR_MS - at_ms
+                    agent=agent,
+                    ticket_id=ticket,
+                    service=service,
+                    handling_ms=answered_ms + solved_ms - at_ms,
+                    first_contact=rng.random() < 0.78,
                 )
-                self._put(answered_ms + HOUR_MS, "ticket.resolved", agent, done)
-        if rng.random() < 0.22:
-            task, due_ms = self._next("task"), starts_ms + rng.randrange(1, 9) * DAY_MS
-            self._put(
+                self.put(answered_ms + solved_ms, "ticket.resolved", agent, done)
+        if rng.random() < 0.2:
+            task, due_ms = self.next("task"), starts_ms + rng.randrange(1, 9) * DAY_MS
+            kind = rng.choice(TASKS) if "reception" in member.packs else "work"
+            self.put(
                 starts_ms + HOUR_MS,
                 "task.assigned",
                 agent,
-                ev.TaskAssigned(agent=agent, task_id=task, due_at=moment(due_ms)),
+                ev.TaskAssigned(agent=agent, task_id=task, kind=kind, due_at=moment(due_ms)),
             )
             pace = rng.random()
             done_ms = due_ms - round(rng.random() * DAY_MS * 0.9)
             if pace < 0.05 * member.care:
                 done_ms = due_ms + round(rng.random() * 3 * DAY_MS) + SECOND_MS
             if pace < 0.98:
-                self._put(done_ms, "task.completed", agent, ev.TaskCompleted(agent=agent, task_id=task))
+                self.put(
+                    done_ms, "task.completed", agent, ev.TaskCompleted(agent=agent, task_id=task, kind=kind)
+                )
 
     def _complaints(self, member: Member, starts_ms: int, ends_ms: int) -> None:
         """A complaint with its course: answered, settled or dismissed, found right, and how the customer liked it."""
-        rng = self._stream("complaints")
+        rng = self.stream("complaints")
         if rng.random() >= 0.05 * member.manners:
             return
         # A few name no agent: they are their queue's.
-        agent, queue = member.id, f"{member.site}-{member.department.name}"
+        agent, queue = member.id, f"{member.site}-{member.department}"
         if rng.random() < 0.06:
             agent = ""
         who = agent or queue
@@ -484,26 +534,26 @@ class _Company:
             "agent": agent,
             "queue": queue,
             "site": "" if agent else member.site,
-            "complaint_id": self._next("complaint"),
+            "complaint_id": self.next("complaint"),
             "severity": severity,
         }
-        self._put(at_ms, "complaint.logged", who, ev.ComplaintLogged(**common))  # type: ignore[arg-type]
+        self._log_complaint(member, rng, at_ms, who, common)
         answered_ms = at_ms + round(rng.expovariate(1 / (90 * member.care))) * MINUTE_MS
         way = rng.random()
         if way < 0.97:
-            self._put(answered_ms, "complaint.responded", who, ev.ComplaintResponded(**common))  # type: ignore[arg-type]
+            self.put(answered_ms, "complaint.responded", who, ev.ComplaintResponded(**common))  # type: ignore[arg-type]
         if way < 0.15:
             dropped = ev.ComplaintDismissed(**common, reason="nothing was wrong")  # type: ignore[arg-type]
-            self._put(at_ms + rng.randrange(1, 100) * HOUR_MS, "complaint.dismissed", who, dropped)
+            self.put(at_ms + rng.randrange(1, 100) * HOUR_MS, "complaint.dismissed", who, dropped)
             return
         settled_ms = answered_ms + round(rng.expovariate(1 / (30 * member.care))) * HOUR_MS
         if way < 0.95:
             settled = ev.ComplaintResolved(**common, handling_ms=settled_ms - at_ms)  # type: ignore[arg-type]
-            self._put(settled_ms, "complaint.resolved", who, settled)
+            self.put(settled_ms, "complaint.resolved", who, settled)
         if way < 0.75:
             blame = rng.random()
             right = ev.ComplaintUpheld(**common, bad_attitude=blame < 0.1, improper_handling=blame > 0.85)  # type: ignore[arg-type]
-            self._put(settled_ms + 20 * HOUR_MS, "complaint.upheld", who, right)
+            self.put(settled_ms + 20 * HOUR_MS, "complaint.upheld", who, right)
         if way < 0.60:
             liked = ev.SurveyComplaintFollowUp(
                 agent=agent,
@@ -512,56 +562,96 @@ class _Company:
                 complaint_id=common["complaint_id"],
                 satisfaction=_satisfaction(rng, 0.15 * member.manners),
             )
-            self._put(settled_ms + 2 * DAY_MS, "survey.complaint_follow_up", who, liked)
+            self.put(settled_ms + 2 * DAY_MS, "survey.complaint_follow_up", who, liked)
+
+    def _log_complaint(
+        self, member: Member, rng: Random, at_ms: int, who: str, common: dict[str, str]
+    ) -> None:
+        """A difficult complaint is handed to the superior with a promised time; a few records have gaps."""
+        difficult, way = common["severity"] != "minor", rng.random()
+        complete = way > 0.12 or not difficult
+        logged = ev.ComplaintLogged(
+            **common,  # type: ignore[arg-type]
+            complete=complete,
+            handed_to=member.superior if difficult and way > 0.06 else "",
+            promised_at=moment(at_ms + rng.randrange(4, 30) * HOUR_MS) if difficult and way > 0.5 else None,
+        )
+        self.put(at_ms, "complaint.logged", who, logged)
+        if complete or not common["agent"]:
+            return
+        if rng.random() < 0.2:
+            excused = ev.ExemptionGranted(
+                agent=who,
+                exemption_id=f"ex-{logged.complaint_id}",
+                incident=logged.complaint_id,
+                reason="the form was out of order",
+                by=member.superior,
+            )
+            self.put(at_ms + 2 * DAY_MS, "exemption.granted", who, excused)
+            return
+        self._appraisals.note(
+            Incident(who, member.zone, at_ms, "company-kpi", "ck-record-incomplete", logged.complaint_id)
+        )
 
     def _small_things(self, member: Member, starts_ms: int) -> None:
         """Mistakes, what colleagues and other departments say, audits of the reception flow."""
-        rng = self._stream("small things")
+        rng = self.stream("small things")
         agent = member.id
         mistake, colleague, other, audit = (rng.random() for _ in range(4))
         if mistake < 0.045 * member.care:
-            wrong = ev.ErrorRecorded(agent=agent, error_id=self._next("error"), severity="minor")
-            self._put(starts_ms + 3 * HOUR_MS, "error.recorded", agent, wrong)
+            # Most mistakes are small; one of a hundred is so grave that it decides the month.
+            grave = self.stream("gravity").random()
+            wrong = ev.ErrorRecorded(
+                agent=agent,
+                error_id=self.next("error"),
+                severity="critical" if grave < 0.01 else "major" if grave < 0.1 else "minor",
+            )
+            self.put(starts_ms + 3 * HOUR_MS, "error.recorded", agent, wrong)
         if colleague < 0.18:
             said = ev.SurveyColleague(
                 agent=agent,
                 by=f"e-{rng.randrange(1, 300):03d}",
                 satisfaction=_satisfaction(rng, 0.1 * member.manners),
             )
-            self._put(starts_ms + 4 * HOUR_MS, "survey.colleague", agent, said)
-        if other < 0.03:
+            self.put(starts_ms + 4 * HOUR_MS, "survey.colleague", agent, said)
+        if other < 0.05:
             ratings: tuple[Rating, ...] = ("excellent", "good", "good", "fair", "poor")
             rated = ev.SurveyCrossDepartment(
                 agent=agent, by=rng.choice(DEPARTMENTS).name, rating=rng.choice(ratings)
             )
-            self._put(starts_ms + 5 * HOUR_MS, "survey.cross_department", agent, rated)
-        if audit < 0.05 and "front-desk" in member.department.packs:
+            at_ms = starts_ms + 5 * HOUR_MS
+            event_id, late_ms = self.put(at_ms, "survey.cross_department", agent, rated)
+            if rated.rating == "poor" and "logistics-service" in member.packs and late_ms < DAY_MS:
+                self._appraisals.note(
+                    Incident(agent, member.zone, at_ms, "logistics-service", "ls-cooperation", event_id)
+                )
+        if audit < 0.05 and {"front-desk", "reception"} & set(member.packs):
             followed = 12 - min(12, round(rng.expovariate(1 / member.care) * 0.6))
             audited = ev.FlowAudited(
                 agent=agent,
-                audit_id=self._next("audit"),
+                audit_id=self.next("audit"),
                 steps_checked=12,
                 steps_followed=followed,
                 by="quality",
             )
-            self._put(starts_ms + 6 * HOUR_MS, "flow.audited", agent, audited)
+            self.put(starts_ms + 6 * HOUR_MS, "flow.audited", agent, audited)
 
     def _learning(self, member: Member, starts_ms: int) -> None:
         """A training to attend, mostly with a date; afterwards sometimes a judgement of growth."""
-        rng = self._stream("learning")
+        rng = self.stream("learning")
         if rng.random() >= 0.06:
             return
         agent, course = member.id, rng.choice(("flow", "products", "manners"))
-        training, limit_days = self._next("training"), rng.randrange(3, 21)
+        training, limit_days = self.next("training"), rng.randrange(3, 21)
         due_at = moment(starts_ms + limit_days * DAY_MS) if rng.random() < 0.8 else None
         assigned = ev.TrainingAssigned(agent=agent, training_id=training, course=course, due_at=due_at)
-        self._put(starts_ms + HOUR_MS, "training.assigned", agent, assigned)
+        self.put(starts_ms + HOUR_MS, "training.assigned", agent, assigned)
         way = rng.random()
         if way < 0.06 * member.care:
             return
         attended_ms = starts_ms + HOUR_MS + round(rng.random() * (limit_days - 1) * 24) * HOUR_MS
         attended = ev.TrainingAttended(agent=agent, training_id=training, course=course)
-        self._put(attended_ms, "training.attended", agent, attended)
+        self.put(attended_ms, "training.attended", agent, attended)
         if way > 0.4:
             growths: tuple[Growth | None, ...] = (None, None, None, "marked", "some", "little", "none")
             score = rng.randrange(4000, 10_001, 50)
@@ -573,13 +663,44 @@ class _Company:
                 passed=score >= 6000,
                 growth=rng.choice(growths),
             )
-            self._put(attended_ms + 26 * HOUR_MS, "training.assessed", agent, judged)
+            self.put(attended_ms + 26 * HOUR_MS, "training.assessed", agent, judged)
+
+    def _quality(self, member: Member, starts_ms: int) -> None:
+        """Monitored calls, now and then a mystery shopper, and of receptionists the records."""
+        rng = self.stream("quality")
+        agent, monitored, mystery, record = member.id, rng.random(), rng.random(), rng.random()
+        if monitored < 0.12:
+            by = rng.choice(tuple(ASSESSORS))
+            score = round(rng.gauss(90 - 4 * (member.care - 1), 6) + ASSESSORS[by]) * 100
+            heard = ev.QualityEvaluated(
+                agent=agent,
+                evaluation_id=self.next("evaluation"),
+                score=min(10_000, max(0, score)),
+                by=by,
+            )
+            self.put(starts_ms + 4 * HOUR_MS, "quality.evaluated", agent, heard)
+        if mystery < 0.015:
+            shopped = ev.SurveyMysteryShopper(
+                agent=agent, by="agency", score=min(10_000, max(0, round(rng.gauss(86, 8)) * 100))
+            )
+            self.put(starts_ms + 5 * HOUR_MS, "survey.mystery_shopper", agent, shopped)
+        if record < 0.1 and "reception" in member.packs:
+            right = 12 - min(12, round(rng.expovariate(1 / member.care) * 0.5))
+            audited = ev.RecordAudited(
+                agent=agent,
+                record_id=self.next("record"),
+                fields_checked=12,
+                fields_right=right,
+                complete=right == 12,
+                by="quality",
+            )
+            self.put(starts_ms + 6 * HOUR_MS, "record.audited", agent, audited)
 
     # --- sites --------------------------------------------------------------------------------------------------------
 
     def _inspections(self, day: date) -> None:
         """Each site's areas are inspected every ten days and patrolled once a month, unless somebody forgets."""
-        rng = self._stream("inspections")
+        rng = self.stream("inspections")
         for site, zone in SITES.items():
             kinds: tuple[Literal["area", "patrol"], ...] = ()
             if day.day in (5, 15, 25):
@@ -592,7 +713,15 @@ class _Company:
                 data = ev.AreaInspected(
                     site=site, area="lobby", score=rng.randrange(7000, 10_001, 50), kind=kind, by="quality"
                 )
-                self._put(local_ms(day, ZoneInfo(zone), 15), "area.inspected", site, data)
+                self.put(local_ms(day, ZoneInfo(zone), 15), "area.inspected", site, data)
+
+
+def _public(day: date) -> bool:
+    """Whether the public calendar has a working day; a year that was not announced yet has its weekends alone."""
+    try:
+        return bool(is_workday(day))
+    except NotImplementedError:
+        return day.weekday() < 5
 
 
 def _satisfaction(rng: Random, discontent: float) -> Satisfaction:
