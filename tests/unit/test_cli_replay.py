@@ -56,6 +56,14 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
+def test_metrics_can_be_left_out_and_nothing_else_changes(folder: Path, whole: Path) -> None:
+    replay(folder, "bare")
+    bare = replay(folder, "bare", "--no-metrics")
+    assert {file.name for file in bare.iterdir()} == {*NAMES} - {"metrics.json"}
+    for name in {*NAMES} - {"metrics.json"}:
+        assert (bare / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("batch_size", ["1", "7", "100000"])
 def test_batches_do_not_show_in_the_results(folder: Path, whole: Path, batch_size: str) -> None:
     other = replay(folder, f"by-{batch_size}", "--batch-size", batch_size)

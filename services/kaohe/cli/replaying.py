@@ -57,6 +57,10 @@ def replay(
             "to files of its own. Repeatable; default: KAOHE_SHADOW_PACKS."
         ),
     ] = None,
+    metrics: Annotated[
+        bool,
+        typer.Option(help="Write metrics.json: every metric over every period, very long for many people."),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Judge recorded events without any broker, and write decisions, alerts, grades, rejects and metrics.
@@ -79,6 +83,9 @@ def replay(
     work = Replay(packs, zones=zones)
     works = [work, ShadowReplay(packs, shadows, zones=zones)] if shadows else [work]
     end_ms = moment_ms(until, packs[0].zone) if until else None
+    if not metrics:
+        for one in works:
+            one.leave_metrics()
     items = read_files(files, source, local, chosen_pseudonyms())
     make_folder(out)
     with progress("Replaying", "events") as advance:
@@ -90,7 +97,7 @@ def replay(
             one.tick(end_ms)
     for one in works:
         one.finish()
-    summary = _write(work, out, packs, adapter, files)
+    summary = _write(work, out, packs, adapter, files, metrics=metrics)
     _write_shadows(works[1:], shadows, out)
     if as_json:
         print_json(summary)
@@ -178,7 +185,7 @@ def _grade_order(one: Grade) -> tuple[Any, ...]:
 
 
 def _write(
-    work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files: list[Path]
+    work: Replay, out: Path, packs: tuple[Pack, ...], adapter: str, files: list[Path], *, metrics: bool
 ) -> dict[str, Any]:
     from kaohe.decisions import ENCODER
 
@@ -188,8 +195,10 @@ def _write(
         summary = _summary(work, packs, adapter, files, *messages)
         with (out / "rejects.jsonl").open("wb") as file:
             file.writelines(ENCODER.encode(row) + b"\n" for row in rejects)
-        with (out / "metrics.json").open("wb") as file:
-            _write_metrics(work, file)
+        (out / "metrics.json").unlink(missing_ok=True)
+        if metrics:
+            with (out / "metrics.json").open("wb") as file:
+                _write_metrics(work, file)
         encoded = msgspec.json.encode(summary, order="sorted")
         (out / "summary.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     except OSError as error:
