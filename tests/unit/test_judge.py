@@ -635,6 +635,50 @@ def test_rules_over_a_day_are_watched_without_any_rolling_window(tmp_path: Path)
     assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
 
 
+BUSY = """
+- id: busy
+  level: [agent]
+  watch: live
+  when: answered.day >= 3
+  then:
+    - alert: {clear: answered.day < 3, severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
+"""
+
+
+def standing(folder: Path) -> Story:
+    """The alert about an agent stands since nine, and nothing has come for hours."""
+    metrics = METRICS.replace("windows: [day, month, rolling 15m]", "windows: [day, month]")
+    story = Story(make_pack(folder, parameters=PARAMETERS, metrics=metrics, rules=BUSY))
+    story.tick("2026-08-03T08:00")
+    for call in range(3):
+        story.tell(f"2026-08-03T09:0{call}:00", "call.answered", call_id=f"c-{call}")
+    story.tick("2026-08-03T12:00")
+    assert [one[2:] for one in story.alerts()] == [("firing", "09:05")]
+    (engine,) = story.replay.engines
+    assert engine.judge.due_ms() == at_ms("2026-08-04T00:00"), "nobody looks at it meanwhile"
+    return story
+
+
+def test_an_alert_that_stands_ends_when_its_pack_is_in_force_no_more_for_the_agent(tmp_path: Path) -> None:
+    story = standing(tmp_path)
+    story.tell("2026-08-03T12:00:30", "roster.changed", packs=["another"])
+    story.tick("2026-08-03T12:10")
+    assert [one[2:] for one in story.alerts()][1:] == [("resolved", "12:05")]
+
+
+def test_an_alert_that_stands_is_looked_at_by_a_successor_as_by_the_engine_before(tmp_path: Path) -> None:
+    story = standing(tmp_path)
+    (engine,) = story.replay.engines
+    stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
+    successor = PartitionEngine(story.replay.packs, zones=Zones(default="Asia/Shanghai"))
+    successor.restore(stored)
+    story.replay.engines[0] = successor
+    story.tick("2026-08-05T12:00")
+    assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
+    assert not successor.judge.resting
+    assert not successor.judge.live
+
+
 LOOKING_BACK = """
 - id: idle-day
   level: [agent, team]
