@@ -152,6 +152,8 @@ def test_late_events_of_a_reopened_month_count_as_if_in_time(
 ) -> None:  # fmt: skip
     in_time, reopened = august(kpi, [*timely, *late], []), august(kpi, timely, late)
     same(in_time, reopened)
+    graded = [one[3] for one in grades(reopened).values() if one[1] == "2026-08"]
+    assert graded.count("A") * 10 <= len(graded)
     tallies = {tally.id for tally in kpi.results.tallies}
     assert {one for one in standing(in_time) if one[0] in tallies} == {
         one for one in standing(reopened) if one[0] in tallies

@@ -234,7 +234,7 @@ def rules_about(packs: Sequence[Pack]) -> dict[str, str]:
 
 
 def lines_of(packs: Sequence[Pack], entries: Sequence[Decision]) -> list[AppealLine]:
-    """The appeals that ledger entries tell of, newest first. A reversal belongs to the appeal decided at its moment."""
+    """The appeals that entries tell of, newest first. A reversal belongs to the appeal whose decision it rests on."""
     states, order = rules_about(packs), list(STATES.values())
     told: dict[tuple[str, str, str], list[Decision]] = {}
     for entry in entries:
@@ -247,7 +247,7 @@ def lines_of(packs: Sequence[Pack], entries: Sequence[Decision]) -> list[AppealL
         taken_back = sorted(
             one.reverses
             for one in reversals
-            if (one.pack, one.subject, one.at, one.rule) == (pack, agent, newest.at, newest.rule)
+            if (one.pack, one.subject, one.evidence, one.rule) == (pack, agent, newest.evidence, newest.rule)
         )
         line = AppealLine(
             appeal=appeal, agent=agent, pack=pack, state=_state(states[newest.rule], newest), at=newest.at,
