@@ -29,7 +29,9 @@ grades, what their entries are worth, whether fines are on). No two packs add th
 
 The guard has two limits. Deductions (penalties less their waivers, and adjustments that take something back) are at
 most a share of the month's gross pay. And pay with all lines never falls below a floor, or below the gross pay itself
-where that is lower. What is held back is forgiven, not carried on. Who has no stated pay is not deducted anything.
+where that is lower. What is held back is forgiven, not carried on. But what was never taken is not given back: where
+an entry of a settled month is reversed, that month's guard is worked out again without it, and what it then holds back
+less is taken from what the reversal gives. Who has no stated pay is not deducted anything.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from typing import Any, cast
 
 import msgspec
 
-from kaohe.core.calendars import bounds_of, calendar, label_of, to_ms
+from kaohe.core.calendars import bounds_of, calendar, label_of, to_ms, window_of
 from kaohe.core.facts import number_text
 from kaohe.core.grading import joint_name
 from kaohe.core.model import Pack, PayTerms
@@ -151,7 +153,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     ``earlier`` are the entries of other months that entries of this month reverse or adjust. ``graded`` says that the
     person is under the pack whose grades count. ``bonus_grades`` are the final grades under packs that add a bonus, by
     pack; ``awaited`` are such packs that the roster names and that have not graded the person yet. ``combined`` is the
-    final combined score.
+    final combined score. ``later`` are the entries of settled later months that adjust this one: they are no lines of
+    it, but the guard looks at what they leave of its deductions.
     """
 
     agent: str
@@ -163,6 +166,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     bonus_grades: Mapping[str, Grade] = {}
     awaited: tuple[str, ...] = ()
     combined: Grade | None = None
+    later: tuple[Charge, ...] = ()
 
 
 # --- what a settlement is made of -------------------------------------------------------------------------------------
@@ -378,6 +382,7 @@ def people_of(
     charges: Mapping[str, Sequence[Charge]],
     earlier: Mapping[str, Sequence[Charge]],
     bonus_grades: Mapping[str, Mapping[str, Grade]] | None = None,
+    later: Mapping[str, Sequence[Charge]] | None = None,
 ) -> dict[str, Person]:
     """Everybody whom a month concerns: under the pack whose grades count, or with entries that may be money.
 
@@ -403,6 +408,7 @@ def people_of(
                 if agent not in several and is_graded(facts.get(agent, ()), pack, period, end_ms, named=True)
             ),
             combined=(bonus_grades or {}).get(terms.combined, {}).get(agent),
+            later=tuple((later or {}).get(agent, ())),
         )
         for agent in sorted(concerned)
     }
@@ -517,6 +523,7 @@ class _Book:
         self.lines: list[PayLine] = []
         self.missing: list[Words] = []
         self.notes: list[Words] = []
+        self.later_minor = 0
         self.deductible: defaultdict[str, int] = defaultdict(int)
         self.monies = monies_of(terms)
 
@@ -594,7 +601,7 @@ def settle(
     for line in adjustments:
         assert line.of_period < period, line.of_period
         book.lines.append(line)
-        book.deductible[f"adjusts {line.of_period}"] += line.amount_minor
+        book.deductible[_adjusting(line.of_period)] += line.amount_minor
     guard = _guard(book, base)
     total = sum(line.amount_minor for line in book.lines)
     how = _ROUNDING[book.how]
@@ -767,18 +774,30 @@ def _charges(book: _Book) -> None:
     Where fines are off, entries of one cause (a rule, an incident, a month) are followed as they came: what they have
     paid out so far never falls below nothing, so that a fine costs nothing and its waiver pays nothing.
     """
-    everything = {charge.id: charge for charge in (*book.person.earlier, *book.person.charges)}
+    person = book.person
+    everything = {charge.id: charge for charge in (*person.earlier, *person.charges, *person.later)}
     running: defaultdict[str, int] = defaultdict(int)
-    own = {charge.id for charge in book.person.charges}
+    own = {charge.id for charge in person.charges}
+    later = {charge.id for charge in person.later}
     for charge in sorted(everything.values(), key=lambda one: (one.at, one.id)):
         worth = _worth(book, charge)
         cause = _cause(charge, everything)
         before = running[cause]
         running[cause] += worth
+        amount = worth if book.fines(charge) else max(0, before + worth) - max(0, before)
         if charge.id in own and worth:
-            amount = worth if book.fines(charge) else max(0, before + worth) - max(0, before)
             _charge_line(book, charge, worth, amount)
+            closed = charge.adjusts_period if amount > 0 and charge.reverses not in own else ""
+            book.deductible[_adjusting(closed) if closed else cause] += amount
+        elif charge.id in later:
+            book.later_minor += amount
             book.deductible[cause] += amount
+
+
+def _adjusting(closed: str) -> str:
+    """What gives or takes back for a closed period counts together: a waiver, and what the guard held back of it."""
+    _, after = bounds_of(window_of(closed), closed)
+    return f"adjusts {(after - timedelta(days=1)).isoformat()[:7]}"
 
 
 def _cause(charge: Charge, known: Mapping[str, Charge]) -> str:
@@ -835,7 +854,7 @@ def _guard(book: _Book, base: _Base) -> PayGuard:
     limit = int(gross * share)
     floor = min(int(book.number("floor")), gross)
     by_limit = max(0, deductions - limit)
-    before = base.fixed_minor + sum(line.amount_minor for line in book.lines)
+    before = base.fixed_minor + sum(line.amount_minor for line in book.lines) + book.later_minor
     by_floor = max(0, floor - before - by_limit)
     guard = PayGuard(
         deductions_minor=deductions, limit_minor=limit, held_by_limit_minor=by_limit, floor_minor=floor,

@@ -437,13 +437,30 @@ class Books:
                         found[agent][other.id] = other
         return {agent: list(several.values()) for agent, several in found.items()}
 
-    def people(self, terms: PayTermsInForce, period: str) -> dict[str, Person]:
-        """Everybody whom a month concerns: under the pack whose grades count, or with entries that are money."""
+    def later(self, terms: PayTermsInForce, period: str, upto: str) -> dict[str, list[Charge]]:
+        """The entries of the months after this one, up to and with ``upto``, that adjust what is settled with it."""
+        packs, months = sorted(monies_of(terms)), months_after(period, upto)
+        if not packs or not months:
+            return {}
+        table = _table(LedgerEntryRow)
+        labels = [label for one in months for label in labels_of_month(one)]
+        return self._charges(
+            table.c.adjusts_period.in_(labels_of_month(period))
+            & table.c.period.in_(labels)
+            & table.c.pack.in_(packs)
+        )
+
+    def people(self, terms: PayTermsInForce, period: str, upto: str = "") -> dict[str, Person]:
+        """Everybody whom a month concerns: under the pack whose grades count, or with entries that are money.
+
+        ``upto`` is the last month whose entries are settled.
+        """
         grades, charges = self.grades(terms.grades_pack, period), self.charges(terms, period)
         earlier = self.earlier(charges) if fines_off(terms) else {}
         further = [*bonus_packs(terms), *([terms.combined] if terms.combined else [])]
         bonus_grades = {pack: self.grades(pack, period) for pack in further}
-        return people_of(terms, period, self.facts(), grades, charges, earlier, bonus_grades)
+        later = self.later(terms, period, upto or period)
+        return people_of(terms, period, self.facts(), grades, charges, earlier, bonus_grades, later)
 
 
 def _grade(row: Mapping[Any, Any]) -> Grade:
@@ -471,13 +488,33 @@ class _Booked:
 
 
 def work_out(
-    books: Books, terms: PayTermsInForce, period: str, booked: Mapping[tuple[str, str], Sequence[PayLine]]
+    books: Books,
+    terms: PayTermsInForce,
+    period: str,
+    booked: Mapping[tuple[str, str], Sequence[PayLine]],
+    upto: str = "",
 ) -> dict[str, Settlement]:
-    """Everybody's statement of a month; ``booked`` are the adjustments in it, by agent and month."""
+    """Everybody's statement of a month; ``booked`` are the adjustments in it, by agent and month.
+
+    ``upto`` is the last month whose entries are settled.
+    """
     return {
         agent: settle(terms, person, period, [_unposted(line) for line in booked.get((agent, period), ())])
-        for agent, person in books.people(terms, period).items()
+        for agent, person in books.people(terms, period, upto).items()
     }
+
+
+def months_after(period: str, upto: str) -> list[str]:
+    """The months after one, up to and with another; at most as many as are looked at for changes."""
+    found: list[str] = []
+    year, month = int(period[:4]), int(period[5:])
+    while len(found) < ADJUST_MONTHS_MAX:
+        year, month = (year + 1, 1) if month == 12 else (year, month + 1)
+        label = f"{year:04d}-{month:02d}"
+        if label > upto:
+            break
+        found.append(label)
+    return found
 
 
 def _unposted(line: PayLine) -> PayLine:
@@ -493,12 +530,14 @@ def _months_before(period: str, known: Iterable[Batch]) -> dict[str, Batch]:
     return {one: latest[one] for one in sorted(latest) if one >= oldest}
 
 
-def changes_before(books: Books, booked: _Booked, months: Mapping[str, Batch]) -> dict[str, list[PayLine]]:
-    """Adjustments for the months that were settled before, by agent."""
+def changes_before(
+    books: Books, booked: _Booked, months: Mapping[str, Batch], period: str
+) -> dict[str, list[PayLine]]:
+    """Adjustments in ``period`` for the months that were settled before, by agent."""
     found: defaultdict[str, list[PayLine]] = defaultdict(list)
     for month, batch in months.items():
         terms = msgspec.json.decode(batch.row["terms"], type=PayTermsInForce)
-        now = work_out(books, terms, month, booked.adjusted)
+        now = work_out(books, terms, month, booked.adjusted, period)
         for agent in sorted(now.keys() | booked.agents(month)):
             own = own_lines(now[agent]) if agent in now else []
             found[agent] += adjustments(own, booked.lines.get((agent, month), []))
@@ -576,7 +615,7 @@ def work_out_batch(
     books = Books(connection, read)
     booked = _Booked(connection, booked_batches)
     if not anew:
-        changed = changes_before(books, booked, _months_before(period, booked_batches))
+        changed = changes_before(books, booked, _months_before(period, booked_batches), period)
         people = books.people(terms, period)
         for agent in changed.keys() - people.keys():
             people[agent] = Person(
@@ -587,7 +626,8 @@ def work_out_batch(
             )
         made = [settle(terms, people[agent], period, changed.get(agent, ())) for agent in sorted(people)]
         return [one for one in made if one.lines or one.missing]
-    now = work_out(books, terms, period, booked.adjusted)
+    upto = max(batch.row["period"] for batch in booked_batches)
+    now = work_out(books, terms, period, booked.adjusted, upto)
     found = []
     for agent in sorted(now.keys() | booked.agents(period)):
         profile = profile_in(terms, books.facts().get(agent, ()), period)
