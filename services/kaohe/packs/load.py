@@ -425,7 +425,7 @@ def _head(root: Node | None, folder: Path, problems: Problems) -> Head:
         name=fields.need("name", own_name, ""),
         version=fields.need("version", _matching(_VERSION, "a version", '"1.0"'), ""),
         title=fields.need("title", words, _NO_WORDS),
-        zone=fields.need("zone", _zone, ""),
+        zone=fields.need("zone", time_zone, ""),
         currency=fields.need("currency", _matching(_CURRENCY, "a currency", "CNY (ISO 4217)"), ""),
         in_force_from=fields.need("in_force_from", day, date.max),
         grace_ms=fields.need("grace", duration(0, GRACE_MAX_MS), 0),
@@ -443,7 +443,8 @@ def _matching(pattern: re.Pattern[str], what: str, right: str) -> Reader[str]:
     return read
 
 
-def _zone(node: Node) -> str:
+def time_zone(node: Node) -> str:
+    """A time zone of the IANA data base."""
     text = scalar(node)
     try:
         calendar(text)

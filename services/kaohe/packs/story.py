@@ -5,7 +5,8 @@ alone, or with those beside it that it names by ``with``. Its events are deliver
 an event whose time lies before that of an earlier one is late, as it would be in a log. The log's clock moves to the
 second of each event that is ahead of it, and to ``until`` at the end. ``repeat`` makes a series: the event's id and
 every ``…_id`` field get ``-1``, ``-2``, …, and ``{n}`` in any text is the counter. Agents that ``roster`` names are
-enrolled before the first event.
+enrolled before the first event. The sites that ``zones`` names keep their own clock, as the settings of a deployment
+say it; the moments of the story stay on the clock of its pack.
 
 An appeal names what it is against by its id, which nobody can know before the engine has made it. ``against`` and
 ``reversals`` may therefore say ``@RULE``, ``@RULE INCIDENT`` (the newest entry of the agent by that rule, one with
@@ -35,6 +36,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from kaohe.core.calendars import to_ms
+from kaohe.core.engine import Zones
 from kaohe.core.model import Pack
 from kaohe.core.pay import (
     Charge,
@@ -51,7 +53,7 @@ from kaohe.core.replay import Replay
 from kaohe.decisions import Alert, Decision, Grade, PayLine, Reject, Settlement
 from kaohe.errors import KaoheError, PackError
 from kaohe.events import DERIVED, PAYLOADS, Envelope, make
-from kaohe.packs.load import CASES, check_together, load_pack, pack_names
+from kaohe.packs.load import CASES, check_together, load_pack, pack_names, time_zone
 from kaohe.packs.rules import shown
 from kaohe.packs.source import (
     NO_TEXTS,
@@ -82,7 +84,7 @@ GRADE_WORD = "grade"
 TOLD = tuple(tag for tag in PAYLOADS if tag not in DERIVED)
 """Events that a story can tell: those that the engine itself gives follow from them."""
 _STORY_KEYS = (
-    "name", "clause", "case", "with", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
+    "name", "clause", "case", "with", "zones", "roster", "events", "until", "expect", "expect_alerts", "expect_grades",
     "expect_lines", "expect_metrics", "expect_rejects", "expect_nothing_from", "settle", "expect_pay",
     "expect_statements",
 )  # fmt: skip
@@ -121,6 +123,7 @@ Wanted = Mapping[str, Any]
 """One expectation: the keys that were written, with texts, exact numbers, moments (ms) or None."""
 
 _NO_ROSTER: dict[str, Any] = {}
+_NO_ZONES: dict[str, str] = {}
 _NO_EVENTS: list[Envelope] = []
 _NOTHING: tuple[Wanted, ...] = ()
 _ALONE: tuple[Pack, ...] = ()
@@ -147,6 +150,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     expect_statements: tuple[Wanted, ...]
     place: str
     beside: tuple[Pack, ...] = ()
+    zones: dict[str, str] = {}
 
 
 class StoryResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +240,7 @@ class _Teller:
         clause = fields.need("clause", choice(sorted(self.pack.clauses), "clause"), "")
         case = fields.need("case", choice(STORY_CASES, "case"), "other")
         beside = fields.take("with", self._packs, _ALONE)
+        zones = fields.take("zones", self._zones, _NO_ZONES)
         roster = fields.take("roster", self._roster, _NO_ROSTER)
         events = fields.need("events", self._events, _NO_EVENTS)
         until_ms = fields.need("until", lambda found: to_ms(self._moment(found)), 0)
@@ -270,7 +275,7 @@ class _Teller:
             events=(*self._enrol(roster, events), *events), until_ms=until_ms, expect=expect, expect_alerts=alerts,
             expect_grades=grades, expect_rejects=rejects, expect_lines=lines, expect_metrics=metrics,
             silent=silent, settled=settled, expect_pay=pay, expect_statements=statements, place=str(node.place),
-            beside=beside,
+            beside=beside, zones=zones,
         )  # fmt: skip
 
     def _check(self, fields: Fields, clause: str, case: str, events: list[Envelope], until_ms: int) -> None:
@@ -293,6 +298,12 @@ class _Teller:
                         rule.place, rule.path, f"the rule {rule.text} belongs to {self.rules[rule.text]}",
                         f"list decisions of {clause}'s rules only, or name the other clause",
                     ))  # fmt: skip
+
+    @staticmethod
+    def _zones(node: Node) -> dict[str, str]:
+        if node.kind != "mapping":
+            node.fail(f"zones are a mapping, not {node.shown}", "write {berlin: Europe/Berlin}")
+        return {site: time_zone(zone) for site, (_, zone) in node.entries.items()}
 
     def _packs(self, node: Node) -> tuple[Pack, ...]:
         """The packs beside this one that the story names; each is read once."""
@@ -508,7 +519,8 @@ def run_story(pack: Pack, story: Story) -> StoryResult:
 
 def deliver(pack: Pack, story: Story) -> Replay:
     """The engine after the story's events, its clock at the story's end."""
-    replay = Replay((pack, *story.beside))
+    zones = Zones(default=pack.zone, sites=story.zones)
+    replay = Replay((pack, *story.beside), zones=zones)
     clock_ms = 0
     for event in story.events:
         second_ms = to_ms(event.time) // 1000 * 1000
