@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kaohe.core.model import Pack
-from kaohe.packs.load import Loaded, loaded_packs, pack_names
+from kaohe.packs.load import NEEDED_CASES, Loaded, loaded_packs, pack_names
 from kaohe.packs.story import Story, load_stories, run_story
-from kaohe.packs.trace import STEP_CASES, needed_cases, trace
+from kaohe.packs.trace import needed_cases, trace
 from tests.packs.patching import MINIMAL
 
 RULES = Path(__file__).parents[2] / "rules"
@@ -46,20 +46,22 @@ def test_the_clauses_of_the_policies_are_there() -> None:
     assert {f"CK-{number:02}" for number in range(1, 21)} | {"ALL-02"} == clauses["company-kpi"]
 
 
-def test_a_clause_that_counts_steps_needs_every_case() -> None:
+def test_a_clause_needs_every_case_that_has_a_meaning_for_it() -> None:
     loaded = loaded_packs(["logistics-service"], RULES)[0]
-    assert needed_cases(loaded.pack, loaded.coverage["LS-01"]) == STEP_CASES
-    assert needed_cases(loaded.pack, loaded.coverage["LS-07"]) == ("holds", "beyond", "no_data")
+    clauses, coverage = loaded.pack.clauses, loaded.coverage
+    assert needed_cases(clauses["LS-01"], coverage["LS-01"]) == NEEDED_CASES
+    assert clauses["LS-11"].without.keys() == {"appealed"}
+    assert needed_cases(clauses["LS-11"], coverage["LS-11"]) == NEEDED_CASES[:-1]
 
 
 def test_the_trace_names_what_is_missing() -> None:
     loaded = loaded_packs([str(MINIMAL)], RULES)[0]
     found = trace(loaded, load_stories(loaded.pack))
     assert found.gaps == [
-        "MI-01: no story shows holds, at_limit, beyond, steps, no_data, late, month_end",
+        "MI-01: no story shows holds, at_limit, beyond, steps, no_data, late, corrected, appealed",
         "MI-01: no story shows the rule mi-wait doing anything",
         "MI-01: no story shows the rule mi-wait-live doing anything",
-        "MI-02: no story shows holds, no_data",
+        "MI-02: no story shows holds, at_limit, steps, no_data, late, corrected, appealed",
         "MI-02: no story shows the rule mi-late doing anything",
-        "MI-03: no story shows holds, beyond",
+        "MI-03: no story shows holds, at_limit, beyond, steps, no_data, late, corrected, appealed",
     ]

@@ -151,7 +151,9 @@ def test_trace_of_a_covered_pack_ends_with_0(tmp_path: Path) -> None:
     pack = tmp_path / "minimal"
     (pack / "clauses.yaml").write_text(
         "MI-02:\n  kinds: [R]\n  title: {en: Rating, zh: 评价}\n  text: {en: Rated., zh: 评价。}\n"
-        "  covered_by: {rules: [mi-rating]}\n  cases: [beyond]\n",
+        "  covered_by: {rules: [mi-rating]}\n  without: {holds: It is a test., at_limit: It is a test., "
+        "steps: It is a test., no_data: It is a test., late: It is a test., corrected: It is a test., "
+        "appealed: It is a test.}\n",
         encoding="utf-8",
     )
     text = (pack / "rules.yaml").read_text(encoding="utf-8")

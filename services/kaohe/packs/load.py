@@ -83,7 +83,7 @@ _CLAUSE_ID = re.compile(r"[A-Z]{2,6}-[0-9]{2,3}")
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """How a clause is covered: by metrics, rules and deadlines, scorecard, attendance or pay terms, in which cases.
+    """How a clause is covered: by metrics, rules and deadlines, scorecard, attendance or pay terms.
 
     ``other`` is the pack that carries the clause out in place of this one, so that nothing is counted in both.
     """
@@ -96,7 +96,6 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     attendance: bool
     workflow: bool
     pay: bool
-    cases: tuple[str, ...]
     other: str = ""
 
 
@@ -471,9 +470,7 @@ def _clauses(root: Node | None, problems: Problems) -> dict[str, Clause]:
             problems.add(
                 PackError(key.place, key.path, f"{key.text!r} is not a clause id", "write it as LS-01")
             )
-        fields = Fields(
-            node, problems, ("kinds", "title", "text", "covered_by", "cases", "without"), "a clause"
-        )
+        fields = Fields(node, problems, ("kinds", "title", "text", "covered_by", "without"), "a clause")
         clause = Clause(
             id=key.text,
             kinds=fields.need("kinds", several(choice(CLAUSE_KINDS, "kind of clause")), NO_TEXTS),
@@ -482,7 +479,6 @@ def _clauses(root: Node | None, problems: Problems) -> dict[str, Clause]:
             place=key.place,
             without=fields.take("without", _without, {}),
         )
-        fields.take("cases", several(choice(CASES, "case")), NO_TEXTS)
         found[key.text] = clause
     return found
 
@@ -724,12 +720,10 @@ def _coverage(roots: Mapping[str, Node | None], reader: RuleReader, folder: Path
                     body.place, body.path, "nothing covers the clause", "name a metric, rule or deadline"
                 )
             )
-        cases = node.get("cases")
         found[key.text] = Coverage(
             clause=key.text, scorecard=scorecard, attendance=attendance, pay=pay, workflow=workflow,
             metrics=parts["metrics"], rules=parts["rules"], deadlines=parts["deadlines"],
             other=other,
-            cases=(cases and problems.attempt(several(choice(CASES, "case")), cases)) or NO_TEXTS,
         )  # fmt: skip
     _check_listed(reader, found)
     return found
@@ -775,6 +769,7 @@ def loaded_packs(wanted: Sequence[str], folder: Path) -> tuple[Loaded, ...]:
 
 
 __all__ = [
-    "CASES", "Coverage", "Loaded", "check_pack", "check_together", "find_pack", "load", "load_pack", "load_packs",
+    "CASES", "NEEDED_CASES", "Coverage", "Loaded",
+    "check_pack", "check_together", "find_pack", "load", "load_pack", "load_packs",
     "loaded_packs", "pack_names", "read_pack", "rules_dir",
 ]  # fmt: skip

@@ -1,9 +1,8 @@
 """Tracing: from every clause of a policy to its metrics, rules, deadlines and stories, and what is missing on the way.
 
-A clause is covered when its cover in ``clauses.yaml`` names what carries it out, and when its stories show every case
-it needs. Which cases those are, a clause may say itself (``cases:``); otherwise a clause whose rules count steps over
-a period needs most of them, any other one ``holds``, ``beyond`` and ``no_data``, and one that is a matter of the score
-alone ``holds`` and ``beyond``. A case that ``without`` names, with the reason, is not needed.
+A clause is covered when its cover in ``clauses.yaml`` names what carries it out, and when its stories show every case:
+that it holds, just holds, is broken, by several steps, without data, by what comes late, is corrected, and is appealed
+against. A clause for which one of them has no meaning says so, with the reason (``without:``).
 """
 
 from __future__ import annotations
@@ -12,15 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from kaohe.core.model import Pack
+from kaohe.core.model import Clause
 from kaohe.decisions import Words
-from kaohe.packs.load import Coverage, Loaded
+from kaohe.packs.load import NEEDED_CASES, Coverage, Loaded
 from kaohe.packs.story import Story, StoryResult
-
-STEP_CASES = ("holds", "at_limit", "beyond", "steps", "no_data", "late", "month_end")
-FEW_CASES = ("holds", "beyond", "no_data")
-SCORE_CASES = ("holds", "beyond")
-"""A score exists without data: nobody is charged, and the score is the base."""
 
 
 class StoryLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +79,7 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
             for story in stories
             if story.clause == clause.id
         )
-        cases = tuple(one for one in needed_cases(pack, cover) if one not in clause.without)
+        cases = needed_cases(clause, cover)
         rows.append(
             Row(
                 pack=pack.name,
@@ -109,18 +103,11 @@ def trace(loaded: Loaded, stories: Sequence[Story], results: Iterable[StoryResul
     return Trace(pack=pack.name, version=pack.version, rows=tuple(rows), loose=tuple(_loose(loaded)))
 
 
-def needed_cases(pack: Pack, cover: Coverage) -> tuple[str, ...]:
+def needed_cases(clause: Clause, cover: Coverage) -> tuple[str, ...]:
     """The cases that the stories of a clause must show; none where another pack carries it out, with its stories."""
     if cover.other:
         return ()
-    if cover.cases:
-        return cover.cases
-    for rule in pack.rules:
-        steps = any(effect.amount is not None and effect.amount.per is not None for effect in rule.effects)
-        if rule.id in cover.rules and rule.trigger == "period" and steps:
-            return STEP_CASES
-    judges = bool(cover.metrics or cover.rules or cover.deadlines or cover.attendance or cover.workflow)
-    return FEW_CASES if judges else SCORE_CASES
+    return tuple(case for case in NEEDED_CASES if case not in clause.without)
 
 
 def _gaps(cover: Coverage, lines: Sequence[StoryLine], cases: Sequence[str], told: set[str]) -> list[str]:
