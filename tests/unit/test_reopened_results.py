@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kaohe.core.engine import PartitionEngine, Zones
+from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.decisions import Decision, Grade
 from kaohe.packs.load import load_pack
@@ -129,16 +131,50 @@ def july(story: Story) -> None:
             )  # fmt: skip
 
 
-def august(pack: Pack, timely: list[Told], late: list[Told], partitions: int = 1) -> Story:
+class Stored:
+    """What the engines of a story of one partition have stored, and successors that know nothing else."""
+
+    def __init__(self, story: Story, pack: Pack) -> None:
+        self.story = story
+        self.pack = pack
+        self.items: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
+
+    def succeed(self) -> None:
+        """Put successors in the place of the engines."""
+        replay = self.story.replay
+        replay.finish()
+        for old, items in zip((replay.engines[0], replay.group), self.items, strict=True):
+            for key, raw in old.checkpoint().items():
+                if raw is None:
+                    items.pop(key, None)
+                else:
+                    items[key] = raw
+        zones = Zones(default="Asia/Shanghai")
+        replay.engines[0], replay.group = (
+            PartitionEngine((self.pack,), zones=zones),
+            GroupEngine((self.pack,), zones=zones),
+        )
+        replay.engines[0].restore(self.items[0])
+        replay.group.restore(self.items[1])
+
+
+def august(
+    pack: Pack, timely: list[Told], late: list[Told], partitions: int = 1, *, successors: bool = False
+) -> Story:
     """August with some events in time; the others come when it was closed and opened again."""
     story = begin(pack, when="2026-07-01T08:00", partitions=partitions)
     july(story)
     send(story, sorted(timely, key=lambda one: one[0]), late=False)
     story.tick("2026-09-12T00:00")
+    stored = Stored(story, pack)
     if late:
+        if successors:
+            stored.succeed()
         order(story, "2026-09-12T09:00", "period.reopened", pack, "month", "2026-08")
         send(story, late[: len(late) // 2], late=True)
         story.tick("2026-09-12T10:00")
+        if successors:
+            stored.succeed()
         send(story, late[len(late) // 2 :], late=True)
         order(story, "2026-09-12T10:05", "period.closed", pack, "month", "2026-08")
     story.tick("2026-09-14T00:00")
@@ -239,6 +275,19 @@ def test_partitions_make_no_difference(kpi: Pack, partitions: int) -> None:
     assert sorted(
         (grade.id, grade.revision, grade.score, grade.at) for grade in one.replay.grade_list()
     ) == sorted((grade.id, grade.revision, grade.score, grade.at) for grade in other.replay.grade_list())
+
+
+def test_a_successor_knows_what_everybody_had(kpi: Pack) -> None:
+    timely = [
+        one
+        for index, name in enumerate(PEOPLE)
+        for one in scores("2026-08-05T10:00", name, dict.fromkeys(ASSESSORS, 97 - 8 * index))
+    ]
+    late = [one for name in PEOPLE[1:12] for one in scores("2026-08-06T10:00", name, {"q-1": 100, "q-2": 60})]
+    one, other = august(kpi, timely, late), august(kpi, timely, late, successors=True)
+    same(one, other)
+    assert standing(one) == standing(other)
+    assert one.replay.grades == other.replay.grades
 
 
 def audits(month: str, days: range, followed: int) -> list[Told]:
