@@ -106,16 +106,16 @@ class Rolling:
         cells, edge = self.cells, now_ms - self.span_ms
         if not cells or cells[0].start_ms >= edge:
             return False
-        maxima = self.maxima
+        maxima, lost = self.maxima, False
         while cells and cells[0].start_ms < edge:
             left = cells.popleft()
             self.base = left.sums
             for slot in self._watched_maxima:
                 if slot in left.cell and left.cell[slot] == maxima.get(slot):
-                    del maxima[
-                        slot
-                    ]  # it may have been the only one: the largest of the rest is looked for below
-        for slot in self._watched_maxima:
+                    # It may have been the only one: the largest of the rest is looked for below.
+                    del maxima[slot]
+                    lost = True
+        for slot in self._watched_maxima if lost else ():
             if slot not in maxima:
                 seen = [added.cell[slot] for added in cells if slot in added.cell]
                 if seen:
