@@ -425,3 +425,17 @@ def test_months_of_entries_make_a_year(tmp_path: Path) -> None:
     assert story.grades() == [
         ("2026", "65", "B", "final"), ("2026-11", "70", "B", "final"), ("2026-12", "60", "B", "final"),
     ]  # fmt: skip
+
+
+def test_a_rule_that_counts_in_an_item_is_left_out_by_its_item(tmp_path: Path) -> None:
+    kpi, _ = two_packs(tmp_path, clauses_apart=True, more=ONCE)
+    (card,) = [one for one in PACK.cards if (one.level, one.window) == ("agent", "month")]
+    item = next(one for part in card.dimensions for one in part.items if one.rules)
+    combined = kpi.results.combined
+    assert combined is not None
+    once = msgspec.structs.replace(combined.once[0], leaves_out={PACK.name: (item.rules[0],)})
+    results = msgspec.structs.replace(
+        kpi.results, combined=msgspec.structs.replace(combined, once=(once,), window="month")
+    )
+    told = " ".join(str(one) for one in check_together((msgspec.structs.replace(kpi, results=results), PACK)))
+    assert f"the rule {item.rules[0]} counts in the item {item.name} of {PACK.name}; name {item.name}" in told

@@ -142,7 +142,7 @@ class _Sheet(msgspec.Struct):
     rests: list[Rest]
     untouched: bool
     earned: list[tuple[str, str, str, str | None]] = []
-    others: str = ""
+    others: dict[str, str] = {}
 
 
 class Grader:
@@ -299,7 +299,7 @@ class Grader:
             untouched=ruling is None and not others and not state.caps
             and all(read.untouched for read in reads.values()),
             earned=_kept(earned) if pack.name in self.left_out and ruling is None else [],
-            others=number_text(sum(others.values(), Fraction(0))) if pack.name in self.left_out else "",
+            others=_by_rule(belongs, others) if pack.name in self.left_out else {},
         )  # fmt: skip
 
     @staticmethod
@@ -589,7 +589,10 @@ class Grader:
         weights = (
             table_of(pack, card.weights, day) if card.weights else {card.dimensions[0].name: Fraction(1)}
         )
-        worked = cards.work_out(kept, weights, Fraction(state.others), bounds, card.step)
+        others = sum(
+            (Fraction(points) for rule, points in state.others.items() if rule not in left), Fraction(0)
+        )
+        worked = cards.work_out(kept, weights, others, bounds, card.step)
         if worked is None:
             return None
         bands = table_of(pack, card.bands, day)
@@ -813,6 +816,15 @@ def combined_text(parts: Mapping[str, Fraction], scores: Mapping[str, Fraction],
     """The arithmetic of a combined score, in the order of the packs' names."""
     text = " + ".join(f"{number_text(parts[one])} * {number_text(scores[one])}" for one in sorted(parts))
     return f"{text} = {number_text(score)}"
+
+
+def _by_rule(belongs: Mapping[str, list[Entry]], others: Mapping[str, Fraction]) -> dict[str, str]:
+    """The points of the entries outside of the items, by the rules that they belong to."""
+    return {
+        rule: str(sum((entry.worth for entry in several if entry.id in others), Fraction(0)))
+        for rule, several in sorted(belongs.items())
+        if any(entry.id in others for entry in several)
+    }
 
 
 def _kept(earned: Iterable[Earned]) -> list[tuple[str, str, str, str | None]]:

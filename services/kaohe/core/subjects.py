@@ -91,7 +91,8 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     ``status`` is ``proposed`` when the period is closed here and the company's stage has the last word. ``seen`` is
     what the newest revision rested on, by which the next one tells what moved, and ``told`` are the digests of its
     card's lines, by which the next one leaves out what is the same. ``earned`` (dimension, item, points, share or None)
-    and ``others`` are what the score was made of, kept where a combined score may leave items out.
+    and ``others`` (points by rule, outside of items) are what the score
+    was made of, kept where a combined score may leave items out.
     """
 
     score: str = ""
@@ -102,7 +103,7 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     seen: dict[str, str] = {}
     told: dict[str, int] = {}
     earned: list[tuple[str, str, str, str | None]] = []
-    others: str = ""
+    others: dict[str, str] = {}
 
 
 class Voice(msgspec.Struct, array_like=True, order=True):

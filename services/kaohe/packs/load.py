@@ -294,6 +294,12 @@ def _left_out(other: Pack, once: Once, window: str, twice: bool) -> Iterable[tup
     for strange in sorted({*once.leaves_out[other.name]} - rules - items):
         wrong = f"{other.name} has neither a rule nor an item {strange!r}"
         yield wrong, nearest(strange, rules | items, "rule or item")
+    for item in (item for card in cards for part in card.dimensions for item in part.items):
+        for rule in sorted({*item.rules} & {*once.leaves_out[other.name]}):
+            yield (
+                f"the rule {rule} counts in the item {item.name} of {other.name}",
+                f"name {item.name} instead",
+            )
     if moves_late(other, window):
         wrong = (
             f"the company's stage may still move the scores of {other.name}, of which something is left out"
