@@ -855,6 +855,59 @@ class Appraisal:
                     if made[site, month, kind] < figures.on(due, day):
                         yield rule, site, month
 
+    def training_risks(self) -> Iterator[tuple[str, str]]:
+        """FD-14: (level, who) of each time at which too few of a team's or site's results of the month were passes.
+
+        It is looked at whenever five minutes (of a site, one) are over in which a result came.
+        """
+        for level, bucket_ms in (("team", 300_000), ("site", 60_000)):
+            month = "team_month" if level == "team" else "month"
+            query = f"""
+                select {level}, {month}, arrived_ms / {bucket_ms}, coalesce(json_extract(data, '$.passed'), 1)
+                from event where type = 'training.assessed' and {level} != '' order by arrived_ms
+            """  # noqa: S608 - words and numbers of this module
+            results: dict[tuple[str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+            for who, label, bucket, passed in self.company.db.execute(query):
+                results[who, label][bucket].append(passed)
+            for (who, label), buckets in results.items():
+                zone = SITE_ZONES.get(who, COMPANY_ZONE)
+                yield from ((level, who) for _ in range(self._fallen(buckets, label, zone, bucket_ms)))
+
+    def _fallen(self, buckets: Mapping[int, list[int]], label: str, zone: str, bucket_ms: int) -> int:
+        """How often the share of passes fell below its target in a month, as long as the month ran."""
+        figures, day = self.company.figures["front-desk"], date.fromisoformat(f"{label}-01")
+        least, target = (
+            figures.on("risk_training_results_min", day),
+            figures.on("risk_training_pass_target", day),
+        )
+        end_ms = self.company.zone_end(zone, label)
+        passes = count = fallen = 0
+        low = False
+        for bucket, passed in sorted(buckets.items()):
+            if (bucket + 1) * bucket_ms >= end_ms:
+                break
+            passes, count, before = passes + sum(passed), count + len(passed), low
+            low = count >= least and Fraction(passes, count) < target
+            fallen += low and not before
+        return fallen
+
+    def missed_interviews(self) -> Iterator[tuple[str, str]]:
+        """LS-13: (who, appraisal) of each appraisal after which no interview was held inside its days."""
+        company = self.company
+        held: dict[str, int] = {}
+        query = "select json_extract(data, '$.appraisal_id'), at_ms from event where type = 'interview.held'"
+        for appraisal, at_ms in company.db.execute(query):
+            held[appraisal] = min(at_ms, held.get(appraisal, at_ms))
+        for score in self.scores:
+            if score.pack != "logistics-service":
+                continue
+            month = score.period if len(score.period) == 7 else f"{score.period}-12"
+            days = company.figures[score.pack].on("interview_time", date.fromisoformat(f"{month}-01"))
+            due_ms = company.close_of(score.subject, month, score.pack) + days * DAY_MS
+            appraisal = f"{score.pack}/{score.subject}/{score.period}"
+            if due_ms < self.until_ms and held.get(appraisal, due_ms + 1) > due_ms:
+                yield score.subject, appraisal
+
     # --- scores and grades ---
 
     def _scores(self, pack: str) -> Iterator[Score]:

@@ -292,6 +292,28 @@ def test_alerts_of_inspections_that_failed_or_are_missing(run: Run) -> None:
     assert engine == check, differences(engine, check)
 
 
+def test_alerts_of_trainings_without_effect(run: Run) -> None:
+    engine = Counter(
+        (row["level"], row["subject"])
+        for row in run.rows("alerts")
+        if row["state"] == "firing" and row["rule"] == "fd-risk-training"
+    )
+    check = Counter(run.appraisal.training_risks())
+    assert check
+    assert engine == check, differences(engine, check)
+
+
+def test_alerts_of_interviews_that_were_not_held_in_time(run: Run) -> None:
+    engine = Counter(
+        (row["subject"], row["incident"])
+        for row in run.rows("alerts")
+        if row["state"] == "firing" and row["rule"] == "ls-interview-missing"
+    )
+    check = Counter(run.appraisal.missed_interviews())
+    assert check
+    assert engine == check, differences(engine, check)
+
+
 def test_alerts_of_steps_of_the_appraisal_that_were_not_done_in_time(run: Run) -> None:
     engine = Counter(
         (row["rule"].removeprefix("step-"), row["subject"], row["incident"], row["severity"] == "high")

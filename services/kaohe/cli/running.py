@@ -203,7 +203,8 @@ def simulate_command(
     """Write the events of a simulated contact centre: days of a busy floor, or months of a whole company.
 
     A company has five departments and two sites, each with its own time zone; its people have the events that
-    appraisal is about, and few calls.
+    appraisal is about, assessments and appeals among them, and a sample of calls. What is said about the last month
+    comes in the two weeks after it.
 
     Example: kaohe simulate --seed 1 --agents 40 --days 31 --out august.jsonl
 
