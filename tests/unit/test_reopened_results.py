@@ -143,7 +143,8 @@ class Stored:
         """Put successors in the place of the engines."""
         replay = self.story.replay
         replay.finish()
-        for old, items in zip((replay.engines[0], replay.group), self.items, strict=True):
+        before: tuple[PartitionEngine | GroupEngine, ...] = (replay.engines[0], replay.group)
+        for old, items in zip(before, self.items, strict=True):
             for key, raw in old.checkpoint().items():
                 if raw is None:
                     items.pop(key, None)
