@@ -17,12 +17,16 @@ from rich.table import Table
 
 from kaohe.cli import console
 from kaohe.cli.sending import PERIODS, moment_of, send_one, step_id
+from kaohe.cli.wiring import chosen_packs
+from kaohe.errors import UsageError
 from kaohe.settings import load_settings
 
 if TYPE_CHECKING:
     from kaohe.decisions import Grade
 
 app = typer.Typer(help="Periods: how they stand, close one early, open one again.", no_args_is_help=True)
+
+WINDOWS = ("day", "week", "month", "quarter", "year")
 
 Pack = Annotated[str, typer.Argument(help="The pack's name.", metavar="PACK")]
 Period = Annotated[str, typer.Argument(help="The period, such as 2026-08.", metavar="PERIOD")]
@@ -93,10 +97,23 @@ def lines_of(grades: Iterable[Grade]) -> list[PeriodLine]:
     return found
 
 
+def _judging(name: str) -> None:
+    """UsageError when no pack of this name judges here: the workers would refuse what is said of it."""
+    names = sorted({pack.name for pack in chosen_packs(load_settings())})
+    if name not in names:
+        raise UsageError(f"no pack {name!r} judges here; KAOHE_PACKS names {', '.join(names)}.")
+
+
 def _order(
     tag: str, pack: str, period: str, window: str, by: str, reason: str, at: str, as_json: bool
 ) -> None:
+    from kaohe.core.calendars import bounds_of
+
     moment = moment_of(at)
+    _judging(pack)
+    if window not in WINDOWS:
+        raise UsageError(f"--window is {window!r}; it is one of {', '.join(WINDOWS)}.")
+    bounds_of(window, period)
     own_id = f"{pack}/{period}/{tag}/{moment.isoformat(timespec='milliseconds')}"
     data = {"pack": pack, "window": window, "period": period, "by": by, "reason": reason}
     send_one(tag, PERIODS, own_id, data, moment, as_json, everywhere=True)
@@ -140,6 +157,7 @@ def done(
     Example: kaohe period done company-kpi 2026-08 plans --department sales --by m-2
     """
     moment = moment_of(at)
+    _judging(pack)
     data = {"pack": pack, "period": period, "step": step, "team": team, "department": department, "by": by}
     own_id = step_id(pack, period, step, department or team)
     send_one("step.done", PERIODS, own_id, data, moment, as_json, everywhere=True)
