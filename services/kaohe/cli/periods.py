@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Periods: how they stand, close one early, open one again.", no_args_is_help=True)
 
-WINDOWS = ("day", "week", "month", "quarter", "year")
-
 Pack = Annotated[str, typer.Argument(help="The pack's name.", metavar="PACK")]
 Period = Annotated[str, typer.Argument(help="The period, such as 2026-08.", metavar="PERIOD")]
 By = Annotated[str, typer.Option(help="Who says so.")]
@@ -107,7 +105,7 @@ def _judging(name: str) -> None:
 def _order(
     tag: str, pack: str, period: str, window: str, by: str, reason: str, at: str, as_json: bool
 ) -> None:
-    from kaohe.core.calendars import bounds_of
+    from kaohe.core.calendars import WINDOWS, bounds_of
 
     moment = moment_of(at)
     _judging(pack)

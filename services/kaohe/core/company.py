@@ -22,7 +22,7 @@ from fractions import Fraction
 import msgspec
 
 from kaohe.core import scorecard as cards
-from kaohe.core.calendars import DAY_MS, Calendar, Period, bounds_of, calendar
+from kaohe.core.calendars import DAY_MS, WINDOWS, Calendar, Period, bounds_of, calendar
 from kaohe.core.facts import number_text, used_parameter
 from kaohe.core.grading import (
     JOINT,
@@ -52,7 +52,6 @@ MAX_DECIDED = 200_000
 """Results that are kept for being decided again; beyond it those of the oldest period are forgotten."""
 KEPT_MS = 60 * DAY_MS
 """How long after its close a period's results are kept: longer than it can be opened again."""
-WINDOW_ORDER = ("day", "week", "month", "quarter", "year")
 
 Group = tuple[str, str, str, str]
 """Pack, level, window and period."""
@@ -110,7 +109,7 @@ class Company:
         if not self.waiting:
             return []
         done = sorted(
-            (ready_ms, WINDOW_ORDER.index(group[2]), group[0].endswith(JOINT), group)
+            (ready_ms, WINDOWS.index(group[2]), group[0].endswith(JOINT), group)
             for group, own in self.waiting.items()
             if (ready_ms := max(self.closed_ms(group), *(one.amended_ms for one in own.values()))) < upto_ms
         )
@@ -251,7 +250,7 @@ class Company:
             start, end = bounds_of(other[2], other[3])
             if group[2] in rests and start <= first < end:
                 found.append(other)
-        return sorted(found, key=lambda one: (WINDOW_ORDER.index(one[2]), one))
+        return sorted(found, key=lambda one: (WINDOWS.index(one[2]), one))
 
     def mark(self, grade: Grade) -> list[Mark]:
         """Keep a final result; all marks of the subject. ``store`` follows, when what it leads to was noted in them."""
