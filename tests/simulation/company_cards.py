@@ -213,15 +213,15 @@ class Cards:
                 points[entry.subject, entry.period] += entry.points
         return points
 
-    def staff(self, pack: str, month: str) -> list[str]:
-        """Everybody whom a policy judges for a month, once it is over for good."""
+    def staff(self, pack: str, month: str, begins: str = "") -> list[str]:
+        """Everybody whom a policy judges for a month (or from ``begins`` to it), once that is over for good."""
         company = self.company
         return [
             agent
             for agent, lines in sorted(company.roster.items())
             if company.close_of(agent, month, pack) <= self.until_ms
             and lines[0].from_ms < company.end_of(agent, month)
-            and self.appraisal.judged(pack, agent, month)
+            and self.appraisal.judged(pack, agent, month, begins)
         ]
 
 
@@ -481,16 +481,11 @@ class CompanyKpi(Cards):
                 continue
             for agent, months in self.final.items():
                 own = [score for month, (score, _) in months.items() if month[:4] == year]
-                if not own or not self._stays(agent, year):
+                if not own or not self.appraisal.judged(self.PACK, agent, last, f"{year}-01"):
                     continue
                 score = to_step(sum(own, Fraction(0)) / len(own))
                 grade = Bands(self.figures, date(int(year), 1, 1)).of(score)
                 self.scores.append(Score(self.PACK, agent, year, score, grade))
-
-    def _stays(self, agent: str, year: str) -> bool:
-        """Whether somebody is judged for a year: not those who left before it began."""
-        line = self.company.line_at(agent, self.company.end_of(agent, f"{year}-12") - 1)
-        return self.PACK in line.packs and not (line.left_on and line.left_on < f"{year}-01-01")
 
     # --- departments ---
 
@@ -648,10 +643,10 @@ class Reception(Cards):
             for agent in self.staff(self.PACK, month):
                 self._month(agent, month)
             if month[5:] in ("03", "06", "09", "12"):
-                for agent in self.staff(self.PACK, month):
+                for agent in self.staff(self.PACK, month, f"{month[:5]}{int(month[5:]) - 2:02d}"):
                     self._quarter(agent, month)
             if month[5:] == "12":
-                for agent in self.staff(self.PACK, month):
+                for agent in self.staff(self.PACK, month, f"{month[:4]}-01"):
                     self._year(agent, month[:4])
 
     def _sources(self) -> Iterator[tuple[str, Iterable[Change]]]:
@@ -821,11 +816,14 @@ def combined(
     for one in scores:
         if len(one.period) == 7 and "Q" not in one.period and one.subject in company.roster:
             own[one.subject, one.period][one.pack] = one.score
-    for (agent, month), known in sorted(own.items()):
+    for (agent, month), found in sorted(own.items()):
         if max(company.close_of(agent, month, pack) for pack in company.packs) > until_ms:
             continue
-        if "reception" in known and "full-attendance" in known:
-            known["reception"] = reception.without_attendance[agent, month]
+        known = dict(found)
+        if "full-attendance" in known and "reception" in known:
+            del known["reception"]
+            left = reception.without_attendance.get((agent, month))
+            known |= {"reception": left} if left is not None else {}
         day = date.fromisoformat(f"{month}-01")
         shares = {
             pack: share for pack, share in figures.table("combined_shares", day).items() if pack in known

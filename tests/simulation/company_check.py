@@ -620,11 +620,14 @@ class Appraisal:
         """Whether a person comes under a policy at a moment."""
         return pack in self.company.line_at(agent, at_ms).packs
 
-    def judged(self, pack: str, agent: str, month: str) -> bool:
-        """Whether a person is judged by a policy for a month: by the one of its end, unless they left before it."""
+    def judged(self, pack: str, agent: str, month: str, begins: str = "") -> bool:
+        """Whether a person is judged by a policy for a month: by the one of its end, unless they left before it.
+
+        ``begins`` is the first month of a longer time that ends with this one.
+        """
         last_ms = self.company.end_of(agent, month) - 1
         left_on = self.company.line_at(agent, last_ms).left_on
-        return self.under(pack, agent, last_ms) and not (left_on and left_on < f"{month}-01")
+        return self.under(pack, agent, last_ms) and not (left_on and left_on < f"{begins or month}-01")
 
     def _monthly(self, charge: Charge) -> None:
         by_month: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
@@ -742,24 +745,30 @@ class Appraisal:
     def _appealed(self) -> None:
         """LS-15, CK-12: what was appealed against in time, accepted and upheld is given back by an entry of its own.
 
-        The appeal's text names the incident.
+        The appeal's text names the incident. What was appealed against once is not heard again.
         """
         query = """
-            select f.agent, json_extract(f.data, '$.text'), f.at_ms, d.at_ms
-            from event f join event a on a.type = 'appeal.accepted' join event d on d.type = 'appeal.decided'
-            where f.type = 'appeal.filed' and f.item = a.item and f.item = d.item
-            and json_extract(d.data, '$.upheld') order by f.pos
+            select f.agent, json_extract(f.data, '$.text'), json_extract(f.data, '$.against'), f.at_ms, d.at_ms,
+                json_extract(d.data, '$.upheld'), (select count(*) from event e
+                    where e.type like 'appeal.%' and e.type != 'appeal.filed' and e.item = f.item)
+            from event f left join event d on d.type = 'appeal.decided' and d.item = f.item
+            where f.type = 'appeal.filed' order by f.pos
         """
-        self.upheld = 0
+        self.upheld = self.unheard = 0
+        heard: set[str] = set()
         charges = {
             (entry.subject, entry.incident): entry
             for entry in self.entries
             if entry.rule in ("ls-cooperation", "ck-record-incomplete") and entry.points < 0
         }
-        for agent, text, filed_ms, decided_ms in self.company.db.execute(query):
+        for agent, text, against, filed_ms, decided_ms, upheld, answers in self.company.db.execute(query):
             charge = charges[agent, text.split()[-1]]
             pack = "company-kpi" if charge.rule.startswith("ck") else "logistics-service"
-            if not self._in_time(pack, agent, charge.period, filed_ms):
+            if against in heard or not self._in_time(pack, agent, charge.period, filed_ms):
+                self.unheard += answers
+                continue
+            heard.add(against)
+            if not upheld:
                 continue
             self.upheld += 1
             running = self.company.month_at(agent, decided_ms)
@@ -935,7 +944,13 @@ class Appraisal:
                 yield Score(pack, agent, month, score, grade)
             if pack == "logistics-service":
                 yield from self._years(
-                    pack, agent, {y: found for y, found in monthly.items() if f"{y}-12" in closed}
+                    pack,
+                    agent,
+                    {
+                        year: found
+                        for year, found in monthly.items()
+                        if f"{year}-12" in closed and self.judged(pack, agent, f"{year}-12", f"{year}-01")
+                    },
                 )
 
     def _years(self, pack: str, agent: str, years: Mapping[str, list[Fraction]]) -> Iterator[Score]:

@@ -97,13 +97,14 @@ class PaySheets:
             said = Stated(at_ms, data["period"], data.get("gross_minor"), data.get("annual_salary_minor"))
             self._stated[agent].append(said)
         self.sheets: list[Sheet] = []
-        self.lines: Counter[Line] = Counter()
+        self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._booked: dict[tuple[str, str], Counter[str]] = {}
         self._adjusted: dict[tuple[str, str], list[tuple[str, int]]] = {}
         self.held = self.restated = 0
         months = [one for one in self.company.months() if settled_ms(one) <= until_ms]
         for month in months:
             self._settle(month, months)
+        self.lines = Counter(Line(*key, amount) for key, amount in self._sums.items() if amount)
 
     # --- what somebody earns ------------------------------------------------------------------------------------------
 
@@ -177,16 +178,20 @@ class PaySheets:
 
     def _points(self, agent: str, month: str, day: date, lines: Counter[str]) -> int:
         """FA-13: what the month's entries pay and cost; the sum of what is deducted."""
-        fines, worth = self.attendance.word("fines", day) == "on", self.attendance.on("point_value", day)
         causes: Counter[tuple[str, str, str]] = Counter()
         for entry in self._owed[agent, month]:
-            amount = half_up(entry.points * worth)
-            if amount > 0:
-                lines["AWARD"] += amount
-            elif fines:
-                lines["PENALTY"] += amount
+            component, amount = self._worth(entry, day)
+            lines[component] += amount
+            if amount < 0:
                 causes[entry.rule, entry.incident, entry.adjusts or entry.period] += amount
         return sum(max(0, -amount) for amount in causes.values())
+
+    def _worth(self, entry: Entry, day: date) -> tuple[str, int]:
+        """The component of an entry, and what it pays or costs."""
+        amount = half_up(entry.points * self.attendance.on("point_value", day))
+        if amount > 0:
+            return "AWARD", amount
+        return "PENALTY", amount if self.attendance.word("fines", day) == "on" else 0
 
     # --- all of a month -----------------------------------------------------------------------------------------------
 
@@ -206,6 +211,11 @@ class PaySheets:
             self.held += lines["GUARD"] > 0
             self.sheets.append(sheet)
             self._note(month, agent, month, lines)
+            for entry in self._owed[agent, month]:
+                if entry.adjusts:  # the line names the month that it is about
+                    component, amount = self._worth(entry, date.fromisoformat(f"{month}-01"))
+                    self._note(month, agent, month, {component: -amount})
+                    self._note(month, agent, entry.adjusts, {component: amount})
 
     def _changes(self, agent: str, closed: str, month: str, known_ms: int) -> list[tuple[str, int]]:
         """What a settled month's lines came to since."""
@@ -220,5 +230,4 @@ class PaySheets:
 
     def _note(self, month: str, agent: str, effective: str, amounts: Mapping[str, int]) -> None:
         for component, amount in amounts.items():
-            if amount:
-                self.lines[Line(month, agent, component, effective, amount)] += 1
+            self._sums[month, agent, component, effective] += amount
