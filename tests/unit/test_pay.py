@@ -196,6 +196,16 @@ def test_an_amount_in_another_currency_is_not_converted() -> None:
 # --- the guard --------------------------------------------------------------------------------------------------------
 
 
+def test_what_a_later_month_takes_for_this_one_is_not_held_back_here_as_well() -> None:
+    held = settle(terms(), person(charge("-400")), PERIOD)
+    more = charge("-100", number=2, period="2026-09", adjusts_period=PERIOD)
+    back = charge("100", number=3, kind="reverse", period="2026-09", adjusts_period=PERIOD, reverses=more.id)
+    assert settle(terms(), person(charge("-400"), later=(more,)), PERIOD).guard == held.guard
+    assert settle(terms(), person(charge("-400"), later=(more, back)), PERIOD).guard == held.guard
+    waiver = charge("400", number=4, kind="waive", period="2026-09", adjusts_period=PERIOD, reverses="d-001")
+    assert settle(terms(), person(charge("-400"), later=(waiver,)), PERIOD).guard.held_minor == 0
+
+
 def test_the_guard_keeps_deductions_to_their_share_and_shows_what_it_held_back() -> None:
     statement = settle(terms(), person(charge("-400")), PERIOD)
     assert amounts(statement) == {"performance": 80_000, "penalty": -200_000, "guard": 40_000}

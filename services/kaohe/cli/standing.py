@@ -28,7 +28,14 @@ from kaohe.cli.wiring import zone_named
 from kaohe.errors import KaoheError, UsageError
 from kaohe.packs.load import rules_dir
 from kaohe.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings
-from kaohe.stream.broker import EmbeddedBroker, die_with_parent, end_process, free_port
+from kaohe.stream.broker import (
+    ENDING,
+    EmbeddedBroker,
+    die_with_parent,
+    end_process,
+    free_port,
+    signals_deferred,
+)
 from kaohe.stream.produce import Entry, produce, tick_entry
 from kaohe.stream.topics import create_topics
 
@@ -94,7 +101,7 @@ class Stack:
         }
         path = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment |= {CONFIG_VARIABLE: str(self.config), "PYTHONPATH": os.pathsep.join(path)}
-        with (self.folder / f"{command}.log").open("wb") as log:
+        with (self.folder / f"{command}.log").open("wb") as log, signals_deferred():
             self.children[command] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "kaohe", command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
@@ -113,8 +120,7 @@ class Stack:
 
     def stop(self) -> None:
         """End the children, then the broker. Takes a few seconds at most; a second Ctrl-C does not cut it short."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
         try:
             for child in self.children.values():
                 if child.poll() is None:

