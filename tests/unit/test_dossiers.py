@@ -125,6 +125,20 @@ def test_the_same_thing_is_appealed_against_once(pack: Pack) -> None:
     assert [(one.incident, one.facts["event.why"].value) for one in refused] == [("again", "appealed")]
 
 
+def test_an_appeal_is_decided_also_for_whoever_has_left_the_pack(pack: Pack) -> None:
+    story = charged(pack)
+    file(story)
+    accept(story)
+    hear(story)
+    story.tell("2026-08-06T08:00", "roster.changed", team="t-1", packs=["front-desk"])
+    decide(story)
+    found = said(story)
+    assert [one.points for one in found if one.reverses == CHARGE] == ["2"]
+    assert "ls-appeal-upheld" in {one.rule for one in found}
+    story.tell("2026-08-06T10:00", "survey.cross_department", id="worse", by="legal", rating="poor")
+    assert "worse" not in {one.incident for one in said(story)}, "new events are no business of the pack"
+
+
 def test_what_was_put_right_already_is_not_appealed_against(pack: Pack) -> None:
     story = charged(pack)
     file(story)

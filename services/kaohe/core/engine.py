@@ -782,7 +782,7 @@ class PartitionEngine:
         names = {"agent": agent.name, "queue": "", "team": team, "site": site}
         for rules in followers.rules:
             if told.pack in ("", rules.pack.name):
-                self._judge_single(rules, event, time_ms, names)
+                self._judge_single(rules, event, time_ms, names, about_decided=told.tag in GUARDED)
         place = ("", team, site)
         for kind in followers.opens:
             if told.pack in ("", kind.pack_name) and self.deadlines.has_room():
@@ -806,7 +806,9 @@ class PartitionEngine:
             return None
         return self.judge.subject(level, name, time_ms)
 
-    def _judge_single(self, rules: RuleSet, event: Envelope, time_ms: int, names: Mapping[str, str]) -> None:
+    def _judge_single(
+        self, rules: RuleSet, event: Envelope, time_ms: int, names: Mapping[str, str], *, about_decided: bool = False
+    ) -> None:  # fmt: skip
         subject = self.subject(names, rules.level, time_ms)
         if subject is None:
             return
@@ -820,7 +822,8 @@ class PartitionEngine:
             incident = getattr(data, rule.incident) if rule.incident else ""
             return Cause(time_ms, str(incident or event.id), (event.id,))
 
-        self.judge.judge_event(subject, rules, moment, cause_of, max(time_ms, self.watermark_ms))
+        now_ms = max(time_ms, self.watermark_ms)
+        self.judge.judge_event(subject, rules, moment, cause_of, now_ms, about_decided=about_decided)
 
     def _change_roster(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
         data = event.data

@@ -856,14 +856,18 @@ class Judge:
     # --- single events ------------------------------------------------------------------------------------------------
 
     def judge_event(
-        self, subject: Subject, rules: RuleSet, moment: Moment, cause_of: Callable[[Rule], Cause], now_ms: int
-    ) -> list[str]:
+        self, subject: Subject, rules: RuleSet, moment: Moment, cause_of: Callable[[Rule], Cause], now_ms: int,
+        *, about_decided: bool = False,
+    ) -> list[str]:  # fmt: skip
         """Judge one event (or one outcome of a deadline) by one rule set; its entries are final at once.
 
+        ``about_decided``: it is about what the pack decided earlier, so it counts also for whoever has left the pack.
         Returns the ids of the rules whose alerts went out.
         """
         pack = rules.pack
-        if moment.day < pack.in_force_from or not self.judges(pack, subject, moment.at_ms):
+        judged = self.judges(pack, subject, moment.at_ms)
+        heard = judged or (about_decided and self.active.get(pack.name) == pack.version)
+        if moment.day < pack.in_force_from or not heard:
             return []
         fired = rules.fired(moment)
         if not fired:
@@ -893,7 +897,8 @@ class Judge:
                     self._correct(subject, pack, rule, index, moment, cause, now_ms)
                 else:
                     self.once(subject, pack, rule, index, moment, period, cause, adjusts)
-        self._grade(subject, pack, period, now_ms, "provisional")
+        if judged:
+            self._grade(subject, pack, period, now_ms, "provisional")
         return [rule.id for rule in fired if any(effect.kind == "alert" for effect in rule.effects)]
 
     def once_in_period(self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment) -> None:
