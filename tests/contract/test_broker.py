@@ -12,7 +12,7 @@ import pytest
 
 from kaohe.errors import BrokerError, UsageError
 from kaohe.settings import Settings
-from kaohe.stream.broker import HOST, EmbeddedBroker, find_tansu, free_port, run_broker
+from kaohe.stream.broker import HOST, EmbeddedBroker, find_tansu, free_port, run_broker, signals_deferred
 from kaohe.stream.topics import create_topics, verify_topics
 from tests.support.kafka import require_embedded
 from tests.support.workers import ROOT
@@ -75,3 +75,17 @@ sys.exit(run_broker({port}, lambda address: print(address, flush=True)))
         process.wait()
     with pytest.raises(OSError), socket.create_connection((HOST, port), timeout=1):
         pass
+
+
+def test_a_signal_waits_until_what_was_begun_is_noted() -> None:
+    came: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append("ended"))
+    try:
+        with signals_deferred():
+            signal.raise_signal(signal.SIGTERM)
+            came.append("noted")
+        assert came == ["noted", "ended"]
+        signal.raise_signal(signal.SIGTERM)
+        assert came == ["noted", "ended", "ended"], "the handler is the one from before"
+    finally:
+        signal.signal(signal.SIGTERM, before)
