@@ -54,6 +54,17 @@ def test_comments_order_and_version_are_no_change_of_policy(tmp_path: Path) -> N
     assert found.changes == ()
 
 
+def test_a_year_of_holidays_that_differs_is_shown_day_by_day_and_no_other(tmp_path: Path) -> None:
+    before = load_pack(patched("with attendance\n", tmp_path / "before"))
+    after = patched(
+        "with attendance\n../holidays.yaml\n+china: {2033: {source: example, holidays: [2033-01-01..2033-01-03]}}\n",
+        tmp_path / "after",
+    )
+    change = _only(diff(before, load_pack(after)))
+    assert "2033-01-01, 2033-01-02, 2033-01-03" in _text(diff(before, load_pack(after)))
+    assert "2032" not in str(change)
+
+
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 LIMIT = "limit: {clause: MI-01, title: {en: Limit, zh: 上限}, unit: s, min: 1, max: 600, values: {%s}}"

@@ -19,10 +19,10 @@ def _kaohe_rules(*arguments: str) -> Result:
 
 def test_check_finds_nothing_wrong_with_the_packs_we_ship() -> None:
     result = _kaohe_rules("check")
-    assert (result.exit_code, result.stdout) == (
-        0,
-        f"{len(pack_names(RULES))} packs checked: no mistake\n",
-    )
+    *warnings, last = result.stdout.splitlines()
+    assert (result.exit_code, last) == (0, f"{len(pack_names(RULES))} packs checked: no mistake")
+    # Time alone may bring these: until a year's holidays are announced, and someone has written them down.
+    assert all("the public holidays of" in warning for warning in warnings)
 
 
 def test_check_tells_every_mistake_and_ends_with_1(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Errors are raised, and told by ``kaohe.cli.run`` as those of every other command
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from kaohe.packs.describe import (
     rule_lines,
 )
 from kaohe.packs.diff import PackDiff, count_text, diff, diff_lines
+from kaohe.packs.holidays import unknown_years
 from kaohe.packs.load import (
     Loaded,
     check_together,
@@ -105,7 +107,9 @@ def check(packs: PacksArgument = None, rules: RulesOption = None, as_json: JsonO
             load_stories(loaded.pack, problems)
         found += problems.errors
         warnings += problems.warnings
-    found += check_together(right)
+    # All packs of a folder share its holidays: a mistake in them is told once.
+    found = [*{str(error): error for error in found}.values(), *check_together(right)]
+    warnings += unknown_years(right, datetime.now(UTC).date())
     if as_json:
         _print_json(
             {"packs": [str(path) for path in chosen], "errors": _errors(found), "warnings": _errors(warnings)}

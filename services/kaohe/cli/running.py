@@ -8,7 +8,7 @@ import base64
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,6 +82,7 @@ def worker(
 
     Example: KAOHE_METRICS_PORT=9464 kaohe worker
     """
+    from kaohe.packs.holidays import unknown_years
     from kaohe.stream.app import run_worker
     from kaohe.wallboard.exporter import WallboardExporter, start_exporter
 
@@ -91,6 +92,8 @@ def worker(
     make_partition, make_group = engine_factories(settings, packs, shadows)
     exporter = WallboardExporter(agents_max=settings.metrics_agents_max)
     server = start_exporter(settings.metrics_host, settings.metrics_port, exporter)
+    for warning in unknown_years((*packs, *shadows), datetime.now(UTC).date()):
+        say(f"warning: {warning}")
     named = ", ".join([*(pack.key for pack in packs), *(f"{pack.key} as a shadow" for pack in shadows)])
     try:
         run_worker(

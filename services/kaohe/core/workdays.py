@@ -1,12 +1,14 @@
 """The public calendar of working days: holidays, and weekends that are worked in exchange for them (调休).
 
 A calendar is a plain table, made outside the core (``kaohe.packs.holidays``) from a library that follows the yearly
-announcements. The announcement for a year comes in the autumn before it. For a year that the table does not know,
-Monday to Friday are working days and there are no holidays; ``knows`` tells the difference.
+announcements, and from what a folder of packs says itself. The announcement for a year comes in the autumn before it.
+For a year that the table does not know, Monday to Friday are working days and there are no holidays; ``knows`` tells
+the difference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Literal
 
@@ -19,17 +21,27 @@ MAX_SPAN_DAYS = 3_660
 
 
 class WorkCalendar(msgspec.Struct, frozen=True):
-    """Which days are worked in a country from ``first_year`` to ``last_year``."""
+    """Which days are worked in a country in the years that are announced; no ``years``: in every year."""
 
     name: str
-    first_year: int
-    last_year: int
+    years: frozenset[int]
     holidays: frozenset[date]
     makeups: frozenset[date]
 
     def knows(self, day: date) -> bool:
         """Whether the table holds the announcement for the day's year."""
-        return self.first_year <= day.year <= self.last_year
+        return not self.years or day.year in self.years
+
+    def with_year(self, year: int, holidays: Iterable[date], makeups: Iterable[date]) -> WorkCalendar:
+        """The calendar with these days for a year, in place of what it says of it."""
+
+        def replaced(known: frozenset[date], days: Iterable[date]) -> frozenset[date]:
+            return frozenset(day for day in known if day.year != year).union(days)
+
+        years = self.years | {year} if self.years else self.years
+        return WorkCalendar(
+            self.name, years, replaced(self.holidays, holidays), replaced(self.makeups, makeups)
+        )
 
     def kind(self, day: date) -> DayKind:
         """What sort of day it is."""
@@ -59,5 +71,5 @@ class WorkCalendar(msgspec.Struct, frozen=True):
         return day
 
 
-WEEKDAYS = WorkCalendar("weekdays", 1, 9999, frozenset(), frozenset())
+WEEKDAYS = WorkCalendar("weekdays", frozenset(), frozenset(), frozenset())
 """Monday to Friday, and no holidays."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kaohe.core.model import AppealTerms, Parameter, Rule
-from kaohe.packs.holidays import CALENDARS, work_calendar
+from kaohe.packs.holidays import CALENDARS
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.source import NO_TEXTS, Fields, Node, choice, several
 
@@ -54,7 +54,7 @@ def read_appeals(
     if not fields.ok():
         return None
     return AppealTerms(
-        clause=clause, window=window, calendar=work_calendar(calendar), hear=hear, place=node.place
+        clause=clause, window=window, calendar=base.calendars[calendar], hear=hear, place=node.place
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 from kaohe.core.model import Attendance, LeaveDays, Parameter
 from kaohe.events import LeaveKind
-from kaohe.packs.holidays import CALENDARS, work_calendar
+from kaohe.packs.holidays import CALENDARS
 from kaohe.packs.metrics import MetricReader, check_table_words
 from kaohe.packs.names import TIME_UNITS, millis
 from kaohe.packs.source import Fields, Node, choice
@@ -62,7 +62,7 @@ class AttendanceReader:
         if not fields.ok():
             return None
         found |= {**times, **flags, "clause": clause, "full_month_days": month_days}
-        return Attendance(calendar=work_calendar(calendar), place=root.place, **found)
+        return Attendance(calendar=self.base.calendars[calendar], place=root.place, **found)
 
     def _leave(self, node: Node, found: dict[str, Any]) -> None:
         fields = Fields(node, self.problems, ("quota", "breaks", "attended", "days"), "leave")

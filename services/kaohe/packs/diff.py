@@ -350,6 +350,16 @@ def _fields(thing: msgspec.Struct, leave_out: tuple[str, ...]) -> Flat:
     return found
 
 
+def _days_of_years(value: WorkCalendar, path: str) -> Flat:
+    """A public calendar year by year: two packs seldom differ in more than one."""
+    found: Flat = {}
+    for name, days in (("holidays", value.holidays), ("makeups", value.makeups)):
+        for year in sorted({day.year for day in days}):
+            text = ", ".join(str(day) for day in sorted(days) if day.year == year)
+            found[_join(_join(path, name), str(year))] = _same(text)
+    return found
+
+
 def _flat(value: Any, path: str) -> Flat:
     """Any value of a pack as texts under paths; nothing at all (None, an empty text) has no path."""
     if value is None or value in ("", (), {}, []):
@@ -361,7 +371,7 @@ def _flat(value: Any, path: str) -> Flat:
     if isinstance(value, Amount):
         return {path: _same(amount_text(value))}
     if isinstance(value, WorkCalendar):
-        return {path: _same(value.name)}
+        return {path: _same(value.name)} | _days_of_years(value, path)
     if isinstance(value, msgspec.Struct):
         return {
             key: words

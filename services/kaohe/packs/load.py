@@ -12,7 +12,6 @@ pack may be loaded together: an event in the log says which of them judges.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -30,6 +29,7 @@ from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
 from kaohe.packs.appeals import read_appeals
 from kaohe.packs.attendance import AttendanceReader
+from kaohe.packs.holidays import holidays_file, work_calendars
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
 from kaohe.packs.pay import read_pay, unknown_rules
@@ -37,6 +37,7 @@ from kaohe.packs.rules import RuleReader, shown
 from kaohe.packs.scorecards import CardReader
 from kaohe.packs.source import (
     NO_TEXTS,
+    RULES_VARIABLE,
     Fields,
     Node,
     Problems,
@@ -51,6 +52,7 @@ from kaohe.packs.source import (
     nearest,
     number,
     read_yaml,
+    rules_dir,
     scalar,
     several,
     words,
@@ -74,7 +76,6 @@ STEP_MS = 300_000
 GRACE_MAX_MS = 30 * 86_400_000
 """Closed periods are kept for 40 days; a longer grace would outlive them."""
 EVALUATE_MAX_MS = 86_400_000
-RULES_VARIABLE = "KAOHE_RULES"
 _NO_WORDS = Words("", "")
 _NO_VALUES: tuple[tuple[date, Value], ...] = ()
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9]{1,4})?")
@@ -118,15 +119,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     in_force_from: date
     grace_ms: int
     evaluate_ms: int
-
-
-def rules_dir() -> Path:
-    """The folder of packs: ``KAOHE_RULES``, else ``rules`` here, else the one beside the sources."""
-    named = os.environ.get(RULES_VARIABLE, "")
-    if named:
-        return Path(named)
-    here = Path("rules")
-    return here if here.is_dir() else Path(__file__).resolve().parents[3] / "rules"
 
 
 def pack_names(folder: Path) -> list[str]:
@@ -346,6 +338,7 @@ def _read(folder: Path, problems: Problems) -> Loaded | None:
     base = MetricReader(head.name, problems, parameters, clauses)
     declared = roots["parameters.yaml"].entries if roots["parameters.yaml"] is not None else {}
     base.broken_parameters = frozenset(declared.keys() - parameters.keys())
+    base.calendars = work_calendars(holidays_file(folder), problems)
     attendance = AttendanceReader(base).read(roots["attendance.yaml"])
     base.has_attendance = roots["attendance.yaml"] is not None
     metrics, broken = _metrics(roots["metrics.yaml"], base)

@@ -21,6 +21,7 @@ from kaohe.core.attendance import OUTCOMES as ATTENDANCE_OUTCOMES
 from kaohe.core.expressions import And, Expr, ExprType, Known, to_condition
 from kaohe.core.model import CALENDAR_WINDOWS, Deadline, Metric, Parameter, Term
 from kaohe.core.series import MAX_SPAN_MS
+from kaohe.core.workdays import WorkCalendar
 from kaohe.decisions import Level, Words
 from kaohe.errors import PackError
 from kaohe.packs.names import (
@@ -111,6 +112,7 @@ class MetricReader:
         self.deadlines: dict[str, Deadline] = {}
         self.deadline_names: set[str] = set()
         self.has_attendance = False
+        self.calendars: Mapping[str, WorkCalendar] = {}
 
     # --- shared readers
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from kaohe.core.model import Parameter, PayTerms
 from kaohe.core.pay import DAYS
-from kaohe.packs.holidays import CALENDARS, work_calendar
+from kaohe.packs.holidays import CALENDARS
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.rules import shown
 from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, choice, kebab, nearest, several
@@ -112,7 +112,7 @@ def _paying(
         "annual_share": part.need("annual_share", ratio, ""),
         "inside_gross": part.need("inside_gross", boolean, True),
         "days": part.take("days", _word(base, DAYS), ""),
-        "calendar": work_calendar(named) if named else None,
+        "calendar": base.calendars[named] if named else None,
         "performance_clause": performance.need("clause", base.clause, ""),
         "grades_pack": grades_of,
         "coefficients": performance.need("coefficients", table, ""),

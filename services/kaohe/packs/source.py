@@ -12,6 +12,7 @@ puts each error into ``Problems`` instead of stopping, so that one run shows eve
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
@@ -33,6 +34,7 @@ from ruamel.yaml.events import (
 from kaohe.decisions import Words
 from kaohe.errors import PackError, Place
 
+RULES_VARIABLE = "KAOHE_RULES"
 FILE_BYTES_MAX = 4_000_000
 NODES_MAX = 400_000
 DEPTH_MAX = 32
@@ -245,6 +247,15 @@ def read_yaml(path: Path, problems: Problems, shown: str = "") -> Node | None:
         raise PackError(
             Place(name), "", f"not YAML: {str(error).splitlines()[0]}", "remove characters that do not print"
         ) from None
+
+
+def rules_dir() -> Path:
+    """The folder of packs: ``KAOHE_RULES``, else ``rules`` here, else the one beside the sources."""
+    named = os.environ.get(RULES_VARIABLE, "")
+    if named:
+        return Path(named)
+    here = Path("rules")
+    return here if here.is_dir() else Path(__file__).resolve().parents[3] / "rules"
 
 
 def nearest(word: str, names: Iterable[str], what: str = "") -> str:
