@@ -19,7 +19,7 @@ from faust.types import TP
 from kaohe.core.records import Output, Record
 from kaohe.errors import BrokerError
 from kaohe.settings import Settings
-from kaohe.stream.app import SEEKS_MAX, KaoheApp, NoObserver, Runner, Stage, _options
+from kaohe.stream.app import DROPPED_AFTER_S, SEEKS_MAX, KaoheApp, NoObserver, Runner, Stage, _options
 from kaohe.stream.topics import EVENTS
 from kaohe.stream.transport import Batch, BatchConsumer, BatchConsumerThread
 
@@ -285,6 +285,44 @@ def test_a_fetch_thrown_away_while_the_flow_is_stopped_leaves_no_hole() -> None:
         await worker.read_to_end()
         assert worker.engines[HERE].seen == list(range(LOG_RECORDS))
         assert worker.client.sought == [(HERE, 10)]
+
+    run(scenario)
+
+
+def test_the_last_batch_is_read_again_when_nothing_comes_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        worker = Worker({HERE: list(range(FETCH_RECORDS)), THERE: list(range(FETCH_RECORDS))})
+        batches = await worker.fetch()
+        await worker.hand(batches[THERE])
+        await worker.stage.look_for_dropped(100.0)
+        await worker.stage.look_for_dropped(100.0 + DROPPED_AFTER_S - 1)
+        assert worker.client.sought == []
+        await worker.stage.look_for_dropped(100.0 + DROPPED_AFTER_S)
+        assert worker.client.sought == [(HERE, 0)]
+        await worker.read_to_end()
+        assert worker.engines[HERE].seen == worker.engines[THERE].seen == list(range(FETCH_RECORDS))
+        for late_s in (200.0, 300.0):
+            await worker.stage.look_for_dropped(late_s)
+        assert worker.client.sought == [(HERE, 0)]
+
+    run(scenario)
+    assert "partition 0: reading again from 0, since nothing came of what was fetched up to 10" in caplog.text
+
+
+def test_an_engine_that_is_slow_is_left_alone_and_one_mistaken_for_stuck_sees_nothing_twice() -> None:
+    async def scenario() -> None:
+        worker = one_partition()
+        batches = [(await worker.fetch())[HERE] for _ in range(3)]
+        await worker.stage.look_for_dropped(0.0)
+        await worker.hand(batches[0])
+        await worker.stage.look_for_dropped(DROPPED_AFTER_S)
+        assert worker.client.sought == [], "it went on meanwhile"
+        await worker.stage.look_for_dropped(2 * DROPPED_AFTER_S)
+        assert worker.client.sought == [(HERE, 10)]
+        await worker.hand(batches[1])
+        await worker.hand(batches[2])
+        await worker.read_to_end()
+        assert worker.engines[HERE].seen == list(range(LOG_RECORDS))
 
     run(scenario)
 

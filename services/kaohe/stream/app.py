@@ -50,6 +50,8 @@ BUFFERED_BATCHES_MAX = 16
 FETCH_BYTES_MAX = 4 * 1024 * 1024
 # How often in a row a partition is sought back to what its engine still lacks. Once is usual, twice is rare.
 SEEKS_MAX = 10
+# So long an engine may stand behind what the consumer has fetched before this is taken for dropped, and read again.
+DROPPED_AFTER_S = 10.0
 # Of the session time-out, the part that a last checkpoint may take while the group waits for this worker.
 REVOCATION_SHARE = 0.6
 STOP_TIMEOUT_S = 20.0
@@ -114,10 +116,11 @@ class Runner:
     """One engine at work on one partition.
 
     ``next_offset`` is the first source offset it has not applied. While something before it is missing, ``seeks`` is
-    how often the consumer was sent back in a row, and ``seek`` the number of the last time.
+    how often the consumer was sent back in a row, and ``seek`` the number of the last time. ``behind`` is where it
+    stood when it was first seen behind what was fetched, and the moment of that (monotonic seconds).
     """
 
-    __slots__ = ("checkpoints", "engine", "next_offset", "outputs", "partition", "seek", "seeks")
+    __slots__ = ("behind", "checkpoints", "engine", "next_offset", "outputs", "partition", "seek", "seeks")
 
     def __init__(self, partition: int, engine: Engine, checkpoints: PartitionCheckpoints) -> None:
         self.partition = partition
@@ -127,6 +130,7 @@ class Runner:
         self.outputs = 0
         self.seek = 0
         self.seeks = 0
+        self.behind: tuple[int, float] | None = None
 
 
 class Stage:
@@ -200,12 +204,8 @@ class Stage:
                 f"{place} cannot be read from offset {runner.next_offset}: after {runner.seeks} seeks the consumer "
                 f"still goes on from {batch.start}."
             )
-        try:
-            runner.seek = await self._app.reader.seek_to(
-                {TP(self.source, runner.partition): runner.next_offset}
-            )
-        except IllegalStateError:
-            return  # The partition was taken back meanwhile, and this engine goes with it.
+        if not await self._read_again(runner):
+            return
         runner.seeks += 1
         logger.log(
             logging.INFO if runner.seeks == 1 else logging.WARNING,
@@ -216,6 +216,39 @@ class Stage:
             runner.seeks,
             SEEKS_MAX,
         )
+
+    async def _read_again(self, runner: Runner) -> bool:
+        """Send the consumer to where an engine stands; False when the partition, and so the engine, is gone."""
+        try:
+            runner.seek = await self._app.reader.seek_to(
+                {TP(self.source, runner.partition): runner.next_offset}
+            )
+        except IllegalStateError:
+            return False
+        return True
+
+    async def look_for_dropped(self, now_s: float) -> None:
+        """Read again what was dropped on the way when no batch after it shows that it is missing.
+
+        An engine that stands still for ``DROPPED_AFTER_S`` (by ``now_s``, monotonic seconds) behind what the consumer
+        has fetched has lost the end of its partition. Where it is slow only, what comes twice is dropped.
+        """
+        for runner in list(self.runners.values()):
+            fetched = self._app.reader.stands(TP(self.source, runner.partition))
+            if fetched is None or fetched <= runner.next_offset:
+                runner.behind = None
+            elif runner.behind is None or runner.behind[0] != runner.next_offset:
+                runner.behind = runner.next_offset, now_s
+            elif now_s - runner.behind[1] >= DROPPED_AFTER_S:
+                runner.behind = None
+                if await self._read_again(runner):
+                    logger.warning(
+                        "%s partition %s: reading again from %s, since nothing came of what was fetched up to %s",
+                        self.source,
+                        runner.partition,
+                        runner.next_offset,
+                        fetched,
+                    )
 
     def _lag(self, runner: Runner) -> int:
         end = self._app.consumer.highwater(TP(self.source, runner.partition))
@@ -276,11 +309,12 @@ class Stage:
         return outputs
 
     async def checkpoint_forever(self) -> None:
-        """Checkpoint at the interval; a failure ends the worker."""
+        """Checkpoint at the interval, and look whether anything was lost; a failure ends the worker."""
         while True:
             await asyncio.sleep(self._settings.checkpoint_interval_s)
             try:
                 await self.checkpoint()
+                await self.look_for_dropped(time.monotonic())
             except asyncio.CancelledError:
                 raise
             except Exception as exc:  # noqa: BLE001 - without checkpoints the worker must not go on

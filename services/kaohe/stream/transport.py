@@ -10,10 +10,11 @@ Four things follow from that, and this module is where they are kept right:
   offset becomes committable only through ``BatchConsumer.acknowledge``, which the checkpoint calls when state and
   outputs are safe; that an agent has finished with a message says nothing.
 * Gaps. Faust drops messages that were fetched before a rebalance or while the flow was stopped. So each batch says
-  at which offset it starts; an engine that stands before that offset has missed something and seeks back. What a
-  batch says is written down in the consumer's own thread, in the moment in which the records are taken, for only
-  there is it certain which seek came before which fetch: a batch that was on its way while a seek was made must not
-  pass for the first one after it.
+  at which offset it starts; an engine that stands before that offset has missed something and seeks back, and so does
+  one that stands still behind what was fetched: it has missed the last batch, after which none came. What a batch
+  says is written down in the consumer's own thread, in the moment in which the records are taken, for only there is
+  it certain which seek came before which fetch: a batch that was on its way while a seek was made must not pass for
+  the first one after it.
 * Positions. After each recovery Faust would seek every source partition to its committed offset. The truth is the
   offset in the checkpoint's marker, so ``perform_seek`` asks the application for it and seeks there. Nor does Faust
   keep account of what was read before: what came again after a seek, it would take for a repetition and drop.
@@ -98,6 +99,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """
         sought: int = await self.call_thread(self._seek_wait, self._ensure_consumer(), positions)
         return sought
+
+    def stands(self, tp: TP) -> int | None:
+        """Where a partition stands. Another thread may ask: it gets what held a moment ago."""
+        return self._stands.get(tp)
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> int:  # type: ignore[override]
         self._seeks += 1
@@ -230,6 +235,10 @@ class BatchConsumer(driver.Consumer):
         positions = {tp: offset for tp, offset in positions.items() if tp in assigned}
         if positions:
             await self.seek_to(positions)
+
+    def stands(self, tp: TP) -> int | None:
+        """Up to which offset a partition was fetched, or where it was sought to; None before either."""
+        return self._batch_thread.stands(tp)
 
     async def seek_to(self, positions: Mapping[TP, int]) -> int:
         """Seek partitions, wait until they stand there, and return the number of this seek: a batch with a lower
