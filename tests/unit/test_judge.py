@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kaohe.core import group
+from kaohe.core import group, reopening
 from kaohe.core import judge as module
 from kaohe.core.engine import REPORT_DECODER, PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
@@ -992,6 +992,35 @@ def test_an_activated_version_judges_from_then_on_and_takes_over_the_open_month(
         assert {pack.name: pack.version for pack in story.replay.group.judge.active_packs()} == {
             "small": "2.0"
         }
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_what_comes_late_for_a_closed_month_is_judged_by_the_version_that_closed_it(
+    versions: tuple[Pack, Pack], reopened: bool
+) -> None:
+    story = Story(*versions)
+    story.tick("2026-08-03T08:00")
+    errors(story, 4)
+    story.tick("2026-09-05T00:00")
+    assert (charge(story, "errors").points, charge(story, "errors").pack_version) == ("-6", "1.0")
+    activate(story, "2026-09-06T08:00", "2.0")
+    if reopened:
+        judge = story.replay.engines[0].judge
+        reopening.carry_out(judge, "small", "reopen month 2026-08", at_ms("2026-09-06T08:00"))
+    stored = {key: raw for key, raw in story.replay.engines[0].checkpoint().items() if raw is not None}
+    story.replay.engines[0] = PartitionEngine(versions, zones=Zones(default="Asia/Shanghai"))
+    story.replay.engines[0].restore(stored)
+    story.late("2026-08-31T23:00:00", "error.recorded")
+    story.tick("2026-09-07T10:00")
+    errors(story, 3, day="2026-09-08")
+    story.tick("2026-10-05T00:00")
+    story.replay.finish()
+    newest = story.replay.newest_decisions().values()
+    about_august = [one for one in newest if "2026-08" in (one.period, one.adjusts_period)]
+    assert {one.pack_version for one in about_august} == {"1.0"}
+    assert sum(int(one.points) for one in about_august) == -9, "five errors by the rule of then"
+    (september,) = [one for one in newest if one not in about_august]
+    assert (september.points, september.pack_version) == ("-3", "2.0")
 
 
 def test_the_oldest_version_judges_until_an_event_says_otherwise(versions: tuple[Pack, Pack]) -> None:

@@ -14,9 +14,11 @@ of the running period that names the closed one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from datetime import date
 from fractions import Fraction
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,6 +53,8 @@ RETENTION_MS = 40 * DAY_MS
 """How long a closed period is kept for late events (and as the previous month of the next one)."""
 
 
+MAX_CLOSING_VERSIONS = 64
+"""Changes of version that are remembered for each window of a pack, to know by which one a period was closed."""
 TEAM_WATCH_MS = 300_000
 """Teams are watched every five minutes, like agents; queues and sites every minute."""
 
@@ -156,6 +160,8 @@ class Judge:
         self.unjudged: dict[str, dict[tuple[str, str], frozenset[Period]]] = {key: {} for key in self.packs}
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
+        # By pack, zone and window: the versions that closed periods, each with the label of its first one.
+        self.closed_by: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
         self._next_close_ms: int | None = None
         self.out: list[Output] = []
         self._changed: Collection[Period] = ()
@@ -198,8 +204,39 @@ class Judge:
 
     def judges_in(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether this version judges a subject for a period: by the end of it, and unless they had left before."""
-        at_ms = min(now_ms, period.end_ms) - 1
-        return self.judges(pack, subject, at_ms) and not subject.left_before(period)
+        if self.version_of(pack.name, subject, period) is not pack:
+            return False
+        packs = subject.packs_at(min(now_ms, period.end_ms) - 1)
+        return (not packs or pack.name in packs) and not subject.left_before(period)
+
+    def version_of(self, name: str, subject: Subject, period: Period) -> Pack | None:
+        """The version of a pack that judges a period of a subject, if the pack is loaded.
+
+        That is the version in force; of a period that was closed it is the one that closed it, as long as it is loaded:
+        what comes late must not charge anybody by rules that were made afterwards.
+        """
+        active = self.active.get(name)
+        if active is None:
+            return None
+        pack = self.packs[f"{name}@{active}"]
+        zone = subject.series.calendar.name
+        closed = self.closed_by.get((name, zone, period.window))
+        if closed is None or closed[-1] == ("", active):
+            return pack  # it has closed every period so far
+        following = self.closes.get((pack.key, zone, period.window))
+        if following is None or period.end_ms > following.start_ms:
+            return pack
+        index = bisect_right(closed, period.label, key=itemgetter(0))
+        return self.packs.get(f"{name}@{closed[index - 1][1]}", pack) if index else pack
+
+    def _note_closing(self, pack: Pack, zone: str, period: Period) -> None:
+        """Remember which version closes a period, unless it has closed the one before."""
+        if self.active.get(pack.name) != pack.version:
+            return
+        closed = self.closed_by.setdefault((pack.name, zone, period.window), [("", pack.version)])
+        if closed[-1][1] != pack.version:
+            closed.append((period.label, pack.version))
+            del closed[:-MAX_CLOSING_VERSIONS]
 
     def activate(self, name: str, version: str) -> None:
         """From now on ``version`` of the pack judges: it takes over the open periods from the one before."""
@@ -670,6 +707,7 @@ class Judge:
                 for known in sorted(self.subjects):
                     if self.subjects[known].series.calendar.name == key[1]:
                         self._close_for(self.subjects[known], pack, period, now_ms)
+                self._note_closing(pack, key[1], period)
                 self.await_close(key, shared_calendar(key[1]).following(period))
 
     def _close(self, now_ms: int) -> None:
@@ -693,6 +731,7 @@ class Judge:
                     del self.closes[key]
                     self._next_close_ms = None
                     break
+                self._note_closing(pack, key[1], period)
                 self.await_close(key, calendar.following(period))
 
     def _close_for(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
@@ -1161,7 +1200,9 @@ class Judge:
         """Bring score and grade of a period up to date; a revision goes out when either changed.
 
         What was final stays as it is, unless ``again`` or the period is open again: then it gets a further final one.
+        Of several versions the one that judges the period weighs it, whichever asks.
         """
+        pack = self.version_of(pack.name, subject, period) or pack
         if (
             self.reopened
             and self._is_reopened(pack, period)

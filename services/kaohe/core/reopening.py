@@ -89,17 +89,17 @@ def carry_out(judge: Judge, name: str, order: str, now_ms: int) -> None:
 def _close_again(judge: Judge, key: tuple[str, str, str], now_ms: int) -> None:
     """Judge what came for a period since it was judged last, before it is closed again."""
     judge.fold(now_ms)
-    pack = judge.packs[f"{key[0]}@{judge.active[key[0]]}"]
-    waiting = judge.unjudged[pack.key]
-    for name in sorted(waiting):
-        subject = judge.subjects[name]
-        own = {period for period in waiting[name] if (period.window, period.label) == key[1:]}
-        for period in sorted(own):
-            if judge.judges_in(pack, subject, period, now_ms):
-                revise(judge, subject, pack, period, now_ms)
-        if own:
-            waiting[name] -= own
-            judge.touched.add(name)
+    for pack in [one for one in judge.packs.values() if one.name == key[0]]:
+        waiting = judge.unjudged[pack.key]
+        for name in sorted(waiting):
+            subject = judge.subjects[name]
+            own = {period for period in waiting[name] if (period.window, period.label) == key[1:]}
+            for period in sorted(own):
+                if judge.judges_in(pack, subject, period, now_ms):
+                    revise(judge, subject, pack, period, now_ms)
+            if own:
+                waiting[name] -= own
+                judge.touched.add(name)
 
 
 def revise(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
