@@ -431,6 +431,11 @@ class RuleReader:
                 self.problems.add(error)
         if len(self.problems.errors) > before:
             raise self.problems.errors[-1]
+        if trigger.kind == "watch" and len(node.items) > 1:
+            node.items[1].fail(
+                "a live rule gives one alert, which stands until its condition clears it",
+                "give the second one a rule of its own",
+            )
         return tuple(found)
 
     def _effect(
@@ -444,10 +449,10 @@ class RuleReader:
         if key not in EFFECTS:
             node.fail(f"there is no effect {key!r}", nearest(key, EFFECTS, "effect"))
         body = node.entries[key][1]
-        if trigger.kind == "watch" and key not in ("alert", "task"):
+        if trigger.kind == "watch" and key != "alert":
             body.fail(
-                f"a live rule cannot {key}: what it saw may be gone a minute later",
-                "judge a period or an event, or write an alert",
+                f"a live rule cannot give `{key}`: what it saw may be gone a minute later",
+                "judge a period or an event, or write an alert (its owner and response say what is to be done)",
             )
         if key in ("deduct", "award"):
             return Effect(
