@@ -20,6 +20,7 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
+from kaohe.core.messages import readable
 from kaohe.core.money import money_text
 from kaohe.decisions import (
     ALERT_DECODER,
@@ -337,15 +338,20 @@ def _add_parameters(branch: Tree, parameters: Mapping[str, UsedParameter], langu
     node = branch.add(_title(_label("parameters", language), len(parameters), language))
     for name, used in sorted(parameters.items()):
         note = f"{_label('since', language)} {used.since}, {used.clause}"
-        node.add(_value(name, f"{_minus(used.value)} {used.unit}".strip(), note))
+        node.add(_value(name, _with_unit(used.value, used.unit), note))
+
+
+def _with_unit(value: str, unit: str) -> str:
+    """The exact value with its unit; of a ratio with what it is in per cent, as sentences tell it."""
+    if unit == "ratio":
+        return f"{_minus(value)} = {_minus(readable(value, unit, ''))}"
+    return f"{_minus(value)} {unit}".strip()
 
 
 def _add_facts(branch: Tree, facts: Mapping[str, UsedFact], language: Language) -> None:
     node = branch.add(_title(_label("facts", language), len(facts), language))
     for name, fact in sorted(facts.items()):
-        value = (
-            _label("no data", language) if fact.value is None else f"{_minus(fact.value)} {fact.unit}".strip()
-        )
+        value = _label("no data", language) if fact.value is None else _with_unit(fact.value, fact.unit)
         parts = (
             f"{_minus(fact.numerator)} ÷ {_minus(fact.denominator)}"
             if fact.numerator and fact.denominator
