@@ -25,6 +25,8 @@ DecisionKind = Literal["deduct", "award", "waive", "adjust", "task", "proposal"]
 Status = Literal["provisional", "final"]
 Level = Literal["agent", "team", "queue", "site", "department", "company"]
 Severity = Literal["info", "medium", "high", "critical"]
+REOPENED_RULE = "period-reopened"
+"""What stands as the rule of the alert that a period is open again: no pack's rule raises it."""
 
 
 class Words(msgspec.Struct, frozen=True, gc=False):

@@ -129,6 +129,10 @@ def test_a_period_that_is_opened_again_by_command_counts_what_comes_late(opened:
 
     order = "company-kpi 2026-08 --by hr-1 --reason Lost-surveys"
     office.say(f"period reopen {order} --at 2026-09-09T09:00:00+08:00")
+    until(office, "the open month", lambda: state(office, "company-kpi") == ("open", 1))
+    assert {
+        (one["opened_by"], one["opened_why"]) for one in office.say("period status") if one["opened_by"]
+    } == {("hr-1", "Lost-surveys")}
     for number in range(10, 50):
         survey(office, number, "very_satisfied")
     office.tick("2026-09-09T09:20")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from kaohe.cli.periods import PeriodLine, lines_of
 from kaohe.core import reopening
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack, Results
@@ -38,7 +39,7 @@ def surveys(story: Story, day: str, satisfied: int, neutral: int) -> None:
 
 def order(story: Story, when: str, tag: str, **more: Any) -> None:
     story.tell(
-        when, tag, agent="", subject="periods", by="hr", reason="It must be.", **(MONTH | more)
+        when, tag, agent="", subject="periods", **(MONTH | {"by": "hr", "reason": "It must be."} | more)
     )  # fmt: skip
 
 
@@ -46,6 +47,14 @@ def said(story: Story) -> list[Decision]:
     """What was charged and taken back, without the tasks that follow from a weak month."""
     story.replay.finish()
     return [one for one in story.replay.decision_list() if one.kind != "task"]
+
+
+def august_line(story: Story) -> PeriodLine:
+    """How August stands, as ``kaohe period status`` shows it."""
+    story.replay.finish()
+    newest = {one.id: one for one in story.replay.grade_list()}
+    found = lines_of(newest.values(), story.replay.alert_list())
+    return next(one for one in found if (one.period, one.window) == ("2026-08", "month"))
 
 
 def august(pack: Pack, partitions: int = 1) -> Story:
@@ -110,6 +119,36 @@ def test_closed_again_it_adjusts_the_running_period(pack: Pack) -> None:
     total = sum(Fraction(one.points) for one in story.replay.newest_decisions().values())
     assert total == -16  # 88 of 120 is 73.3 %: 16 full points below 90 %, and two thirds of one
     assert story.rejects() == []
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_period_is_shown_as_open_from_the_order_to_the_next_one(pack: Pack, partitions: int) -> None:
+    story = august(pack, partitions)
+    story.tick("2026-09-05T00:00")
+    assert (august_line(story).state, august_line(story).opened_by) == ("closed", "")
+    order(story, "2026-09-05T10:00", "period.reopened", by="hr-1", reason="A survey was lost")
+    order(story, "2026-09-05T10:05", "period.reopened", by="hr-2", reason="Refused: it is open")
+    line = august_line(story)
+    assert (line.state, line.final, line.provisional) == ("open", 1, 0)
+    assert (line.opened_by, line.opened_why) == ("hr-1", "A survey was lost")
+    assert line.opened_since[:16] == "2026-09-05T10:00"
+    order(story, "2026-09-06T10:00", "period.closed")
+    assert (august_line(story).state, august_line(story).opened_by) == ("closed", "")
+    order(story, "2026-09-07T10:00", "period.reopened", by="hr-3")
+    assert (august_line(story).state, august_line(story).opened_by) == ("open", "hr-3")
+    story.tick("2026-11-20T00:00")
+    assert august_line(story).state == "closed"
+    told = [one.state for one in story.replay.alert_list() if one.rule == "period-reopened"]
+    assert told == ["firing", "resolved"] * 2
+
+
+def test_a_period_is_shown_as_open_although_nobody_has_a_grade_of_it(pack: Pack) -> None:
+    story = august(pack)
+    story.tick("2026-09-05T00:00")
+    order(story, "2026-09-05T10:00", "period.reopened")
+    story.replay.finish()
+    (line,) = lines_of([], story.replay.alert_list())
+    assert (line.level, line.state, line.final, line.opened_by) == ("", "open", 0, "hr")
 
 
 def test_what_an_exemption_took_back_stays_taken_back(pack: Pack) -> None:
@@ -187,6 +226,7 @@ def test_a_successor_knows_what_is_open_again(pack: Pack) -> None:
     successor = PartitionEngine((pack,), zones=Zones(default="Asia/Shanghai"))
     successor.restore(stored)
     assert successor.judge.reopened == {("logistics-service", "month", "2026-08")}
+    assert [one.key for one in successor.opened] == [("logistics-service", "month", "2026-08")]
 
 
 def test_a_period_closed_early_can_be_opened_again(pack: Pack) -> None:

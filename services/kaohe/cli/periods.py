@@ -1,7 +1,8 @@
 """``kaohe period``: how the periods of the packs stand, closing one early and opening one again.
 
 Closing and opening are events for every partition; what the engines refuse stands in ``kaohe.rejects``. The state is
-read from the grades in the ledger: a period is closed when every grade of it is final.
+read from the ledger: a period is closed when every grade of it is final and no alert stands that says that it was
+opened again. That alert comes with the order itself, before anything of the period moves.
 """
 
 # ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
@@ -22,7 +23,7 @@ from kaohe.errors import UsageError
 from kaohe.settings import load_settings
 
 if TYPE_CHECKING:
-    from kaohe.decisions import Grade
+    from kaohe.decisions import Alert, Grade
 
 app = typer.Typer(help="Periods: how they stand, close one early, open one again.", no_args_is_help=True)
 
@@ -38,7 +39,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 class PeriodLine(msgspec.Struct, frozen=True, kw_only=True):
-    """How many grades of a pack, level and period are final, and how many may still move."""
+    """How many grades of a pack, level and period are final, and how many may still move.
+
+    ``opened_by``, ``opened_why`` and ``opened_since`` are those of a period that was opened again and is open still;
+    ``level`` is empty where nobody has a grade of it yet.
+    """
 
     pack: str
     level: str
@@ -48,20 +53,25 @@ class PeriodLine(msgspec.Struct, frozen=True, kw_only=True):
     final: int
     provisional: int
     newest: str
+    opened_by: str = ""
+    opened_why: str = ""
+    opened_since: str = ""
 
 
 @app.command()
 def status(
     pack: Annotated[str, typer.Option(help="Only of this pack.")] = "", as_json: Json = False
 ) -> None:  # fmt: skip
-    """Show the periods in the ledger: open, or closed with every grade final.
+    """Show the periods in the ledger: open, open again (by whom, why, since when), or closed with every grade final.
 
     Example: kaohe period status --pack logistics-service
     """
+    from kaohe.decisions import REOPENED_RULE
     from kaohe.payroll.ledger import Ledger
 
     with Ledger(load_settings().database_url) as ledger:
-        found = [one for one in lines_of(ledger.current_grades()) if pack in ("", one.pack)]
+        lines = lines_of(ledger.current_grades(), ledger.all_alerts(rule=REOPENED_RULE))
+    found = [one for one in lines if pack in ("", one.pack)]
     if as_json:
         console.print_json(found)
         return
@@ -69,30 +79,50 @@ def status(
         console.say("there is no grade in the ledger yet.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("pack", "level", "period", "state", "final", "provisional", "newest"):
+    for column in ("pack", "level", "period", "state", "final", "provisional", "newest", "opened again"):
         table.add_column(column)
     for one in found:
         counts = str(one.final), str(one.provisional)
-        table.add_row(one.pack, one.level, one.period, one.state, *counts, one.newest)
+        opened = f"by {one.opened_by} since {one.opened_since}: {one.opened_why}" if one.opened_by else ""
+        table.add_row(one.pack, one.level, one.period, one.state, *counts, one.newest, opened)
     console.show(table)
 
 
-def lines_of(grades: Iterable[Grade]) -> list[PeriodLine]:
-    """The periods of some grades, newest first."""
+def lines_of(grades: Iterable[Grade], alerts: Iterable[Alert] = ()) -> list[PeriodLine]:
+    """The periods of some grades, newest first. ``alerts`` say which ones were opened again."""
     grouped: dict[tuple[str, str, str, str], list[Grade]] = {}
     for grade in grades:
         grouped.setdefault((grade.period, grade.pack, grade.level, grade.window), []).append(grade)
+    opened = _opened(alerts)
+    for period, pack, window in opened.keys() - {(key[0], key[1], key[3]) for key in grouped}:
+        grouped[period, pack, "", window] = []
     found = []
     for (period, pack, level, window), several in sorted(grouped.items(), reverse=True):
         final = sum(one.status == "final" for one in several)
         left = len(several) - final
+        again = opened.get((period, pack, window))
+        facts = again.facts if again is not None else {}
         found.append(
             PeriodLine(
-                pack=pack, level=level, window=window, period=period, state="open" if left else "closed", final=final,
-                provisional=left, newest=max(one.at for one in several),
+                pack=pack, level=level, window=window, period=period, state="open" if left or again else "closed",
+                final=final, provisional=left, newest=max((one.at for one in several), default=""),
+                opened_by=facts["by"].value or "" if again is not None else "",
+                opened_why=facts["reason"].value or "" if again is not None else "",
+                opened_since=again.since if again is not None else "",
             )
         )  # fmt: skip
     return found
+
+
+def _opened(alerts: Iterable[Alert]) -> dict[tuple[str, str, str], Alert]:
+    """By period, pack and window: what says that it is open again. One that was closed since is left out."""
+    from kaohe.decisions import REOPENED_RULE
+
+    told = [one for one in alerts if one.rule == REOPENED_RULE]
+    ended = {one.id for one in told if one.state == "resolved"}
+    return {
+        (one.incident, one.pack, one.facts["window"].value or ""): one for one in told if one.id not in ended
+    }
 
 
 def _judging(name: str) -> None:

@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import timedelta
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 from zlib import crc32
 
 import msgspec
@@ -49,7 +49,7 @@ from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output, Record
-from kaohe.core.reopening import ORDERS, order_text
+from kaohe.core.reopening import ORDERS, Reopened, order_text, standing_open
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
 from kaohe.core.series import pack_cell, unpack_cell
@@ -66,7 +66,7 @@ from kaohe.core.subjects import (
     evidence_key,
 )
 from kaohe.core.workflow import Workflow
-from kaohe.decisions import ENCODER, Reject
+from kaohe.decisions import ENCODER, Reject, Words
 from kaohe.errors import EventError
 from kaohe.events import (
     DECODER,
@@ -209,6 +209,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     activations: list[tuple[int, str, str]]
     proposals: list[Proposal] = []
     alerts: list[GroupAlert] = []
+    opened: list[Reopened] = []
 
 
 class Report(msgspec.Struct):
@@ -397,6 +398,8 @@ class PartitionEngine:
         self._escalations: frozenset[str] = frozenset()
         self._watches_groups = watches_groups(self.packs)
         self.alerts: list[GroupAlert] = []
+        self.opened: list[Reopened] = []
+        """The periods that are open again; the first partition tells of them, and no other one keeps this."""
         self.names = self.layout.names()
         self.state_counts = _state_counts(self.counters)
         self.plans = self._plan(deadlines)
@@ -884,11 +887,42 @@ class PartitionEngine:
             self._change_state(event, time_ms, agent)
         self.attending.take(tag, event, time_ms, agent)
 
-    def _order(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
+    def _order(self, event: Envelope, time_ms: int, _agent: Subject | None) -> None:
         """Close a period early or open it again, here and (by the next report) in the group stage."""
-        order = order_text(self.plans[event.__class__].tag, event.data)
-        reopening.carry_out(self.judge, event.data.pack, order, self.watermark_ms)
-        self.activations.append((self.watermark_ms, event.data.pack, order))
+        data, tag = event.data, self.plans[event.__class__].tag
+        order = order_text(tag, data)
+        reopening.carry_out(self.judge, data.pack, order, self.watermark_ms)
+        self.activations.append((self.watermark_ms, data.pack, order))
+        if self.partition != 0:
+            return
+        now_ms = max(time_ms, self.watermark_ms)
+        key = (data.pack, data.window, data.period)
+        if tag == "period.reopened":
+            one = Reopened(*key, data.by, data.reason, now_ms, event.id)
+            self.opened.append(one)
+            self._tell_open(one, "firing", now_ms, Words("", ""))
+            return
+        because = Words(f"{data.by} closed it again: {data.reason}", f"{data.by}已再次关闭：{data.reason}")
+        for one in self.opened:
+            if one.key == key:
+                self._tell_open(one, "resolved", now_ms, because)
+        self.opened = [one for one in self.opened if one.key != key]
+
+    def _tell_open(
+        self, one: Reopened, state: Literal["firing", "resolved"], at_ms: int, ended: Words
+    ) -> None:  # fmt: skip
+        pack = self.judge.packs[f"{one.pack}@{self.judge.active[one.pack]}"]
+        self.judge.out.append(standing_open(pack, one, state, at_ms, self.zones.of(""), ended))
+
+    def _forget_open(self, now_ms: int) -> None:
+        """A period that is open again is closed for good when its entries are forgotten."""
+        for one in list(self.opened):
+            end_ms = self.zones.of("").period(one.window, one.period).end_ms + self.judge.retention_ms
+            if end_ms <= now_ms:
+                self.opened.remove(one)
+                self._tell_open(
+                    one, "resolved", end_ms, Words("It lies too far back now", "该周期已超出保留期")
+                )
 
     def _step(self, event: Envelope, time_ms: int, _agent: Subject | None) -> None:
         if self.workflow is not None:
@@ -1043,6 +1077,8 @@ class PartitionEngine:
             if due_ms > time_ms:
                 break
             self._run(due_ms)
+        if self.opened:
+            self._forget_open(time_ms)
         grid_ms = time_ms // GROUP_BUCKET_MS * GROUP_BUCKET_MS
         if grid_ms > self.reported_ms:
             self._report(grid_ms)
@@ -1160,6 +1196,7 @@ class PartitionEngine:
                 self.activations,
                 self.judge.grader.proposals,
                 self.alerts,
+                self.opened,
             )
         )
         if frame != self.stored_frame:
@@ -1190,6 +1227,8 @@ class PartitionEngine:
         self.activations = frame.activations
         self.judge.grader.proposals = frame.proposals
         self.alerts = frame.alerts
+        # A pack that is not loaded any more has no period that could be open.
+        self.opened = [one for one in frame.opened if one.pack in self.judge.active]
         self.dossiers.restore(items)
         if self.workflow is not None:
             self.workflow.restore(items, self.now_ms)

@@ -16,14 +16,17 @@ at it when they were closed.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from kaohe.core.calendars import Calendar, Period
 from kaohe.core.effects import NOTHING, Worked, work_out
 from kaohe.core.facts import Moment, number_text
 from kaohe.core.model import Pack, Rule
+from kaohe.core.records import Output
 from kaohe.core.subjects import Entry, Subject
-from kaohe.decisions import decision_id
+from kaohe.decisions import ENCODER, REOPENED_RULE, Alert, UsedFact, Words, alert_id, decision_id
 from kaohe.errors import EventError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +36,55 @@ ORDERS = {"period.closed": "close", "period.reopened": "reopen"}
 """The events, and the word by which reports to the group stage carry them."""
 MAX_REOPENED = 36
 """Periods that may be open again at a time."""
+
+
+class Reopened(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Who opened a period again, why, since when (ms) and by which event."""
+
+    pack: str
+    window: str
+    period: str
+    by: str
+    reason: str
+    since_ms: int
+    event_id: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Pack, window and period."""
+        return self.pack, self.window, self.period
+
+
+def standing_open(
+    pack: Pack,
+    one: Reopened,
+    state: Literal["firing", "resolved"],
+    at_ms: int,
+    calendar: Calendar,
+    ended: Words,
+) -> Output:
+    """That a period is open again, and that it is no more: an alert, so that whoever looks at either of them sees it.
+
+    ``ended`` says what ended it; it is empty while it stands.
+    """
+    since = calendar.text(one.since_ms)
+    frame_en = f"{one.period} of {pack.title.en} was opened again by {one.by} at {since}: {one.reason}"
+    frame_zh = f"{pack.title.zh}{one.period}由{one.by}于{since}重新开放：{one.reason}"
+    message = Alert(
+        id=alert_id(pack.name, REOPENED_RULE, "company", one.window, one.period, one.event_id), state=state,
+        pack=pack.name, pack_version=pack.version, rule=REOPENED_RULE, clause="", severity="info", level="company",
+        subject="company", incident=one.period, since=since, at=calendar.text(at_ms), owner=one.by,
+        title=Words("Period open again", "周期已重新开放"),
+        explanation=Words(
+            f"{frame_en}. {ended.en}." if ended.en else f"{frame_en}.",
+            f"{frame_zh}。{ended.zh}。" if ended.zh else f"{frame_zh}。",
+        ),
+        response=Words("Close it again when everything is in.", "资料齐全后请再次关闭。"),
+        facts={"by": UsedFact(value=one.by), "reason": UsedFact(value=one.reason),
+               "window": UsedFact(value=one.window)},
+        parameters={}, evidence=[one.event_id],
+    )  # fmt: skip
+    return Output("alerts", b"company", ENCODER.encode(message))
 
 
 def order_text(tag: str, data: Any) -> str:

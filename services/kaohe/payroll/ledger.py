@@ -602,13 +602,17 @@ class Ledger:
         """The states of one alert (firing, then resolved); empty when the ledger does not know the id."""
         return cast(list[Alert], self._records(_BY_RECORD[Alert], entry_id))
 
-    def all_alerts(self, limit: int = 1_000_000, *, incident: str | None = None) -> list[Alert]:
-        """Every change of every alert (or of those about an incident), in the order of their moments."""
+    def all_alerts(
+        self, limit: int = 1_000_000, *, incident: str | None = None, rule: str | None = None
+    ) -> list[Alert]:
+        """Every change of every alert (or of those about an incident, or of a rule), in the order of their moments."""
         assert limit > 0
         table = _BY_RECORD[Alert].table
         query = select(table).order_by(table.c.at, table.c.id, table.c.state).limit(limit)
         if incident is not None:
             query = query.where(table.c.incident == incident)
+        if rule is not None:
+            query = query.where(table.c.rule == rule)
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Alert, _record(_BY_RECORD[Alert], row)) for row in rows]
 
