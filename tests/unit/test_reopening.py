@@ -15,7 +15,7 @@ from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack, Results
 from kaohe.decisions import Decision
 from kaohe.packs.load import load_pack
-from tests.support.packs import Story
+from tests.support.packs import Story, make_pack
 
 RULES = Path(__file__).resolve().parents[2] / "rules"
 MONTH = {"pack": "logistics-service", "window": "month", "period": "2026-08"}
@@ -243,3 +243,80 @@ def test_a_period_closed_early_can_be_opened_again(pack: Pack) -> None:
     assert story.replay.grade_list()[-1].score == "90"
     story.tick("2026-11-20T00:00")
     assert story.replay.engines[0].judge.early == set()
+
+
+MEANS = """
+wait:
+  mean: {field: wait_ms, of: call.answered}
+  level: [agent, queue]
+  windows: [month]
+"""
+CLOSE = """
+- id: slow
+  level: [agent, queue]
+  judged: month
+  at_close_only: true
+  when: wait.month > 60
+  then:
+    - alert: {severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
+    - task: {title: {en: Coaching, zh: 辅导}, owner: team_leader, due: 14d}
+- id: slower
+  level: [agent]
+  judged: month
+  at_close_only: true
+  when: wait.month > 90
+  then:
+    - alert: {severity: high, owner: team_leader, response: {en: Look., zh: 查看。}}
+    - proposal: observation
+"""
+
+
+def call(story: Story, wait_s: int, queue: str = "q-1") -> None:
+    story.late("2026-08-24T09:00", "call.answered", call_id="c", wait_ms=wait_s * 1000, queue=queue)
+
+
+def given(story: Story) -> dict[str, list[tuple[str, str]]]:
+    """By rule: which alerts went out, as what, in order."""
+    story.replay.finish()
+    found: dict[str, list[tuple[str, str]]] = {}
+    for one in story.replay.alert_list():
+        found.setdefault(f"{one.rule} {one.level}", []).append((one.id, one.state))
+    return found
+
+
+def test_alerts_of_the_close_follow_a_period_that_is_opened_again(tmp_path: Path) -> None:
+    story = Story(make_pack(tmp_path, metrics=MEANS, rules=CLOSE))
+    story.tick("2026-08-24T09:00")
+    call(story, 80)
+    story.tick("2026-09-05T00:00")
+    small = {"pack": "small"}
+    order(story, "2026-09-05T10:00", "period.reopened", **small)
+    call(story, 84)  # 82 s: slow as before
+    story.tick("2026-09-05T11:00")
+    first = given(story)["slow agent"]
+    assert [state for _, state in first] == ["firing"]
+    story.tell("2026-09-05T11:00", "appeal.filed", appeal_id="a", against=first[0][0], text="No.")
+    assert story.replay.rejects.pop().code == "unknown_appealed"
+    assert "slower agent" not in given(story)
+    call(story, 136)  # 100 s: slower as well
+    story.tick("2026-09-05T12:00")
+    assert len(given(story)["slow agent"]) == len(given(story)["slow queue"]) == 1
+    assert [state for _, state in given(story)["slower agent"]] == ["firing"]
+    for _ in range(9):
+        call(story, 0)  # 25 s: neither
+    story.tick("2026-09-05T13:00")
+    for rule in ("slow agent", "slow queue", "slower agent"):
+        (began, firing), (ended, resolved) = given(story)[rule]
+        assert (began, firing, resolved) == (ended, "firing", "resolved")
+    for _ in range(12):
+        call(story, 125)  # 75 s: slow again
+    story.tick("2026-09-05T14:00")
+    order(story, "2026-09-05T15:00", "period.closed", **small)
+    assert [state for _, state in given(story)["slow agent"]] == ["firing", "resolved", "firing"]
+    assert len({one for one, _ in given(story)["slow agent"]}) == 2
+    assert len(given(story)["slower agent"]) == 2
+    found = story.replay.newest_decisions().values()
+    gone = {one.reverses for one in found if one.reverses}
+    tasks = [one.id for one in found if one.kind in ("task", "proposal") and one.level == "agent"]
+    assert (len(tasks), len([one for one in tasks if one not in gone])) == (3, 1)
+    assert story.rejects() == []

@@ -162,7 +162,7 @@ class Dossiers:
         kept = {entry.id: entry for entry in appeal.kept}
         for wanted in data.reversals:
             entry = agent.entries.get(wanted)
-            if wanted not in kept and (entry is None or entry.status != "final"):
+            if wanted not in kept and (entry is None or entry.status != "final" or entry.kind == "alert"):
                 raise EventError("unknown_appealed", f"{agent.name} has no final decision {wanted!r}")
         becomes = data.score is not None or bool(data.grade)
         if becomes:
@@ -229,7 +229,7 @@ class Dossiers:
     def _target(self, agent: Subject, dossier: Dossier, against: str) -> Target | None:
         """What ``against`` names among all that is remembered of the agent."""
         entry = agent.entries.get(against)
-        if entry is not None:
+        if entry is not None and entry.kind != "alert":
             announced_ms = dossier.told.get(f"{entry.pack}|{entry.window}|{entry.label}", 0)
             told_ms = max(announced_ms, entry.at_ms) if entry.status == "final" else None
             return Target(entry.pack, told_ms, [entry], bool(entry.waived_by))

@@ -940,11 +940,33 @@ class Judge:
             self._grade(subject, pack, period, now_ms, "provisional")
         return [rule.id for rule in fired if any(effect.kind == "alert" for effect in rule.effects)]
 
-    def once_in_period(self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment) -> None:
-        """A task, a proposal or an alert at the close of a period."""
+    def once_in_period(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, turn: int = 0
+    ) -> None:  # fmt: skip
+        """A task, a proposal or an alert at the close of a period. ``turn``: how often it was taken back before.
+
+        It is remembered, an alert too, so that it can be taken back when the period is opened again.
+        """
         period = moment.period
         assert period is not None
-        self.once(subject, pack, rule, index, moment, period, Cause(moment.at_ms, period.label, ()))
+        cause = Cause(moment.at_ms, period.label, (), turn)
+        found = self.once(subject, pack, rule, index, moment, period, cause)
+        effect = rule.effects[index]
+        if effect.kind == "alert":
+            self._put(subject, Entry(
+                id=found, pack=pack.name, rule=rule.id, effect=index, kind="alert", window=period.window,
+                label=period.label, incident=period.label, points="0", revision=1, status="final",
+                at_ms=self._known_ms(moment),
+            ))  # fmt: skip
+
+    def end_alert(
+        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, given: Entry
+    ) -> None:  # fmt: skip
+        """Resolve an alert of a period's close that follows no more; ``given`` is how it is remembered."""
+        state = AlertState(id=given.id, since_ms=given.at_ms, firing=False)
+        self._alert(subject, pack, rule, rule.effects[index], moment, state, "resolved", given.incident)
+        given.waived_by = given.id
+        self._put(subject, given)
 
     def once(
         self,
@@ -956,19 +978,21 @@ class Judge:
         period: Period,
         cause: Cause,
         adjusts: str = "",
-    ) -> None:
-        """A task, a proposal or an alert about one incident: it goes out once."""
+    ) -> str:
+        """A task, a proposal or an alert about one incident: it goes out once. Returns its id."""
         effect = rule.effects[index]
+        # What follows from an incident follows once, however often the incident is taken back; not so at a close.
+        turn = cause.parts if rule.trigger == "period" else ()
         if effect.kind == "alert":
-            found = alert_id(pack.name, rule.id, subject.level, subject.name, cause.incident)
+            found = alert_id(pack.name, rule.id, subject.level, subject.name, cause.incident, *turn)
             state = AlertState(id=found, since_ms=cause.at_ms, firing=True)
             self._alert(subject, pack, rule, effect, moment, state, "firing", cause.incident, cause.evidence)
-            return
+            return found
         assert effect.kind in ("task", "proposal"), effect.kind
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
-                            cause.incident, "")  # fmt: skip
+                            cause.incident, "", *turn)  # fmt: skip
         if found in subject.entries:
-            return
+            return found
         entry = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind=effect.kind, window=period.window,
             label=period.label, incident=cause.incident, points="0", revision=1, status="final", adjusts=adjusts,
@@ -980,6 +1004,7 @@ class Judge:
             extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
             extra["proposal"] = effect.task.en
         self._send(subject, pack, rule, moment, entry, NOTHING, cause, extra)
+        return found
 
     def resolve_incident(
         self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, alerted: Container[str]
@@ -1066,7 +1091,7 @@ class Judge:
                 entry is not None
                 and entry.pack == pack.name
                 and not entry.waived_by
-                and entry.kind != "waive"
+                and entry.kind not in ("waive", "alert")
             ):
                 waiver = self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
                 if moment.event.remains is not None:

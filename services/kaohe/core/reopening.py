@@ -4,13 +4,14 @@ Theory of operation. Both are events that go to every partition, and from the fi
 activation of a pack. A period that is closed early is judged for good as it would be at the end of its grace. A period
 that is open again takes what comes late itself, instead of leaving it to the running one: whatever now differs from its
 final entries is taken back by an entry that reverses it, and charged anew by one of its own, both final at once; the
-grade gets a further final revision. Tasks and proposals that follow no more are withdrawn, those that follow now are
-given; alerts of the close are not repeated. Nothing that was final is changed. Where the whole company is compared
+grade gets a further final revision. Tasks and proposals that follow no more are withdrawn and alerts of the close
+resolved, each by its id; those that follow now are given, and what follows as before is not given twice. Nothing that
+was final is changed. Where the whole company is compared
 (a quota, a calibration, a ranking), the company's stage compares it again, and what was made of a grade that changed
 (quarters, years, tallies) follows. A period stays open until it is closed again, or is forgotten.
 
-Closed again, it is as if the late events had come in time, but for the alerts, and for later periods that looked back
-at it when they were closed.
+Closed again, it is as if the late events had come in time, but for later periods that looked back at it when they were
+closed.
 """
 
 from __future__ import annotations
@@ -168,22 +169,27 @@ def revise(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms: i
                 _revise_one(judge, subject, pack, rule, index, moment, worked, now_ms)
             elif effect.kind == "grade":
                 judge.cap(subject, pack, rule, effect, period, rule.id in fired)
-            elif effect.kind in ("task", "proposal"):
-                _revise_task(judge, subject, pack, rule, index, moment, rule.id in fired, now_ms)
+            elif effect.kind in ("task", "proposal", "alert"):
+                _revise_once(judge, subject, pack, rule, index, moment, rule.id in fired, now_ms)
     judge.regrade(subject, pack, period, now_ms)
 
 
-def _revise_task(
+def _revise_once(
     judge: Judge, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, holds: bool, now_ms: int
 ) -> None:  # fmt: skip
-    """Give a task or proposal that follows now, or withdraw one that does no more."""
+    """Give a task, a proposal or an alert that follows now, or take back one that does no more."""
     period = moment.period
     assert period is not None
     given = judge.charges(subject, pack, rule, index, period, period.label)
-    if holds and not given:
-        judge.once_in_period(subject, pack, rule, index, moment)
+    if any(is_excused(subject, entry) for entry in given):
+        return  # an appeal was right about it
+    standing = [entry for entry in given if not entry.waived_by]
+    if holds and not standing:
+        judge.once_in_period(subject, pack, rule, index, moment, len(given))
+    elif not holds and rule.effects[index].kind == "alert":
+        for entry in standing:
+            judge.end_alert(subject, pack, rule, index, moment, entry)
     elif not holds:
-        standing = [entry for entry in given if not entry.waived_by]
         judge.take_back_entries(subject, pack, rule, index, moment, standing, now_ms)
 
 

@@ -48,7 +48,9 @@ MAX_WAIVERS = 200
 class Entry(msgspec.Struct, gc=False):
     """What the core must remember about a ledger entry to revise, waive, adjust or score it.
 
-    ``at_ms`` is when its newest revision was decided.
+    ``at_ms`` is when its newest revision was decided. An alert of a period's close is remembered here as well (its
+    ``kind`` is ``alert``), until it is resolved in ``waived_by`` with its own id; it is worth nothing and no part of a
+    score.
     """
 
     id: str
@@ -328,7 +330,10 @@ class Subject:
         return [
             entry
             for entry in self.entries.values()
-            if entry.label == label and entry.pack == pack and entry.window == window
+            if entry.label == label
+            and entry.pack == pack
+            and entry.window == window
+            and entry.kind != "alert"
         ]
 
     def charged(self, pack: str, window: str, label: str) -> Fraction | None:
