@@ -1,18 +1,19 @@
 """Reports of a week or a month: done, problems, figures, next, and the best; made of the ledger alone.
 
 Theory of operation. Nothing is written by hand and nothing is stored: the same ledger gives the same report. Figures
-(attendance, resource use, the effect of a scheme) are facts of entries that rules with a ``report`` write when their
-period is closed, so each of them can be followed with ``kaohe explain``. Where a section compares, the entry of the
-same rule, person or group for the period before stands beside it. A commendation ranks the lines of its rule, which
-holds the threshold; who comes first among equals is told by a lot drawn from pack, period and name, the same for
-everybody who looks.
+(attendance, resource use, the effect of a scheme) are facts of entries that rules with a ``report`` write, so each of
+them can be followed with ``kaohe explain``. While the period runs they are provisional and brought up to date when a
+day begins; what comes after the close corrects them by a further revision, and the line says so. Where a section
+compares, the entry of the same rule, person or group for the period before stands beside it. A commendation ranks the
+lines of its rule, which holds the threshold; who comes first among equals is told by a lot drawn from pack, period and
+name, the same for everybody who looks.
 
-A period that is not closed yet has no figures; the report then says so.
+A period of which no day is over has no figures; the report then says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 from hashlib import blake2b
@@ -87,7 +88,11 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FigureLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one person or group: the entry that holds them, and in a commendation the rank."""
+    """The figures of one person or group: the entry that holds them, and in a commendation the rank.
+
+    ``as_of`` is when they were brought up to date last, ``status`` is ``provisional`` until the period is closed, and
+    ``corrected`` says that they were final before with other figures.
+    """
 
     entry: str
     pack: str
@@ -98,6 +103,9 @@ class FigureLine(msgspec.Struct, frozen=True, kw_only=True):
     figures: list[Figure]
     said: Words
     rank: int = 0
+    status: str = "final"
+    as_of: str = ""
+    corrected: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,12 +142,12 @@ class Source(NamedTuple):
 
 def report_of(
     window: str, label: str, entries: Iterable[Decision], alerts: Iterable[Alert], grades: Iterable[Grade],
-    packs: Sequence[Pack] = (), agent: str = "",
+    packs: Sequence[Pack] = (), agent: str = "", corrected: Container[str] = (),
 ) -> Report:  # fmt: skip
     """What the ledger knows of a period: what was decided from its first day to its last, and its figures.
 
-    ``entries``, ``alerts`` and ``grades`` are those that count; ``agent`` leaves one person. UsageError for a label
-    that is no period of this kind.
+    ``entries``, ``alerts`` and ``grades`` are those that count; ``agent`` leaves one person; ``corrected`` are the ids
+    of entries whose final figures were corrected. UsageError for a label that is no period of this kind.
     """
     first, after = bounds_of(window, label)
 
@@ -155,7 +163,7 @@ def report_of(
         if grade.period == label and grade.status == "final" and agent in ("", grade.subject):
             graded[grade.grade] = graded.get(grade.grade, 0) + 1
     began = [line for line in told if inside(line.began)]
-    everybody = figures_of(window, label, entries, packs)
+    everybody = figures_of(window, label, entries, packs, corrected)
     once = {rule.id for pack in packs for rule in pack.rules if not _lasts(rule)}
     sections = {
         name: [line for line in lines if agent in ("", line.subject)] for name, lines in everybody.items()
@@ -193,7 +201,8 @@ def _lasts(rule: Rule) -> bool:
 
 
 def _tasks(entries: Iterable[Decision], first: date, after: date) -> list[TaskLine]:
-    """What was given to somebody in the period, and what from before is due after it; not what was taken back."""
+    """What was given to somebody in the period, and what from before is due after it; not what was taken back, nor what
+    is provisional: nobody has to do that yet."""
     known = list(entries)
     gone = {one.reverses for one in known if one.reverses}
     tasks = [
@@ -207,6 +216,7 @@ def _tasks(entries: Iterable[Decision], first: date, after: date) -> list[TaskLi
         )
         for one in known
         if one.kind == "task"
+        and one.status == "final"
         and one.id not in gone
         and one.at[:10] < after.isoformat()
         and (one.at[:10] >= first.isoformat() or one.due_at[:10] >= after.isoformat())
@@ -259,9 +269,11 @@ def sources(packs: Iterable[Pack]) -> list[Source]:
 
 
 def figures_of(
-    window: str, label: str, entries: Iterable[Decision], packs: Sequence[Pack]
-) -> dict[ReportSection, list[FigureLine]]:
+    window: str, label: str, entries: Iterable[Decision], packs: Sequence[Pack], corrected: Container[str] = (),
+) -> dict[ReportSection, list[FigureLine]]:  # fmt: skip
     """The lines of each section for a period, in the order of rules and subjects; a commendation by rank."""
+    entries = list(entries)
+    gone = {one.reverses for one in entries if one.reverses}
     # An entry of a version that is no longer loaded is shown as the newest one shows it.
     by_rule: dict[tuple[str, str, str], Source] = {}
     for source in sorted(sources(packs), key=lambda one: one.pack.in_force_from):
@@ -274,7 +286,7 @@ def figures_of(
     for entry in entries:
         found_source = by_rule.get((entry.pack, entry.pack_version, entry.rule))
         found_source = found_source or by_rule.get((entry.pack, "", entry.rule))
-        if found_source is None or entry.kind != "task" or entry.window != window:
+        if found_source is None or entry.kind != "task" or entry.window != window or entry.id in gone:
             continue
         if entry.period == label:
             now.append((found_source, entry))
@@ -286,7 +298,8 @@ def figures_of(
     for source, entry in sorted(now, key=lambda one: (one[1].clause, one[1].rule, one[1].subject)):
         section = source.reported.section
         compared = earlier.get((entry.pack, entry.rule, entry.subject)) if section in COMPARED else None
-        found[section].append(_line(source, entry, compared))
+        line = _line(source, entry, compared)
+        found[section].append(msgspec.structs.replace(line, corrected=entry.id in corrected))
     ranks = {id(source): source for source, _ in now if source.reported.section == "commendation"}
     found["commendation"] = _ranked(list(ranks.values()), found["commendation"], window, label)
     return found
@@ -304,7 +317,7 @@ def _line(source: Source, entry: Decision, compared: Decision | None) -> FigureL
     ]
     return FigureLine(
         entry=entry.id, pack=entry.pack, rule=entry.rule, clause=entry.clause, level=entry.level,
-        subject=entry.subject, figures=figures, said=entry.explanation,
+        subject=entry.subject, figures=figures, said=entry.explanation, status=entry.status, as_of=entry.at,
     )  # fmt: skip
 
 
@@ -366,11 +379,18 @@ def lot(pack: str, period: str, name: str) -> str:
     return blake2b(f"{pack}\0{period}\0{name}".encode(), digest_size=8).hexdigest()
 
 
+def standing(line: FigureLine) -> Words | None:
+    """How far a line can be relied on, where that is not as a final one that was never corrected."""
+    if line.status != "final":
+        return Words(f"provisional, as of {line.as_of[:10]}", f"暂定，截至{line.as_of[:10]}")
+    return Words(f"corrected on {line.as_of[:10]}", f"{line.as_of[:10]}更正") if line.corrected else None
+
+
 def _waiting(
     window: str, label: str, packs: Sequence[Pack], sections: Mapping[ReportSection, Sequence[FigureLine]]
 ) -> list[Words]:
-    """Sections that some pack has for this kind of period and that are empty: the period is not closed yet, or nobody
-    came to it."""
+    """Sections that some pack has for this kind of period and that are empty: no day of the period is over yet, or
+    nobody came to it."""
     titles: dict[ReportSection, Words] = {
         "attendance": Words("attendance", "出勤"), "resources": Words("resource use", "资源使用"),
         "effect": Words("the effect of the scheme", "方案效果"), "commendation": Words("commendation", "表彰"),
@@ -378,8 +398,8 @@ def _waiting(
     there = {one.reported.section for one in sources(packs) if one.rule.on == window}
     return [
         Words(
-            f"no figures about {titles[section].en}: {label} is not closed yet, or there is nothing to tell",
-            f"{label}暂无{titles[section].zh}数据：周期尚未关闭，或无可统计内容",
+            f"no figures about {titles[section].en}: no day of {label} is over yet, or there is nothing to tell",
+            f"{label}暂无{titles[section].zh}数据：首日尚未结束，或无可统计内容",
         )
         for section, lines in sections.items()
         if section in there and not lines

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from kaohe.decisions import Words
-from kaohe.reports import AlertLine, FigureLine, Report, RuleLine
+from kaohe.reports import AlertLine, FigureLine, Report, RuleLine, standing
 
 _STYLE = """
 :root { color-scheme: light; --line: #c9c9c9; --soft: #555; }
@@ -87,11 +87,18 @@ def _best(lines: Sequence[FigureLine]) -> Iterable[str]:
         (
             str(line.rank),
             f"<span class=best>{escape(line.subject)}</span>",
-            f"{escape(line.said.en)}<br><span class=soft>{escape(line.said.zh)}</span> {_code(line.entry)}",
+            f"{escape(line.said.en)}<br><span class=soft>{escape(line.said.zh)}</span>"
+            + _code(line.entry)
+            + _standing(line),
         )
         for line in lines
     ]
     yield _table(("#", "", ""), rows)
+
+
+def _standing(line: FigureLine) -> str:
+    how = standing(line)
+    return f"<br><span class=soft>{how.en} {how.zh}</span>" if how is not None else ""
 
 
 def _figures(en: str, zh: str, lines: Sequence[FigureLine], window: str) -> Iterable[str]:
@@ -114,7 +121,7 @@ def _figures(en: str, zh: str, lines: Sequence[FigureLine], window: str) -> Iter
                     else ""
                 )
                 cells.append(escape(figure.shown) + beside)
-            rows.append((escape(line.subject), *cells, _code(line.entry)))
+            rows.append((escape(line.subject), *cells, _code(line.entry) + _standing(line)))
         yield _table(("", *titles, ""), rows, numbers=1)
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -64,6 +64,9 @@ def monthly(
 ) -> None:
     """Report a month: as the week's, and grades, everybody's attendance, the scheme's effect, and the best.
 
+    Of a month that is not closed yet the figures are provisional, as of the last midnight; of one that is closed the
+    newest are shown, and whether they were corrected.
+
     Example: kaohe report monthly --period 2026-08 --html august.html --notices notices
     """
     _report("month", period, agent, html, notices, lang, as_json)
@@ -88,12 +91,13 @@ def _report(
     packs = chosen_packs(settings)
     with Ledger(settings.database_url) as ledger:
         entries, alerts, grades = ledger.current_entries(), ledger.all_alerts(), ledger.current_grades()
-    report = report_of(window, label, entries, alerts, grades, packs, agent)
+        corrected = ledger.corrected_tasks()
+    report = report_of(window, label, entries, alerts, grades, packs, agent, corrected)
     if html is not None:
         _write(html, page(report, window))
         console.say(f"{html} was written.")
     if notices is not None:
-        count = write_notices(notices, window, label, entries, alerts, grades, packs, agent)
+        count = write_notices(notices, window, label, entries, alerts, grades, packs, agent, corrected)
         console.say(f"{count} notices in {notices}.")
     if as_json:
         console.print_json(report)
@@ -103,7 +107,7 @@ def _report(
 
 def write_notices(
     folder: Path, window: str, label: str, entries: Sequence[Decision], alerts: Sequence[Alert],
-    grades: Sequence[Grade], packs: Sequence[Pack], agent: str = "",
+    grades: Sequence[Grade], packs: Sequence[Pack], agent: str = "", corrected: Container[str] = (),
 ) -> int:  # fmt: skip
     """One page for each person with figures of their own in the period; how many there are."""
     from kaohe.reports import figures_of, report_of
@@ -115,7 +119,7 @@ def write_notices(
         if entry.subject in by_person:
             by_person[entry.subject].append(entry)
     for number, (name, own) in enumerate(sorted(by_person.items()), start=1):
-        report = report_of(window, label, own, alerts, grades, packs, name)
+        report = report_of(window, label, own, alerts, grades, packs, name, corrected)
         # The number keeps apart those whose names differ only in what a file's name cannot hold.
         _write(folder / f"{number:05d}-{_UNSAFE.sub('_', name)[:80]}-{label}.html", page(report, window))
     return len(by_person)
@@ -136,6 +140,11 @@ def _write(path: Path, content: bytes) -> None:
 
 def _show(report: Report, language: Literal["en", "zh"]) -> None:
     from kaohe.packs.describe import pick
+    from kaohe.reports import standing
+
+    def told(line: FigureLine) -> str:
+        how = standing(line)
+        return f"{pick(line.said, language)}{f' ({pick(how, language)})' if how is not None else ''}"
 
     about = f" of {report.agent}" if report.agent else ""
     console.show(f"Report {report.period}{about} ({report.first_day} to {report.last_day})")
@@ -157,7 +166,7 @@ def _show(report: Report, language: Literal["en", "zh"]) -> None:
     _figures("Resource use", report.resources, language)
     _figures("Attendance", report.attendance, language)
     _figures("Effect of the scheme", report.effect, language)
-    _section("Commended", [f"{one.rank}. {pick(one.said, language)}" for one in report.commended])
+    _section("Commended", [f"{one.rank}. {told(one)}" for one in report.commended])
     _section(
         "Next",
         [f"{one.due_at[:16]} {one.owner}: {one.what} ({one.subject}, {one.rule})" for one in report.next],
@@ -176,6 +185,9 @@ def _section(title: str, lines: Sequence[str]) -> None:
 
 def _figures(title: str, lines: Sequence[FigureLine], language: Literal["en", "zh"]) -> None:
     """A table for each rule: its lines have the same figures."""
+    from kaohe.packs.describe import pick
+    from kaohe.reports import standing
+
     if not lines:
         return
     for rule, several in _by_rule(lines):
@@ -184,8 +196,11 @@ def _figures(title: str, lines: Sequence[FigureLine], language: Literal["en", "z
         table.add_column("")
         for figure in several[0].figures:
             table.add_column(figure.title.zh if language == "zh" else figure.title.en, justify="right")
+        table.add_column("")
         for line in several[:LINES_MAX]:
-            table.add_row(line.subject, *(_cell(one.shown, one.before_shown) for one in line.figures))
+            how = standing(line)
+            cells = [_cell(one.shown, one.before_shown) for one in line.figures]
+            table.add_row(line.subject, *cells, pick(how, language) if how is not None else "")
         console.show(table)
         if len(several) > LINES_MAX:
             console.show(f"  ... and {len(several) - LINES_MAX} more; --json has all of them")

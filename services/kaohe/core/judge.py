@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kaohe.core import messages, reopening, storing
+from kaohe.core import figures, messages, reopening, storing
 from kaohe.core.calendars import DAY_MS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
@@ -158,6 +158,11 @@ class Judge:
         self.stored_cells: dict[tuple[str, str], bytes] = {}
         self.stored_frame = b""
         self.unjudged: dict[str, dict[tuple[str, str], frozenset[Period]]] = {key: {} for key in self.packs}
+        self.figures: dict[str, dict[tuple[str, str], frozenset[Period]]] = {key: {} for key in self.packs}
+        """The periods whose figures for reports wait for the next day."""
+        self.reporting = frozenset(
+            key for key, rules in self.book.period.items() if any(rule.report for rule in rules.rules)
+        )
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
         # By pack, zone and window: the versions that closed periods, each with the label of its first one.
@@ -280,7 +285,7 @@ class Judge:
             return
         subject.series.move(calendar)
         self.touched.add(subject.key)
-        for waiting in self.unjudged.values():
+        for waiting in (*self.unjudged.values(), *self.figures.values()):
             periods = waiting.get(subject.key)
             if periods:
                 waiting[subject.key] = frozenset(
@@ -333,7 +338,7 @@ class Judge:
         found = [close_ms] if close_ms is not None else []
         if self.open or self.live:
             found.append(self.grid_ms + self.bucket_ms)
-        if self._looking_back or self.resting:
+        if self._looking_back or self.resting or any(self.figures.values()):
             found.append(self._next_day_ms(self.grid_ms))
         for key, waiting in self.unjudged.items():
             if waiting:
@@ -353,6 +358,8 @@ class Judge:
         for key, pack in self.packs.items():
             if self.unjudged[key] and now_ms % pack.evaluate_ms == 0:
                 self._judge_waiting(pack, now_ms)
+        if any(self.figures.values()) and self._next_day_ms(self.grid_ms) <= now_ms:
+            figures.begin_day(self, self.grid_ms, now_ms)
         self._close(now_ms)
         self.grid_ms = now_ms if now_ms % self.bucket_ms == 0 else self.grid_ms
 
@@ -576,7 +583,8 @@ class Judge:
             for period in sorted(waiting[key]):
                 if not self.judges_in(pack, subject, period, now_ms):
                     continue
-                if self.reopened and self._is_reopened(pack, period):
+                figures.wait(self, subject, pack, period)
+                if self.reopened and self.is_reopened(pack, period):
                     reopening.revise(self, subject, pack, period, now_ms)
                 elif self.is_closed(pack, subject, period, now_ms):
                     # Of a period that is past its retention the entries are forgotten: all of it would be charged anew.
@@ -608,6 +616,7 @@ class Judge:
         if status == "final":
             self._judged.pop((pack.key, subject.key, period), None)
             self._settle_left(subject, pack, moment)
+            figures.done(self, subject, pack, period)
         self._grade(subject, pack, period, now_ms, status)
 
     def _read_slots(self, pack: Pack, level: str, window: str, weighs: bool) -> tuple[int, ...] | None:
@@ -639,6 +648,7 @@ class Judge:
             entry
             for entry in subject.entries.values()
             if entry.status == "provisional"
+            and not entry.waived_by
             and (entry.pack, entry.window, entry.label) == (pack.name, period.window, period.label)
         ]
         for entry in sorted(left, key=lambda one: one.id):
@@ -646,6 +656,9 @@ class Judge:
             owners = [(one, rule) for one in versions for rule in one.rules if rule.id == entry.rule]
             if owners and entry.effect < len(owners[-1][1].effects):
                 owner, rule = owners[-1]
+                if entry.kind == "task":
+                    self.take_back_entries(subject, owner, rule, entry.effect, moment, [entry], moment.at_ms)
+                    continue
                 self._post(subject, owner, rule, entry.effect, moment, period, NOTHING, "final")
 
     def _apply_period_rules(self, subject: Subject, rules: RuleSet, moment: Moment, status: Any) -> bool:
@@ -679,6 +692,8 @@ class Judge:
             elif effect.kind == "grade":
                 self.cap(subject, pack, rule, effect, period, holds)
                 changed = True
+            elif status == "final" and rule.report is not None and effect.kind == "task":
+                changed |= figures.follow(self, subject, pack, rule, index, moment, holds, final=True)
             elif status == "final" and holds:
                 self.once_in_period(subject, pack, rule, index, moment)
                 changed = True
@@ -687,13 +702,13 @@ class Judge:
     def is_closed(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether a period was closed: by this version, or by one before it whose grace may have been another."""
         following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
-        if self.reopened and self._is_reopened(pack, period):
+        if self.reopened and self.is_reopened(pack, period):
             return False
         if following is None:
             return period.end_ms + pack.grace_ms <= now_ms
         return period.end_ms <= following.start_ms
 
-    def _is_reopened(self, pack: Pack, period: Period) -> bool:
+    def is_reopened(self, pack: Pack, period: Period) -> bool:
         return (pack.name, period.window, period.label) in self.reopened
 
     def close_early(self, name: str, window: str, label: str, now_ms: int) -> None:
@@ -768,7 +783,7 @@ class Judge:
                 if effect.kind not in ("deduct", "award"):
                     continue
                 charged = self.charges(subject, pack, rule, index, closed)
-                if any(reopening.is_excused(subject, entry) for entry in charged):
+                if any(subject.is_excused(entry) for entry in charged):
                     continue
                 worked = work_out(self.layout, pack, effect, moment) if rule.id in fired else NOTHING
                 settled = sum(
@@ -998,13 +1013,22 @@ class Judge:
             label=period.label, incident=cause.incident, points="0", revision=1, status="final", adjusts=adjusts,
             at_ms=self._known_ms(moment),
         )  # fmt: skip
+        self.give(subject, pack, rule, moment, entry, cause.evidence)
+        return found
+
+    def give(
+        self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, entry: Entry, evidence: tuple[str, ...]
+    ) -> None:  # fmt: skip
+        """Send a revision of a task or proposal, and remember it. What is provisional is not due yet."""
+        effect = rule.effects[entry.effect]
         self._put(subject, entry)
         extra = {"owner": effect.owner, "proposal": effect.proposal}
         if effect.kind == "task":
-            extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
             extra["proposal"] = effect.task.en
+            if entry.status == "final":
+                extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
+        cause = Cause(moment.at_ms, entry.incident, evidence)
         self._send(subject, pack, rule, moment, entry, NOTHING, cause, extra)
-        return found
 
     def resolve_incident(
         self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, alerted: Container[str]
@@ -1195,7 +1219,7 @@ class Judge:
         waiver = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind="waive", window=period.window,
             label=period.label, incident=entry.incident, points=number_text(points), revision=1, status="final",
-            adjusts=adjusts, at_ms=self._known_ms(moment),
+            adjusts=adjusts, at_ms=self._known_ms(moment), seen=entry.seen,
         )  # fmt: skip
         entry.waived_by = found
         self._put(subject, entry)
@@ -1228,11 +1252,7 @@ class Judge:
         Of several versions the one that judges the period weighs it, whichever asks.
         """
         pack = self.version_of(pack.name, subject, period) or pack
-        if (
-            self.reopened
-            and self._is_reopened(pack, period)
-            and self.judges_in(pack, subject, period, now_ms)
-        ):
+        if self.reopened and self.is_reopened(pack, period) and self.judges_in(pack, subject, period, now_ms):
             status, again = "final", True
         if pack.cards:
             weighed = self.grader.card(pack, subject.level, period.window)
@@ -1337,7 +1357,7 @@ class Judge:
             any(left)
             or not series.rolling_is_empty
             or any(sum(weight * series.total.get(slot, 0) for slot, weight in one) for one in self._members)
-            or any(key in waiting for waiting in self.unjudged.values())
+            or any(key in waiting for waiting in (*self.unjudged.values(), *self.figures.values()))
         ):
             return
         storing.forget(self, subject)

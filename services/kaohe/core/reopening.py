@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kaohe.core import figures
 from kaohe.core.calendars import Calendar, Period
 from kaohe.core.effects import NOTHING, Worked, work_out
 from kaohe.core.facts import Moment, number_text
@@ -149,10 +150,12 @@ def _close_again(judge: Judge, key: tuple[str, str, str], now_ms: int) -> None:
             own = {period for period in waiting[name] if (period.window, period.label) == key[1:]}
             for period in sorted(own):
                 if judge.judges_in(pack, subject, period, now_ms):
+                    figures.wait(judge, subject, pack, period)
                     revise(judge, subject, pack, period, now_ms)
             if own:
                 waiting[name] -= own
                 judge.touched.add(name)
+        figures.close_again(judge, pack, key, now_ms)
 
 
 def revise(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
@@ -169,6 +172,8 @@ def revise(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms: i
                 _revise_one(judge, subject, pack, rule, index, moment, worked, now_ms)
             elif effect.kind == "grade":
                 judge.cap(subject, pack, rule, effect, period, rule.id in fired)
+            elif effect.kind == "task" and rule.report is not None:
+                continue  # its figures follow once a day, and when the period is closed again
             elif effect.kind in ("task", "proposal", "alert"):
                 _revise_once(judge, subject, pack, rule, index, moment, rule.id in fired, now_ms)
     judge.regrade(subject, pack, period, now_ms)
@@ -181,7 +186,7 @@ def _revise_once(
     period = moment.period
     assert period is not None
     given = judge.charges(subject, pack, rule, index, period, period.label)
-    if any(is_excused(subject, entry) for entry in given):
+    if any(subject.is_excused(entry) for entry in given):
         return  # an appeal was right about it
     standing = [entry for entry in given if not entry.waived_by]
     if holds and not standing:
@@ -199,7 +204,7 @@ def _revise_one(
     period = moment.period
     assert period is not None
     charged = judge.charges(subject, pack, rule, index, period)
-    if any(is_excused(subject, entry) for entry in charged):
+    if any(subject.is_excused(entry) for entry in charged):
         return
     own = [entry for entry in charged if entry.label == period.label and not entry.waived_by]
     elsewhere = sum((entry.worth for entry in charged if entry.label != period.label), Fraction(0))
@@ -218,9 +223,3 @@ def _revise_one(
         at_ms=now_ms,
     )  # fmt: skip
     judge.post_new(subject, pack, rule, moment, entry, Worked(points, worked.how))
-
-
-def is_excused(subject: Subject, entry: Entry) -> bool:
-    """Whether an entry was taken back by an exemption or an appeal, and not by its own rule's revision."""
-    reversal = subject.entries.get(entry.waived_by) if entry.waived_by else None
-    return bool(entry.waived_by) and (reversal is None or reversal.rule != entry.rule)

@@ -98,12 +98,15 @@ def checkpoint(judge: Judge) -> dict[str, bytes | None]:
 
 def _store_subject(judge: Judge, subject: Subject, changed: dict[str, bytes | None]) -> None:
     key, series, names = subject.key, subject.series, judge.slot_names
-    unjudged = [
-        (pack, period.window, period.label)
-        for pack, waiting in sorted(judge.unjudged.items())
-        for period in sorted(waiting.get(key, ()))
-    ]
-    changed[stored_key("s", key)] = store(subject, names, unjudged)
+    unjudged, figures = (
+        [
+            (pack, period.window, period.label)
+            for pack, waiting in sorted(several.items())
+            for period in sorted(waiting.get(key, ()))
+        ]
+        for several in (judge.unjudged, judge.figures)
+    )
+    changed[stored_key("s", key)] = store(subject, names, unjudged, figures)
     hours, gone = series.changed_hours()
     for hour in sorted(gone):
         changed[stored_key("r", key, str(hour))] = None
@@ -182,10 +185,11 @@ def _revive_subject(judge: Judge, key: Key, raw: bytes) -> None:
     stored = load(raw)
     subject = judge.add_subject(*key, shared_calendar(stored.zone), stored.first_seen_ms)
     revive(subject, stored, judge.layout.slots)
-    for pack, window, label in stored.unjudged:
-        if pack in judge.packs:
-            period = subject.series.calendar.period(window, label)
-            judge.unjudged[pack][key] = judge.unjudged[pack].get(key, frozenset()) | {period}
+    for several, kept in ((judge.unjudged, stored.unjudged), (judge.figures, stored.figures)):
+        for pack, window, label in kept:
+            if pack in judge.packs:
+                period = subject.series.calendar.period(window, label)
+                several[pack][key] = several[pack].get(key, frozenset()) | {period}
 
 
 def _restore_frame(judge: Judge, state: StoredJudge) -> None:

@@ -45,12 +45,12 @@ MAX_WAIVERS = 200
 """Exemptions remembered per subject for what has not happened yet; beyond it the oldest is forgotten."""
 
 
-class Entry(msgspec.Struct, gc=False):
+class Entry(msgspec.Struct, omit_defaults=True, gc=False):
     """What the core must remember about a ledger entry to revise, waive, adjust or score it.
 
     ``at_ms`` is when its newest revision was decided. An alert of a period's close is remembered here as well (its
-    ``kind`` is ``alert``), until it is resolved in ``waived_by`` with its own id; it is worth nothing and no part of a
-    score.
+    ``kind`` is ``alert``), until it is resolved in ``waived_by`` with its own id. ``seen`` is the digest of what a task
+    with figures for a report said last. Neither is a part of a score.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Entry(msgspec.Struct, gc=False):
     adjusts: str = ""
     waived_by: str = ""
     at_ms: int = 0
+    seen: str = ""
 
     @property
     def worth(self) -> Fraction:
@@ -299,6 +300,13 @@ class Subject:
         del self.entries[entry.id]
         self._entries_changed(entry)
 
+    def is_excused(self, entry: Entry) -> bool:
+        """Whether an entry was taken back by an exemption or an appeal, and not by its own rule's revision."""
+        if not entry.waived_by or entry.waived_by == entry.id:
+            return False
+        reversal = self.entries.get(entry.waived_by)
+        return reversal is None or reversal.rule != entry.rule
+
     def _entries_changed(self, entry: Entry) -> None:
         self.touched_entries.add((entry.window, entry.label))
         self._charged.pop((entry.pack, entry.window, entry.label), None)
@@ -334,6 +342,7 @@ class Subject:
             and entry.pack == pack
             and entry.window == window
             and entry.kind != "alert"
+            and not entry.seen
         ]
 
     def charged(self, pack: str, window: str, label: str) -> Fraction | None:
@@ -392,6 +401,7 @@ class StoredSubject(msgspec.Struct, array_like=True):
     zone: str
     sittings: dict[str, Sitting] = {}
     marks: dict[str, list[Mark]] = {}
+    figures: list[tuple[str, str, str]] = []
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -400,10 +410,14 @@ _CELLS_DECODER = msgspec.msgpack.Decoder(list[tuple[int, dict[str, Any]]])
 _ENTRIES_DECODER = msgspec.msgpack.Decoder(list[Entry])
 
 
-def store(subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[str, str, str]]) -> bytes:
+def store(
+    subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[str, str, str]],
+    figures: list[tuple[str, str, str]],
+) -> bytes:  # fmt: skip
     """The bytes of a subject without its cells, periods and entries.
 
-    ``unjudged`` are the periods (pack key, window, label) that wait for the next evaluation.
+    ``unjudged`` are the periods (pack key, window, label) that wait for the next evaluation, ``figures`` those whose
+    figures for reports wait for the next day.
     """
     series = subject.series
     stored = StoredSubject(
@@ -422,6 +436,7 @@ def store(subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[
         zone=series.calendar.name,
         sittings=subject.sittings,
         marks=subject.marks,
+        figures=figures,
     )
     return _ENCODER.encode(stored)
 

@@ -688,6 +688,13 @@ class Ledger:
         rows = self._read(lambda connection: connection.execute(query).mappings().all())
         return [cast(Decision, _record(_BY_RECORD[Decision], row)) for row in rows]
 
+    def corrected_tasks(self) -> set[str]:
+        """The ids of the tasks that were final and got a further final revision: their figures were corrected."""
+        table = cast(Table, LedgerEntryRow.__table__)
+        query = select(table.c.id).where(table.c.kind == "task", table.c.status == "final")
+        query = query.group_by(table.c.id).having(func.count() > 1)
+        return set(self._read(lambda connection: connection.execute(query).scalars().all()))
+
     def pay_entries(
         self, *, agent: str = "", period: str = "", limit: int = 1_000_000
     ) -> list[dict[str, Any]]:
