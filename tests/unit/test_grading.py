@@ -361,6 +361,21 @@ def test_months_make_quarters_and_quarters_years(pack: Pack) -> None:
     # Without an assessment of growth the months are all that counts.
     assert quarters["a-1", "2026-Q2"] == ("60", "qualified")
     assert finals(story, "year") == {("a-1", "2026"): ("65.75", "qualified")}
+    told = [(one.id, one.at) for one in story.replay.grade_list() if one.status == "provisional"]
+    assert len(told) == len(set(told)), "one grade twice in one moment"
+
+
+def test_a_year_that_closes_with_its_last_month_is_told_once() -> None:
+    story = Story(load_pack(Path(__file__).resolve().parents[2] / "rules" / "logistics-service"))
+    enrol(story, "2026-11-01T08:00")
+    for month, rating in (("11", "poor"), ("12", "excellent")):
+        story.tell(f"2026-{month}-05T09:00", "survey.cross_department", by="legal", rating=rating)
+    story.tick("2027-01-10T00:00")
+    story.replay.finish()
+    year = [
+        (one.status, one.revision, one.at[:10]) for one in story.replay.grade_list() if one.window == "year"
+    ]
+    assert year == [("provisional", 1, "2026-12-04"), ("final", 2, "2027-01-04")]
 
 
 def proposals(story: Story) -> list[tuple[str, str, str, str]]:

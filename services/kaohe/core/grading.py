@@ -425,11 +425,16 @@ class Grader:
         self._combine(subject, pack, period, now_ms, again)
 
     def _grade_wider(self, subject: Subject, pack: Pack, period: Period, now_ms: int, again: bool) -> None:
-        """Bring the cards that are made of this period's marks up to date; a closed one only if they were final."""
+        """Bring the cards that are made of this period's marks up to date; a closed one only if they were final.
+
+        One that closes with this period (a year with December) is graded when its own turn comes, in the same moment.
+        """
         for card in pack.cards:
             windows = {item.window for dimension in card.dimensions for item in dimension.items}
             if card.level == subject.level and period.window in windows:
                 wider = subject.series.calendar.containing(card.window, period.start_ms)
+                if self.judge.closes_now(pack, subject, wider, now_ms):
+                    continue
                 if not self.judge.is_closed(pack, subject, wider, now_ms):
                     self.judge.regrade(subject, pack, wider, now_ms)
                 elif again:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kaohe.core import figures, messages, reopening, storing
-from kaohe.core.calendars import DAY_MS, Calendar, Period
+from kaohe.core.calendars import DAY_MS, WINDOWS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
@@ -708,6 +708,13 @@ class Judge:
             return period.end_ms + pack.grace_ms <= now_ms
         return period.end_ms <= following.start_ms
 
+    def closes_now(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
+        """Whether a period is over with its grace and about to be closed, after the shorter ones."""
+        over = period.end_ms + pack.grace_ms <= now_ms
+        return (
+            over and not self.is_reopened(pack, period) and not self.is_closed(pack, subject, period, now_ms)
+        )
+
     def is_reopened(self, pack: Pack, period: Period) -> bool:
         return (pack.name, period.window, period.label) in self.reopened
 
@@ -729,7 +736,8 @@ class Judge:
         close_ms = self._close_due_ms()
         if close_ms is None or close_ms > now_ms:
             return
-        for key in sorted(self.closes):
+        # The shorter periods first: longer ones are made of their marks.
+        for key in sorted(self.closes, key=lambda one: (one[0], one[1], WINDOWS.index(one[2]))):
             pack = self.packs[key[0]]
             while self.closes[key].end_ms + pack.grace_ms <= now_ms:
                 period = self.closes[key]
