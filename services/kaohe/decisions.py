@@ -23,6 +23,8 @@ import msgspec
 
 DecisionKind = Literal["deduct", "award", "waive", "adjust", "task", "proposal"]
 Status = Literal["provisional", "final"]
+GradeStatus = Literal["provisional", "final", "withdrawn"]
+"""``withdrawn``: it never becomes final, for its pack was not in force for the subject when the period ended."""
 Level = Literal["agent", "team", "queue", "site", "department", "company"]
 Severity = Literal["info", "medium", "high", "critical"]
 REOPENED_RULE = "period-reopened"
@@ -205,12 +207,15 @@ class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class Grade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A subject's score and grade under one pack for one period, each time one of them changes.
 
+    A grade ends as ``final`` or, where its pack is not in force for the subject any more when the period ends, as
+    ``withdrawn``; its score is then the one that was shown last, and counts nowhere.
+
     ``detail`` is there for a scorecard of dimensions, and for whatever else has more to say than its formula.
     """
 
     id: str
     revision: int
-    status: Status
+    status: GradeStatus
     pack: str
     pack_version: str
     level: Level

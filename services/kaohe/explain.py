@@ -80,6 +80,7 @@ _LABELS: dict[str, Words] = {
     "adjust": Words("Adjust", "调整"),
     "provisional": Words("provisional", "暂定"),
     "final": Words("final", "最终"),
+    "withdrawn": Words("withdrawn", "已撤回"),
     "firing": Words("firing", "告警中"),
     "resolved": Words("resolved", "已解除"),
     "score": Words("score", "得分"),

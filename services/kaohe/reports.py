@@ -109,9 +109,11 @@ class FigureLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The report of one period. ``groups`` are the alerts about teams, queues, sites and the company.
+    """The report of one period. ``grades`` counts final ones, ``withdrawn`` those that ended without becoming final,
+    because their pack was not in force any more when the period ended.
 
-    ``agent`` is the one person whom it is about, or empty. ``waiting`` says which sections have no figures yet.
+    ``groups`` are the alerts about teams, queues, sites and the company, ``agent`` is the one person whom it is about,
+    or empty. ``waiting`` says which sections have no figures yet.
     """
 
     period: str
@@ -119,6 +121,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     last_day: str
     agent: str
     grades: dict[str, int]
+    withdrawn: int
     done: list[AlertLine]
     problems: list[AlertLine]
     deductions: list[RuleLine]
@@ -159,8 +162,12 @@ def report_of(
     own = [entry for entry in known if inside(entry.at)]
     told = [line for line in _alert_lines(alerts) if agent in ("", line.subject)]
     graded: dict[str, int] = {}
+    withdrawn = 0
     for grade in grades:
-        if grade.period == label and grade.status == "final" and agent in ("", grade.subject):
+        if grade.period != label or agent not in ("", grade.subject):
+            continue
+        withdrawn += grade.status == "withdrawn"
+        if grade.status == "final":
             graded[grade.grade] = graded.get(grade.grade, 0) + 1
     began = [line for line in told if inside(line.began)]
     everybody = figures_of(window, label, entries, packs, corrected)
@@ -174,6 +181,7 @@ def report_of(
         last_day=(after - timedelta(days=1)).isoformat(),
         agent=agent,
         grades=dict(sorted(graded.items())),
+        withdrawn=withdrawn,
         done=[line for line in told if line.ended and inside(line.ended)],
         problems=[
             line

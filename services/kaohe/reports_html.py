@@ -77,6 +77,8 @@ def _grades(report: Report) -> Iterable[str]:
     if report.grades:
         yield _head("Grades", "等级")
         yield "<p>" + ", ".join(f"{escape(name)}: {count}" for name, count in report.grades.items()) + "</p>"
+    if report.withdrawn:
+        yield f"<p class=soft>withdrawn 已撤回: {report.withdrawn}</p>"
 
 
 def _best(lines: Sequence[FigureLine]) -> Iterable[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from kaohe.cli.periods import lines_of
 from kaohe.core import company
 from kaohe.core.engine import PartitionEngine, Zones, company_partition
 from kaohe.core.grading import Proposal
@@ -21,10 +22,12 @@ from kaohe.core.replay import Replay
 from kaohe.decisions import DECISION_DECODER, GRADE_DECODER, Decision, Grade, ScoreDetail
 from kaohe.errors import StateError
 from kaohe.events import PAYLOADS, make
-from kaohe.packs.load import load_pack
+from kaohe.packs.load import load_pack, load_packs
+from kaohe.reports import report_of
 from tests.support.core_runs import Timed, records_of, run_all, run_engine, seed
 from tests.support.packs import Story, at_ms, moment
 
+RULES = Path(__file__).resolve().parents[2] / "rules"
 SCORED = Path(__file__).parents[1] / "packs" / "scored"
 
 
@@ -366,7 +369,7 @@ def test_months_make_quarters_and_quarters_years(pack: Pack) -> None:
 
 
 def test_a_year_that_closes_with_its_last_month_is_told_once() -> None:
-    story = Story(load_pack(Path(__file__).resolve().parents[2] / "rules" / "logistics-service"))
+    story = Story(load_pack(RULES / "logistics-service"))
     enrol(story, "2026-11-01T08:00")
     for month, rating in (("11", "poor"), ("12", "excellent")):
         story.tell(f"2026-{month}-05T09:00", "survey.cross_department", by="legal", rating=rating)
@@ -376,6 +379,47 @@ def test_a_year_that_closes_with_its_last_month_is_told_once() -> None:
         (one.status, one.revision, one.at[:10]) for one in story.replay.grade_list() if one.window == "year"
     ]
     assert year == [("provisional", 1, "2026-12-04"), ("final", 2, "2027-01-04")]
+
+
+def test_a_card_of_who_leaves_the_pack_in_the_month_is_withdrawn(pack: Pack) -> None:
+    story = Story(pack)
+    enrol(story)
+    enrol(story, agent="a-2")
+    for agent in ("a-1", "a-2"):
+        assess(story, "2026-02-03T09:00", "superior", "s-1", score=500, agent=agent)
+    enrol(story, "2026-02-20T08:00", packs=["another"])
+    story.tick("2026-04-05T00:00")
+    left, stays = newest(story), newest(story, "a-2")
+    assert (left.status, left.period, stays.status) == ("withdrawn", "2026-02", "final")
+    (line,) = [
+        one for one in lines_of(story.replay.newest_grades().values())
+        if (one.period, one.level) == ("2026-02", "agent")
+    ]  # fmt: skip
+    assert (line.state, line.final, line.provisional, line.withdrawn) == ("closed", 1, 0, 1)
+    report = report_of("month", "2026-02", [], [], story.replay.newest_grades().values())
+    assert (sum(report.grades.values()), report.withdrawn) == (1, 1)
+    story.tell("2026-04-05T01:00", "appeal.filed", appeal_id="a", against=left.id, text="No.")
+    assert story.rejects() == ["no_appeals"]
+
+
+@pytest.mark.parametrize(("kept", "status"), [([], "withdrawn"), (["company-kpi"], "final")])
+def test_the_one_score_of_several_packs_ends_with_its_parts(kept: list[str], status: str) -> None:
+    packs = load_packs(["company-kpi", "logistics-service"], RULES)
+    story = Story(*packs)
+    enrol(story, packs=["company-kpi", "logistics-service"])
+    story.tell("2026-02-03T09:00", "survey.cross_department", by="legal", rating="poor")
+    for number in range(8):
+        story.tell(f"2026-02-04T09:0{number}", "survey.customer", satisfaction="very_satisfied")
+    enrol(story, "2026-02-20T08:00", packs=[*kept, "front-desk"])
+    story.tick("2026-03-15T00:00")
+    story.tick("2026-03-16T00:00")
+    story.replay.finish()
+    newest_of = {one.pack: one for one in story.replay.newest_grades().values() if one.period == "2026-02"}
+    assert newest_of["logistics-service"].status == "withdrawn"
+    joint = newest_of["company-kpi+"]
+    assert joint.status == status
+    if kept:
+        assert joint.score == newest_of["company-kpi"].score
 
 
 def proposals(story: Story) -> list[tuple[str, str, str, str]]:

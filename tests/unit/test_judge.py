@@ -899,7 +899,23 @@ def test_who_comes_under_another_pack_in_the_month_is_not_charged_for_a_part_of_
     story.tick("2026-09-04T01:00")
     assert revisions(story, "errors") == [(1, "-6", "provisional"), (2, "0", "final")]
     grades = [(grade.score, grade.status) for grade in story.replay.grade_list()]
-    assert grades == [("94", "provisional"), ("100", "provisional")], "the score is that of what is left"
+    assert grades == [("94", "provisional"), ("94", "withdrawn")]
+    assert "withdrawn, for A pack for a test is not in force for a-1 any more" in (
+        story.replay.grade_list()[-1].explanation.en
+    )
+    story.late("2026-08-05T09:00", "complaint.upheld", complaint_id="c-1")
+    story.tick("2026-09-05T01:00")
+    august = [one for one in story.replay.grade_list() if one.period == "2026-08"]
+    assert len(august) == 2, "it has ended"
+
+
+def test_who_comes_back_before_the_end_of_the_month_is_judged_for_it(story: Story) -> None:
+    story.tell("2026-08-03T08:30:00", "roster.changed", packs=["small"])
+    errors(story, 4)
+    story.tell("2026-08-20T08:00:00", "roster.changed", packs=["another"])
+    story.tell("2026-08-31T08:00:00", "roster.changed", packs=["small"])
+    story.tick("2026-09-04T01:00")
+    assert [(one.score, one.status) for one in story.replay.grade_list()][-1] == ("94", "final")
 
 
 def test_who_has_left_is_judged_for_that_month_and_for_none_after_it(story: Story) -> None:

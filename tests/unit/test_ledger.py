@@ -451,3 +451,13 @@ def test_a_record_of_a_shadow_is_passed_over_and_one_without_the_mark_is_not() -
     old = json.loads(wire(decision()))
     del old["shadow"]
     assert isinstance(read_record(DECISIONS_TOPIC, 0, 0, json.dumps(old).encode()), Delivery)
+
+
+def test_a_withdrawn_grade_counts_until_there_is_a_final_one(ledger: Ledger) -> None:
+    told = [
+        grade(revision=1, status="provisional"), grade(revision=2, status="withdrawn"),
+        grade(revision=3, status="final"),
+    ]  # fmt: skip
+    for offset, one in enumerate(told):
+        assert ledger.write([delivery(one, offset)]).conflicts == 0
+        assert ledger.current_grades() == [one]

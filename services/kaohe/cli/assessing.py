@@ -333,7 +333,7 @@ def _line(pack: Pack, item: Item, grade: Grade, told: ScoreLine | None) -> Asses
     return AssessmentLine(
         pack=grade.pack, level=grade.level, subject=grade.subject, period=grade.period, item=item.name,
         clause=item.clause, heard=heard, missing=[] if decided else missing, silent=[] if decided else silent,
-        share=(told.share or "") if told is not None else "", decided_by=decided, final=grade.status == "final",
+        share=(told.share or "") if told is not None else "", decided_by=decided, final=grade.status != "provisional",
     )  # fmt: skip
 
 

@@ -314,6 +314,8 @@ def _minus(number: str) -> str:
 def _grade(grade: Grade | None) -> Text:
     if grade is None:
         return Text("–", style="dim")
+    if grade.status == "withdrawn":
+        return Text("withdrawn", style="dim")
     text = Text(f"{_minus(grade.score)} {grade.grade}")
     if grade.status != "final":
         text.append(" …", style="dim")

@@ -1,8 +1,8 @@
 """``kaohe period``: how the periods of the packs stand, closing one early and opening one again.
 
 Closing and opening are events for every partition; what the engines refuse stands in ``kaohe.rejects``. The state is
-read from the ledger: a period is closed when every grade of it is final and no alert stands that says that it was
-opened again. That alert comes with the order itself, before anything of the period moves.
+read from the ledger: a period is closed when every grade of it is final or withdrawn and no alert stands that says that
+it was opened again. That alert comes with the order itself, before anything of the period moves.
 """
 
 # ruff: noqa: PLC0415 - what is heavy is imported by the command that needs it
@@ -39,7 +39,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 class PeriodLine(msgspec.Struct, frozen=True, kw_only=True):
-    """How many grades of a pack, level and period are final, and how many may still move.
+    """How many grades of a pack, level and period are final, how many may still move, and how many were withdrawn
+    because the pack was not in force for somebody any more when the period ended.
 
     ``opened_by``, ``opened_why`` and ``opened_since`` are those of a period that was opened again and is open still;
     ``level`` is empty where nobody has a grade of it yet.
@@ -52,6 +53,7 @@ class PeriodLine(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     final: int
     provisional: int
+    withdrawn: int
     newest: str
     opened_by: str = ""
     opened_why: str = ""
@@ -79,10 +81,21 @@ def status(
         console.say("there is no grade in the ledger yet.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("pack", "level", "period", "state", "final", "provisional", "newest", "opened again"):
+    columns = (
+        "pack",
+        "level",
+        "period",
+        "state",
+        "final",
+        "provisional",
+        "withdrawn",
+        "newest",
+        "opened again",
+    )
+    for column in columns:
         table.add_column(column)
     for one in found:
-        counts = str(one.final), str(one.provisional)
+        counts = str(one.final), str(one.provisional), str(one.withdrawn)
         opened = f"by {one.opened_by} since {one.opened_since}: {one.opened_why}" if one.opened_by else ""
         table.add_row(one.pack, one.level, one.period, one.state, *counts, one.newest, opened)
     console.show(table)
@@ -99,13 +112,14 @@ def lines_of(grades: Iterable[Grade], alerts: Iterable[Alert] = ()) -> list[Peri
     found = []
     for (period, pack, level, window), several in sorted(grouped.items(), reverse=True):
         final = sum(one.status == "final" for one in several)
-        left = len(several) - final
+        withdrawn = sum(one.status == "withdrawn" for one in several)
+        left = len(several) - final - withdrawn
         again = opened.get((period, pack, window))
         facts = again.facts if again is not None else {}
         found.append(
             PeriodLine(
                 pack=pack, level=level, window=window, period=period, state="open" if left or again else "closed",
-                final=final, provisional=left, newest=max((one.at for one in several), default=""),
+                final=final, provisional=left, withdrawn=withdrawn, newest=max((one.at for one in several), default=""),
                 opened_by=facts["by"].value or "" if again is not None else "",
                 opened_why=facts["reason"].value or "" if again is not None else "",
                 opened_since=again.since if again is not None else "",

@@ -150,6 +150,10 @@ def _show(report: Report, language: Literal["en", "zh"]) -> None:
     console.show(f"Report {report.period}{about} ({report.first_day} to {report.last_day})")
     if report.grades:
         console.show("Grades: " + ", ".join(f"{grade} {count}" for grade, count in report.grades.items()))
+    if report.withdrawn:
+        console.show(
+            f"Withdrawn grades: {report.withdrawn} (their pack was not in force any more at the end)"
+        )
     for title, lines in (
         ("Done", report.done),
         ("Problems", report.problems),

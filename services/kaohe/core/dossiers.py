@@ -241,7 +241,7 @@ class Dossiers:
             closed_ms = agent.series.calendar.period(window, label).end_ms + (
                 loaded.grace_ms if loaded else 0
             )
-            final = agent.grades[key].status != "provisional"
+            final = agent.grades[key].settled
             entries = [one for one in agent.score_entries(pack, window, label) if one.status == "final"]
             kept = sorted(entries, key=lambda one: one.id)[:MAX_KEPT]
             return Target(pack, max(dossier.told.get(key, 0), closed_ms) if final else None, kept, False)

@@ -209,8 +209,8 @@ class Grader:
         assert period is not None
         key = f"{pack.name}|{period.window}|{period.label}"
         state = subject.grades.get(key) or GradeState()
-        settled = state.status != "provisional" and state.revision > 0
-        if settled and not again:
+        settled = state.settled
+        if (settled and not again) or (state.status == "withdrawn" and status != "final"):
             return
         sheet = self._sheet(subject, pack, card, moment, state)
         if sheet is None or (status == "provisional" and not state.revision and sheet.untouched):
@@ -465,7 +465,7 @@ class Grader:
         calendar = subject.series.calendar
         key = f"{joint_name(owner)}|{period.window}|{period.label}"
         state = subject.grades.get(key) or GradeState()
-        settled_before = state.status != "provisional" and state.revision > 0
+        settled_before = state.settled
         if settled_before and not again:
             return
         scores, packs, settled = self._scores(subject, shares, changed, period, now_ms)
@@ -473,6 +473,8 @@ class Grader:
         notes = self._leave_out(subject, combined, scores, packs, period)
         found = cards.combine(scores, shares)
         if found is None:
+            if settled and state.revision and state.status == "provisional" and period.end_ms <= now_ms:
+                self._withdraw(subject, owner, joint_name(owner), period, now_ms)
             return
         exact, parts = found
         score = cards.rounded(exact, JOINT_STEP)
@@ -522,6 +524,31 @@ class Grader:
                 )
             )
 
+    def withdraw(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        """A grade that was shown ends: its pack is not in force for the subject when the period ends."""
+        self._withdraw(subject, pack, pack.name, period, now_ms)
+        self._combine(subject, pack, period, now_ms)
+
+    def _withdraw(self, subject: Subject, pack: Pack, name: str, period: Period, now_ms: int) -> None:
+        """``name`` is that of the pack, or under which its one score of several packs goes out."""
+        state = subject.grades[f"{name}|{period.window}|{period.label}"]
+        state.status, state.revision, state.seen, state.told = "withdrawn", state.revision + 1, {}, {}
+        self.judge.touched.add(subject.key)
+        who, label, title = subject.name, period.label, pack.title
+        why = Words(
+            en=f"{who}, {label}: withdrawn, for {title.en} is not in force for {who} any more at its end; "
+            f"the score that was shown, {state.score}, counts nowhere",
+            zh=f"{who}，{label}：已撤回：周期结束时{title.zh}对{who}不再适用；此前显示的得分{state.score}不计入任何结果",
+        )
+        joint = name != pack.name
+        self.judge.out.append(sent(Grade(
+            id=grade_id(name, subject.level, who, period.window, label), revision=state.revision, status="withdrawn",
+            pack=name, pack_version=pack.version, level=_level(subject), subject=who, window=period.window,
+            period=label, score=state.score, grade=state.grade, previous_grade=state.grade,
+            at=subject.series.calendar.text(now_ms), entries=[], formula="", explanation=why,
+            detail=ScoreDetail(about="combined") if joint else None,
+        )))  # fmt: skip
+
     def _scores(
         self, subject: Subject, shares: Mapping[str, Fraction], changed: Pack, period: Period, now_ms: int
     ) -> tuple[dict[str, Fraction], dict[str, Pack], bool]:
@@ -535,10 +562,10 @@ class Grader:
             ):
                 continue
             own = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
-            if own is not None and own.revision:
+            if own is not None and own.revision and own.status != "withdrawn":
                 scores[pack.name] = Fraction(own.score)
                 packs[pack.name] = pack
-            done = own is not None and own.revision and own.status != "provisional"
+            done = own is not None and own.settled
             closing = pack is changed and period.end_ms + pack.grace_ms <= now_ms
             if not done and not closing and not self.judge.is_closed(pack, subject, period, now_ms):
                 settled = False

@@ -770,9 +770,10 @@ class Judge:
             self._judged.pop((pack.key, subject.key, period), None)
             self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
             shown = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
-            if shown is not None and shown.revision:
-                # A score that was shown is that of the entries that are left; it never becomes a final one.
-                self._grade(subject, pack, period, now_ms, "provisional")
+            if shown is not None and shown.revision and not shown.settled:
+                # A score that was shown never becomes a final one.
+                self.grader.withdraw(subject, pack, period, now_ms)
+            figures.done(self, subject, pack, period)
         waiting = self.unjudged[pack.key].get(subject.key)
         if waiting:
             self.unjudged[pack.key][subject.key] = waiting - {period}
@@ -1276,8 +1277,8 @@ class Judge:
         if day < pack.in_force_from:
             return
         state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
-        settled = state.status != "provisional" and state.revision > 0
-        if settled and not again:
+        settled = state.settled
+        if (settled and not again) or (state.status == "withdrawn" and status != "final"):
             return
         scale = scale_of(self.layout, pack, day)
         charged = subject.charged(pack.name, period.window, period.label)
@@ -1307,7 +1308,7 @@ class Judge:
     def regrade_closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Bring a result that was final up to date: what it was made of changed."""
         known = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
-        if known is not None and known.status != "provisional":
+        if known is not None and known.settled:
             self._grade(subject, pack, period, now_ms, "final", again=True)
 
     def regrade(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:

@@ -91,7 +91,8 @@ class AlertState(msgspec.Struct, gc=False):
 class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows.
 
-    ``status`` is ``proposed`` when the period is closed here and the company's stage has the last word. ``seen`` is
+    ``status`` is ``proposed`` when the period is closed here and the company's stage has the last word, and
+    ``withdrawn`` when the subject had left the pack by then. ``seen`` is
     what the newest revision rested on, by which the next one tells what moved, and ``told`` are the digests of its
     card's lines, by which the next one leaves out what is the same. ``earned`` (dimension, item, points, share or None)
     and ``others`` (points by rule, outside of items) are what the score
@@ -107,6 +108,11 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     told: dict[str, int] = {}
     earned: list[tuple[str, str, str, str | None]] = []
     others: dict[str, str] = {}
+
+    @property
+    def settled(self) -> bool:
+        """Whether the period was closed with this result."""
+        return self.revision > 0 and self.status in ("final", "proposed")
 
 
 class Voice(msgspec.Struct, array_like=True, order=True):
