@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,8 @@ from kaohe.core import deadlines as module
 from kaohe.core.deadlines import ABANDONED_MS, KEPT_MS, Deadlines, Item
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack
+from kaohe.core.verdicts import MAX_WORDS, Word, bounded, segments
+from kaohe.decisions import DECISION_DECODER
 from kaohe.errors import EventError
 from tests.support.packs import Story, at_ms, make_pack, moment
 
@@ -429,7 +433,95 @@ def test_the_later_word_counts_in_any_order_of_arrival(judged: Story, dismissed:
     judged.late("2026-08-03T09:00", "complaint.upheld", complaint_id="c-1", bad_attitude=True)
     judged.tick("2026-08-03T11:00")
     assert sum(int(worth) for _, worth in points(judged)) == -2 * left
-    assert judged.figure("standing", "month", "2026-08") == left
+    assert (judged.figure("standing", "month", "2026-08") or 0) == left
+
+
+WORDS = (
+    ("2026-08-31T09:00", "complaint.upheld", "u-1"), ("2026-08-31T10:00", "complaint.dismissed", "d-1"),
+    ("2026-09-01T11:00", "complaint.upheld", "u-2"), ("2026-09-01T12:00", "complaint.dismissed", "d-2"),
+    ("2026-09-02T13:00", "complaint.upheld", "u-3"),
+)  # fmt: skip
+
+
+def word(story: Story, when: str, tag: str, name: str, *, late: bool = True) -> None:
+    more: dict[str, Any] = {"bad_attitude": True} if tag == "complaint.upheld" else {}
+    (story.late if late else story.tell)(when, tag, complaint_id="c-1", id=name, **more)
+
+
+def test_what_is_found_right_again_is_charged_anew_under_an_id_of_its_own(judged: Story) -> None:
+    for one in WORDS:
+        word(judged, *one, late=False)
+    judged.tick("2026-09-02T14:00")
+    found = judged.replay.newest_decisions().values()
+    assert [one.points for one in found] == ["-2", "2", "-2", "2", "-2"]
+    charges = [one for one in found if one.kind == "deduct"]
+    assert len({one.id for one in charges}) == 3
+    assert [one.reverses for one in found if one.reverses] == [one.id for one in charges[:2]]
+    alerts = judged.replay.alert_list()
+    assert [one.state for one in alerts] == ["firing", "resolved", "firing", "resolved", "firing"]
+    assert len({one.id for one in alerts}) == 3
+    assert judged.figure("standing", "month", "2026-08") == 0
+    assert judged.figure("standing", "month", "2026-09") == 1
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_words_in_any_order_come_to_the_same(tmp_path: Path, count: int) -> None:
+    parameters = PARAMETERS + LONG.replace("1.5", "72")
+    pack = make_pack(tmp_path, parameters=parameters, deadlines=VERDICT, metrics=STANDING, rules=BLAMED)
+    seen = set()
+    for order in permutations(WORDS[:count]):
+        story = Story(pack)
+        story.tick("2026-08-31T08:00")
+        story.tick("2026-09-02T14:00")
+        for one in order:
+            word(story, *one)
+        story.tick("2026-09-02T15:00")
+        months: dict[str, int] = {}
+        for entry in story.replay.newest_decisions().values():
+            months[entry.period] = months.get(entry.period, 0) + int(entry.points)
+        firing = sum(1 if one.state == "firing" else -1 for one in story.replay.alert_list())
+        standing = [story.figure("standing", "month", label) or 0 for label in ("2026-08", "2026-09")]
+        seen.add((months.get("2026-08", 0), months.get("2026-09", 0), firing, *standing))
+    assert seen == ({(0, 0, 0, 0, 0)} if count == 4 else {(0, -2, 1, 0, 1)})
+
+
+def test_a_restart_between_words_changes_nothing(judged: Story) -> None:
+    for one in WORDS[:2]:
+        word(judged, *one, late=False)
+    engine = judged.replay.engines[0]
+    stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
+    successor = PartitionEngine(engine.packs, zones=engine.zones)
+    successor.restore(stored)
+    for one in WORDS[2:]:
+        word(judged, *one, late=False)
+        successor.tick(engine.watermark_ms)
+        more: dict[str, Any] = {"bad_attitude": True} if one[1] == "complaint.upheld" else {}
+        successor.take(judged.event(one[0], one[1], complaint_id="c-1", id=one[2], **more))
+    found = [
+        DECISION_DECODER.decode(one.value)
+        for one in successor.judge.take_outputs()
+        if one.topic == "decisions"
+    ]
+    judged.replay.finish()
+    expected = judged.replay.decision_list()[2:]
+    assert [(one.id, one.points) for one in found] == [(one.id, one.points) for one in expected]
+
+
+def test_a_verdict_that_was_forgotten_is_known_by_what_it_charged(judged: Story) -> None:
+    word(judged, "2026-08-03T09:00", "complaint.upheld", "u-1", late=False)
+    word(judged, "2026-08-03T10:00", "complaint.dismissed", "d-1", late=False)
+    judged.replay.engines[0].deadlines.items.clear()
+    word(judged, "2026-08-04T09:00", "complaint.upheld", "u-2", late=False)
+    assert sorted(worth for _, worth in points(judged)) == ["-2", "-2", "2"]
+
+
+def test_words_are_bounded_and_what_opened_is_kept() -> None:
+    words = [Word(number, number % 2 == 0, f"e-{number:03}", ("", "", "")) for number in range(200)]
+    words.append(Word(200, True, "opens", ("", "", "")))
+    words += [Word(number, True, f"f-{number}", ("", "", "")) for number in range(201, 300)]
+    kept = bounded(words, lambda one: one.at_ms + 1000)
+    assert len(kept) == MAX_WORDS
+    assert segments(kept, lambda one: one.at_ms + 1000)[-1].opening.event_id == "opens"
 
 
 def test_a_verdict_of_a_closed_month_is_taken_back_in_the_running_one(judged: Story) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from kaohe.core.calendars import DAY_MS
 from kaohe.core.subjects import SEPARATOR
+from kaohe.core.verdicts import Word
 from kaohe.errors import EventError
 
 KEPT_MS = 7 * DAY_MS
@@ -42,7 +43,8 @@ class Item(msgspec.Struct, array_like=True, gc=False):
     ``place`` is queue, team and site; ``closed_ms`` when it was met or taken back; ``opening`` the data of the event
     that opened it (plain, as it was stored, until somebody reads it; None where the end came first); ``evidence`` the
     ids of the events that opened and ended it; ``alerts`` which rules (as ``level|rule``) raised an alert when it was
-    missed. Nothing in it can refer to itself, so the collector of cycles need not look at it.
+    missed. Of what nothing can meet, ``words`` are all that was said about it, and ``attempt`` is how often it stood
+    before. Nothing in it can refer to itself, so the collector of cycles need not look at it.
     """
 
     id: ItemId
@@ -54,6 +56,8 @@ class Item(msgspec.Struct, array_like=True, gc=False):
     opening: Any
     evidence: tuple[str, ...]
     alerts: tuple[str, ...] = ()
+    words: list[Word] = []
+    attempt: int = 0
 
 
 ITEM_ENCODER = msgspec.msgpack.Encoder()

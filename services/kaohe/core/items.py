@@ -7,7 +7,8 @@ keeps the items; this module decides what becomes of them.
 
 An item that nothing can meet, but something may take back, *stands* from its opening on: a complaint that was found
 right stands until it is dismissed after all. What that counted and charged is taken back where it was counted and
-charged, in the month of the opening.
+charged, in the month of the opening; what is found right again stands anew and is charged under an id of its own. The
+words are kept with their times (``verdicts``), so that their order of arrival does not matter.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from kaohe.core.calendars import calendar, check_moment, to_ms
+from kaohe.core.calendars import DAY_MS, calendar, check_moment, to_ms
 from kaohe.core.counting import TIME_UNITS_MS, CountFunction, compile_condition
 from kaohe.core.deadlines import Deadlines, Item, ItemState
 from kaohe.core.facts import Moment
@@ -26,10 +27,13 @@ from kaohe.core.judge import Cause, Judge
 from kaohe.core.model import Deadline, Pack, Rule
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.subjects import Subject
+from kaohe.core.verdicts import Segment, Word, bounded, segments
 from kaohe.errors import EventError
 from kaohe.events import PAYLOADS, Envelope, Payload
 
 EARLY = ("early_met", "early_cancelled")
+STANDING_KEPT_MS = 45 * DAY_MS
+"""How long what nothing can meet is remembered after it was dismissed: longer than a word about it may be late."""
 TAKEN_BACK = ("cancelled", "cancelled_late")
 OUTCOMES = ("opened", "standing", "met", "missed", "late", "cancelled", "cancelled_late")
 
@@ -39,7 +43,7 @@ class Kind:
 
     __slots__ = (
         "ahead", "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "pack", "pack_name",
-        "payload", "rules", "version", "word_of",
+        "payload", "rules", "stands", "version", "word_of",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +59,9 @@ class Kind:
         self.deadline = deadline
         self.name = f"{pack.name}/{deadline.name}"
         self.payload = PAYLOADS[deadline.opens]
+        # With ``again`` the next opening ends the one before: then one of a kind stands at a time, by its own rules.
+        once = not (deadline.met_by or deadline.again or deadline.remember_ms)
+        self.stands = once and bool(deadline.cancelled_by)
         self.from_ms = calendar(pack.zone).start_ms(pack.in_force_from)
         self.key_of = attrgetter(deadline.key)
         self.word_of = attrgetter(deadline.by) if deadline.by else None
@@ -154,8 +161,9 @@ class Items:
         self.engine = engine
         self.judge = engine.judge
         self._kinds = {(kind.name, kind.version): kind for kind in found}
+        kept_ms = {kind.name: STANDING_KEPT_MS for kind in self._kinds.values() if kind.stands}
         long = [kind for kind in self._kinds.values() if kind.deadline.remember_ms]
-        self.deadlines = Deadlines({kind.name: kind.deadline.remember_ms for kind in long})
+        self.deadlines = Deadlines(kept_ms | {kind.name: kind.deadline.remember_ms for kind in long})
 
     def open(self, kind: Kind, event: Envelope, time_ms: int, place: tuple[str, str, str]) -> None:
         """An event opens an item, unless it is open already. ``place`` is queue, team and site."""
@@ -163,6 +171,9 @@ class Items:
             return
         data = event.data
         if kind.applies is not None and not kind.applies(data, time_ms):
+            return
+        if kind.stands:
+            self._say(kind, event, Word(time_ms, True, event.id, place, data))
             return
         due_ms = kind.due_ms(data, time_ms)
         key = (kind.name, event.subject, str(kind.key_of(data)))
@@ -180,7 +191,6 @@ class Items:
         self._count(kind, item, "standing", time_ms)
         self._judge(kind, item, "standing", after="judge", at_ms=time_ms)
         if old is not None and (kind.deadline.met_by or old.closed_ms >= time_ms):
-            # What nothing meets was not taken back by what happened before it: the later word counts.
             item.evidence += old.evidence
             self._end(kind, item, old.closed_ms, met=old.state == "early_met")
 
@@ -199,6 +209,9 @@ class Items:
     ) -> None:
         """An event meets an item or takes it back; one that comes before the opening is remembered for it."""
         if self.judge.active[kind.pack_name] != kind.version:
+            return
+        if kind.stands:
+            self._say(kind, event, Word(time_ms, False, event.id, place))
             return
         key = (kind.name, event.subject, str(kind.key_of(event.data)))
         item = self.deadlines.items.get(key)
@@ -275,6 +288,89 @@ class Items:
             item.alerts = ()
         self._judge(kind, item, item.state, after="judge", at_ms=time_ms)
 
+    # --- what nothing can meet ----------------------------------------------------------------------------------------
+
+    def _say(self, kind: Kind, event: Envelope, word: Word) -> None:
+        """Something was found right or dismissed: bring what stands to what all words come to."""
+        key = (kind.name, event.subject, str(kind.key_of(event.data)))
+        item = self.deadlines.items.get(key)
+        if item is None:
+            item = Item(key, "early_cancelled", word.place, word.at_ms, word.at_ms, word.at_ms, None, ())
+            self.deadlines.add_if_room(item)
+
+        def due_of(one: Word) -> int:
+            return kind.due_ms(_data(kind, one), one.at_ms)
+
+        known = item.words or _words_of(item)
+        item.words = bounded([*known, word], due_of)
+        before, after = segments(known, due_of), segments(item.words, due_of)
+        held = {one.name for one in before} & {one.name for one in after}
+        gone = [one for one in before if one.name not in held]
+        new = [one for one in after if one.name not in held]
+        if gone and new and gone[-1].stands and new[-1].stands and gone[-1].opening == new[-1].opening:
+            # It stands as before; only that it was dismissed too late is new, or was earlier than known.
+            if gone[-1].ending is None:
+                self._end(kind, item, word.at_ms, met=False)
+            else:
+                self._end_earlier(kind, item, word.at_ms, met=False)
+            return
+        for one in reversed(gone):
+            self._take_down(kind, item, one, word)
+        for one in new:
+            # The item is as the last segment makes it; one that was dismissed before that only counts.
+            if one is after[-1]:
+                self._become(item, one)
+            self._put_up(kind, item if one is after[-1] else _item_of(item, one, "cancelled"), one)
+        if not new and after and gone:
+            self._become(item, after[-1])
+        if not after:
+            item.closed_ms = max(one.at_ms for one in item.words)
+        self.deadlines.changed(item)
+
+    def _take_down(self, kind: Kind, item: Item, segment: Segment, word: Word) -> None:
+        """Take back what a segment counted and charged. Of what stands the item holds the details."""
+        opened_ms, ending = segment.opening.at_ms, segment.ending
+        if not segment.stands:
+            assert ending is not None
+            closed = _item_of(item, segment, "cancelled")
+            self._count(kind, closed, "opened", opened_ms, weight=-1)
+            self._count(kind, closed, "cancelled", ending.at_ms, weight=-1)
+            self._judge(kind, closed, "cancelled", after="take_back", at_ms=ending.at_ms)
+            return
+        item.evidence = (*item.evidence[:1], word.event_id)
+        self._count(kind, item, "opened", opened_ms, weight=-1)
+        self._count(kind, item, "standing", opened_ms, weight=-1)
+        self._judge(kind, item, "standing", after="take_back", at_ms=word.at_ms)
+        if item.state == "cancelled_late":
+            self._count(kind, item, "cancelled_late", item.closed_ms, weight=-1)
+            self._judge(kind, item, "cancelled_late", after="take_back", at_ms=word.at_ms)
+        if item.state in ("missed", "cancelled_late"):
+            self._count(kind, item, "missed", item.due_ms, weight=-1)
+            self._judge(kind, item, "missed", after="take_back", at_ms=word.at_ms)
+        item.attempt += 1
+
+    @staticmethod
+    def _become(item: Item, segment: Segment) -> None:
+        """Let the item be as a segment makes it, before what that leads to is counted and judged."""
+        now = _item_of(item, segment, "open" if segment.stands else "cancelled")
+        for field in ("state", "place", "opened_ms", "due_ms", "closed_ms", "opening", "evidence", "alerts"):
+            setattr(item, field, getattr(now, field))
+
+    def _put_up(self, kind: Kind, item: Item, segment: Segment) -> None:
+        """Count a segment; judge what stands by it."""
+        opened_ms, ending = segment.opening.at_ms, segment.ending
+        self._count(kind, item, "opened", opened_ms)
+        if not segment.stands:
+            assert ending is not None
+            self._count(kind, item, "cancelled", ending.at_ms)
+            self._judge(kind, item, "cancelled", after="judge", at_ms=ending.at_ms)
+            return
+        self._count(kind, item, "standing", opened_ms)
+        self._judge(kind, item, "standing", after="judge", at_ms=opened_ms)
+        self.engine.due_ms = min(self.engine.due_ms, item.due_ms + 1)
+        if ending is not None:
+            self._end(kind, item, ending.at_ms, met=False)
+
     def miss_before(self, now_ms: int) -> None:
         """Let the items be missed whose due time has passed, in its order."""
         for item in self.deadlines.missed_before(now_ms):
@@ -301,6 +397,18 @@ class Items:
         """The agent of an item; one that was forgotten meanwhile is made again."""
         return self.engine.agents.get(name) or self.engine.make_agent(name, item.place[2], at_ms)
 
+    @staticmethod
+    def _causes(subject: Subject, kind: Kind, cause: Cause) -> Callable[[Rule], Cause]:
+        """The cause for each rule. What stood before, and was forgotten meanwhile, is known by what was charged."""
+        if not kind.stands:
+            return lambda _rule: cause
+
+        def cause_of(rule: Rule) -> Cause:
+            attempt = max(cause.attempt, _taken_back(subject, rule, cause.incident))
+            return msgspec.structs.replace(cause, attempt=attempt)
+
+        return cause_of
+
     def _judge(self, kind: Kind, item: Item, outcome: str, *, after: str, at_ms: int) -> None:
         for rules in kind.rules.get(outcome, ()):
             opening = _opening(kind, item)
@@ -318,10 +426,12 @@ class Items:
                 event=opening, late_ms=max(0, at_ms - item.due_ms), open_cells=True,
             )  # fmt: skip
             moment.opened_ms = item.opened_ms
-            cause = Cause(decided_ms, item.id[2], item.evidence)
+            cause = Cause(decided_ms, item.id[2], item.evidence, item.attempt)
             now_ms = max(at_ms, self.engine.watermark_ms)
             if after == "judge":
-                alerted = self.judge.judge_event(subject, rules, moment, _always(cause), now_ms)
+                alerted = self.judge.judge_event(
+                    subject, rules, moment, self._causes(subject, kind, cause), now_ms
+                )
                 if outcome in ("missed", "standing") and alerted:
                     item.alerts = tuple(sorted({*item.alerts, *(f"{rules.level}|{one}" for one in alerted)}))
                     self.deadlines.touched.add(item.id)
@@ -333,14 +443,45 @@ class Items:
                     self.judge.take_back(subject, rules, moment, cause, now_ms)
 
 
+def _taken_back(subject: Subject, rule: Rule, incident: str) -> int:
+    """How often a charge of this rule about an incident was taken back, as far as the subject remembers."""
+    found: dict[int, int] = {}
+    for entry in subject.entries.values():
+        if (entry.pack, entry.rule, entry.incident) == (rule.pack, rule.id, incident) and entry.waived_by:
+            found[entry.effect] = found.get(entry.effect, 0) + 1
+    return max(found.values(), default=0)
+
+
+def _words_of(item: Item) -> list[Word]:
+    """What was said about an item of which the words themselves were not kept."""
+    words = []
+    if item.opening is not None:
+        words.append(Word(item.opened_ms, True, item.evidence[0], item.place, item.opening))
+    if item.state not in ("open", "missed") and item.evidence:
+        words.append(Word(item.closed_ms, False, item.evidence[-1], item.place))
+    return words
+
+
+def _item_of(item: Item, segment: Segment, state: ItemState) -> Item:
+    """An item as a segment of its words makes it."""
+    opening, ending = segment.opening, segment.ending
+    return Item(
+        item.id, state, opening.place, opening.at_ms, segment.due_ms, ending.at_ms if ending is not None else 0,
+        opening.data, tuple(one for one in segment.name if one), (), item.words, item.attempt,
+    )  # fmt: skip
+
+
+def _data(kind: Kind, word: Word) -> Payload:
+    """The data of a word that found something right; as it was stored, when it is read for the first time since."""
+    if word.data.__class__ is dict:
+        word.data = msgspec.convert(word.data, kind.payload)
+    data: Payload = word.data
+    return data
+
+
 def _opening(kind: Kind, item: Item) -> Payload:
     """The data of the event that opened an item; as it was stored, when it is read for the first time since."""
     if item.opening.__class__ is dict:
         item.opening = msgspec.convert(item.opening, kind.payload)
     opening: Payload = item.opening
     return opening
-
-
-def _always(cause: Cause) -> Callable[[Rule], Cause]:
-    """The same cause for every rule."""
-    return lambda _rule: cause

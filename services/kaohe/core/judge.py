@@ -1005,8 +1005,9 @@ class Judge:
     ) -> str:
         """A task, a proposal or an alert about one incident: it goes out once. Returns its id."""
         effect = rule.effects[index]
-        # What follows from an incident follows once, however often the incident is taken back; not so at a close.
-        turn = cause.parts if rule.trigger == "period" else ()
+        # What is to be done for an incident is given once, however often the incident is taken back; not so at a close.
+        # An alert ended with what was taken back, and begins anew.
+        turn = cause.parts if rule.trigger == "period" or effect.kind == "alert" else ()
         if effect.kind == "alert":
             found = alert_id(pack.name, rule.id, subject.level, subject.name, cause.incident, *turn)
             state = AlertState(id=found, since_ms=cause.at_ms, firing=True)
@@ -1046,7 +1047,9 @@ class Judge:
         for rule in rules.rules:
             for effect in rule.effects:
                 if effect.kind == "alert" and rule.id in alerted:
-                    found = alert_id(rules.pack.name, rule.id, subject.level, subject.name, cause.incident)
+                    found = alert_id(
+                        rules.pack.name, rule.id, subject.level, subject.name, cause.incident, *cause.parts
+                    )
                     state = AlertState(id=found, since_ms=cause.at_ms, firing=False)
                     self._alert(
                         subject,
