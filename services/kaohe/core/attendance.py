@@ -168,16 +168,25 @@ class Incident(_OfDay, frozen=True, kw_only=True, tag_field="outcome"):
 
 
 class NotIn(_OfDay, frozen=True, kw_only=True, tag="not_in"):
-    """Nobody had clocked in when the grace time was over; ``ended_ms`` is when that ended, 0 while it lasts."""
+    """Nobody had clocked in when the grace time was over; ``ended_ms`` is when that ended, 0 while it lasts.
+
+    ``noticed_ms`` is when the grace time was over; ``at_ms`` lies inside the day of the shift, which may have ended by
+    then.
+    """
 
     ended_ms: int = 0
+    noticed_ms: int = 0
 
 
 class NotLoggedIn(_OfDay, frozen=True, kw_only=True, tag="not_logged_in"):
-    """The agent was not logged in when the grace time for it was over; ``late_ms`` after which they were (0: never)."""
+    """The agent was not logged in when the grace time for it was over; ``late_ms`` after which they were (0: never).
+
+    ``ended_ms`` and ``noticed_ms`` are as in ``NotIn``.
+    """
 
     late_ms: int = 0
     ended_ms: int = 0
+    noticed_ms: int = 0
 
 
 class Late(Incident, frozen=True, kw_only=True, tag="late"):
@@ -267,7 +276,7 @@ OUTCOMES: dict[str, type[Outcome]] = {
 """The name of every outcome and its fields."""
 FAMILIES = {"late": "late", "early_leave": "late", "absent": "absent", "missing_out": "missing_out"}
 """What is numbered together in a month."""
-UNSEEN = frozenset({"at_ms", "ended_ms"})
+UNSEEN = frozenset({"at_ms", "ended_ms", "noticed_ms"})
 """Fields that packs do not see."""
 EVIDENCE: dict[str, tuple[str, ...]] = {
     "not_in": ("shift.scheduled",), "not_logged_in": ("shift.scheduled",), "late": ("clock.in",),
@@ -298,7 +307,7 @@ def charge_of(outcome: Outcome, numbered: bool) -> Outcome:
     """
     changes: dict[str, Any] = {"at_ms": 0}
     if isinstance(outcome, (NotIn, NotLoggedIn)):
-        changes["ended_ms"] = 0
+        changes |= {"ended_ms": 0, "noticed_ms": 0}
     if isinstance(outcome, NotLoggedIn):
         changes["late_ms"] = 0
     if isinstance(outcome, Incident):

@@ -393,7 +393,7 @@ class _Day:
             if came_ms is None and self.passed(piece.end_ms):
                 ended_ms = piece.end_ms
             at_ms = self.inside(grace_ms, piece)
-            self.found.append(NotIn(**self._common(piece, at_ms), ended_ms=ended_ms))
+            self.found.append(NotIn(**self._common(piece, at_ms), ended_ms=ended_ms, noticed_ms=grace_ms))
 
     def _login(self, piece: Piece, login_ms: int) -> None:
         grace_ms = min(piece.start_ms + login_ms, piece.end_ms)
@@ -404,7 +404,8 @@ class _Day:
                 ended_ms = piece.end_ms
             late_ms = logged_in_ms - piece.start_ms if logged_in_ms else 0
             at_ms = self.inside(grace_ms, piece)
-            self.found.append(NotLoggedIn(**self._common(piece, at_ms), late_ms=late_ms, ended_ms=ended_ms))
+            common = self._common(piece, at_ms)
+            self.found.append(NotLoggedIn(**common, late_ms=late_ms, ended_ms=ended_ms, noticed_ms=grace_ms))
 
     def _common(self, piece: Piece, at_ms: int) -> dict[str, Any]:
         return {

@@ -608,7 +608,9 @@ class Attending:
             evidence = file.book.plans_of(outcome.month)
         elif policy is not None:
             evidence = evidence_of(file.book, outcome.day, outcome, policy, calendar)
-        cause = Cause(outcome.at_ms, _incident(outcome), evidence, judged.attempts.get(name, 0))
+        # What is noticed after midnight belongs to the day of the shift all the same; its alert says when.
+        since_ms = max(getattr(outcome, "noticed_ms", 0), outcome.at_ms)
+        cause = Cause(outcome.at_ms, _incident(outcome), evidence, judged.attempts.get(name, 0), since_ms)
         for rules in found:
             self._judge_by(file, rules, outcome, what, cause, judged, name, now_ms)
         if what == "take_back":

@@ -75,12 +75,19 @@ class Cause(msgspec.Struct, frozen=True):
     """What a single event's judgement rests on: its moment, its incident and the ids of its evidence.
 
     ``attempt`` is how often the incident was taken back before: a charge after that is an entry of its own.
+    ``since_ms`` is when it was noticed, where that is later than the moment to which it belongs.
     """
 
     at_ms: int
     incident: str
     evidence: tuple[str, ...]
     attempt: int = 0
+    since_ms: int = 0
+
+    @property
+    def noticed_ms(self) -> int:
+        """Since when an alert about it holds."""
+        return max(self.since_ms, self.at_ms)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -564,14 +571,16 @@ class Judge:
         to: Any,
         incident: str = "",
         evidence: tuple[str, ...] = (),
+        noticed_ms: int = 0,
     ) -> None:
+        at_ms = max(moment.at_ms, noticed_ms)
         message = messages.alert(
-            self.layout, subject, pack, rule, effect, moment, state, to, incident, evidence
+            self.layout, subject, pack, rule, effect, moment, state, to, incident, evidence, at_ms
         )
         _count(self.stats.alerts, (pack.name, rule.id, to))
         self.out.append(message)
         if self.on_alert is not None:
-            self.on_alert(subject, rule, effect, state, to, incident, moment.at_ms)
+            self.on_alert(subject, rule, effect, state, to, incident, at_ms)
 
     # --- periods ------------------------------------------------------------------------------------------------------
 
@@ -1010,8 +1019,19 @@ class Judge:
         turn = cause.parts if rule.trigger == "period" or effect.kind == "alert" else ()
         if effect.kind == "alert":
             found = alert_id(pack.name, rule.id, subject.level, subject.name, cause.incident, *turn)
-            state = AlertState(id=found, since_ms=cause.at_ms, firing=True)
-            self._alert(subject, pack, rule, effect, moment, state, "firing", cause.incident, cause.evidence)
+            state = AlertState(id=found, since_ms=cause.noticed_ms, firing=True)
+            self._alert(
+                subject,
+                pack,
+                rule,
+                effect,
+                moment,
+                state,
+                "firing",
+                cause.incident,
+                cause.evidence,
+                cause.since_ms,
+            )
             return found
         assert effect.kind in ("task", "proposal"), effect.kind
         found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, period.window, period.label,
@@ -1050,7 +1070,7 @@ class Judge:
                     found = alert_id(
                         rules.pack.name, rule.id, subject.level, subject.name, cause.incident, *cause.parts
                     )
-                    state = AlertState(id=found, since_ms=cause.at_ms, firing=False)
+                    state = AlertState(id=found, since_ms=cause.noticed_ms, firing=False)
                     self._alert(
                         subject,
                         rules.pack,
@@ -1061,6 +1081,7 @@ class Judge:
                         "resolved",
                         cause.incident,
                         cause.evidence,
+                        cause.since_ms,
                     )
 
     def take_back(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, now_ms: int) -> None:

@@ -120,8 +120,9 @@ def alert(
     to: Any,
     incident: str,
     evidence: tuple[str, ...],
+    at_ms: int,
 ) -> Output:
-    """An alert that begins or ends (``to``: ``firing`` or ``resolved``)."""
+    """An alert that begins or ends (``to``: ``firing`` or ``resolved``) at ``at_ms``."""
     frame = {"subject": subject.name, "period": "", "points": ""}
     grounds = _grounds_of(layout, pack, rule, effect)
     facts, parameters, explanation = grounds.told(moment, frame, ())
@@ -129,7 +130,7 @@ def alert(
     message = Alert(
         id=state.id, state=to, pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause,
         severity=effect.severity, level=_level(subject), subject=subject.name, incident=incident,
-        since=text(state.since_ms), at=text(moment.at_ms), owner=effect.owner, title=rule.title,
+        since=text(state.since_ms), at=text(at_ms), owner=effect.owner, title=rule.title,
         explanation=explanation, response=effect.response,
         facts=facts, parameters=parameters, evidence=list(evidence),
     )  # fmt: skip
