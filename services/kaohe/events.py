@@ -611,9 +611,12 @@ class TrainingAttended(_Training, kw_only=True):
 
 @event("training.assessed")
 class TrainingAssessed(_Training, kw_only=True):
-    """The exam or the judgement after a training. ``growth`` where knowledge and skill growth was judged (LS-09)."""
+    """The exam or the judgement after a training. ``growth`` where knowledge and skill growth was judged (LS-09).
 
-    score: Score = 0
+    Who judges growth alone gives no ``score``; one of 0 is that of an exam.
+    """
+
+    score: Score | None = None
     passed: bool = True
     growth: Growth | None = None
 

@@ -270,8 +270,13 @@ class MetricReader:
             usable = [one for one, kind in known.items() if kind.type.kind == "number" and not kind.moment]
             node.fail(f"{term.source} has no field {field!r}", nearest(field, usable, "field"))
         kind = known[field]
-        if kind.type.kind != "number" or kind.moment or kind.type.optional:
+        if kind.type.kind != "number" or kind.moment:
             node.fail(f"{term.source}.{field} is not a number", "name a field that is always a number")
+        if kind.type.optional and f"event.{field}" not in known_by(term.where):
+            node.fail(
+                f"{term.source} may come without {field}",
+                f"count those that have it: `where: has(event.{field})`",
+            )
         return kind.type.unit
 
     def _deadline_source(self, node: Node) -> Side:
