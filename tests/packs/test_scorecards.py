@@ -122,6 +122,8 @@ WEIGHTS = "2026-01-01: {quality: 0.4, efficiency: 0.25, satisfaction: 0.2, teamw
          "the score does not come first; begin the list with `score`"),
         ("scorecard.yaml", "dimension:quality", "dimension:speed", "'dimension:speed' is not a known tie-break; did you mean 'dimension:efficiency'?"),
         ("scorecard.yaml", "share: p.quota_share", "share: p.error_points", "p.error_points is in points; name a parameter in ratio"),
+        ("scorecard.yaml", "share: p.quota_share", "after_told: forget\n  share: p.quota_share",
+         "'forget' is not a known way to go on; write one of keep, redo"),
         ("scorecard.yaml", "grades: [to_improve], reaches: p.first", "grades: [E], reaches: p.first",
          "'E' is not a known grade; write one of excellent, good, qualified, to_improve"),
         ("scorecard.yaml", "id: sc-probation", "id: sc-observation", "the id 'sc-observation' is used twice; choose another"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kaohe.core.model import Pack
@@ -85,8 +86,38 @@ def test_the_company_decides_again_with_what_a_result_becomes(kpi: Pack) -> None
     assert len(finals(story, "a-2")) == 1
 
 
-def test_a_better_score_takes_the_place_and_nobody_gets_a_place_too_many(kpi: Pack) -> None:
+def test_who_was_told_the_best_grade_keeps_it_and_the_appeal_is_named(kpi: Pack) -> None:
     story = august(kpi)
+    appeal(story, "a-12", upheld=True, score=9900)
+    newest = {name: finals(story, name)[-1] for name in (f"a-{index}" for index in range(1, 13))}
+    assert [name for name, one in newest.items() if one.grade == "A"] == ["a-1", "a-12"]
+    first, kept = finals(story, "a-1")
+    assert (first.score, kept.score, kept.previous_grade) == (first.score, first.score, "A")
+    assert "keeps A beyond the quota (CK-05), for it was told before" in kept.explanation.en
+    assert "the quota (CK-05) is exceeded by 1: a-1 had been told A" in newest["a-12"].explanation.en
+    assert "超出 1 人：a-1" in newest["a-12"].explanation.zh
+    # A second appeal: a-1 has heard it, and hears nothing more; the places are as many as before.
+    for hour, tag, data in (
+        (13, "filed", {"against": own_id("a-11"), "text": "Look again."}),
+        (14, "accepted", {"by": "hr", "reason": "Seen."}), (15, "heard", {"who": "employee"}),
+        (16, "heard", {"who": "supervisor"}),
+        (17, "decided", {"upheld": True, "by": "gm", "reason": "They were right.", "score": 9990}),
+    ):  # fmt: skip
+        story.tell(f"2026-09-09T{hour}:30", f"appeal.{tag}", "a-11", appeal_id="ap-2", **data)
+    story.tick("2026-09-09T19:00")
+    story.replay.finish()
+    assert story.rejects() == []
+    assert len(finals(story, "a-1")) == 2
+    best = [name for name in newest if finals(story, name)[-1].grade == "A"]
+    assert best == ["a-1", "a-11", "a-12"]
+    assert "exceeded by 2: a-1, a-12 had been told A" in finals(story, "a-11")[-1].explanation.en
+
+
+def test_a_better_score_takes_the_place_and_nobody_gets_a_place_too_many(kpi: Pack) -> None:
+    """With ``redo`` the new order alone counts."""
+    assert kpi.results.quota is not None
+    quota = msgspec.structs.replace(kpi.results.quota, after_told="redo")
+    story = august(msgspec.structs.replace(kpi, results=msgspec.structs.replace(kpi.results, quota=quota)))
     appeal(story, "a-12", upheld=True, score=9900)
     newest = [finals(story, f"a-{index}")[-1].grade for index in range(1, 13)]
     assert newest.count("A") == 1

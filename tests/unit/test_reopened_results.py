@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,8 +27,17 @@ Told = tuple[str, str, str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def kpi() -> Pack:
+def keeping() -> Pack:
+    """As the pack is: who was told an A keeps it when the places are given out again."""
     return load_pack(RULES / "company-kpi")
+
+
+@pytest.fixture(scope="module")
+def kpi(keeping: Pack) -> Pack:
+    """A pack whose places are given out again as if nobody had been told anything."""
+    assert keeping.results.quota is not None
+    quota = msgspec.structs.replace(keeping.results.quota, after_told="redo")
+    return msgspec.structs.replace(keeping, results=msgspec.structs.replace(keeping.results, quota=quota))
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +205,24 @@ def test_late_events_of_a_reopened_month_count_as_if_in_time(
     assert {one for one in standing(in_time) if one[0] in tallies} == {
         one for one in standing(reopened) if one[0] in tallies
     }
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(timely=months, late=months)
+def test_beyond_the_quota_are_only_those_who_were_told_and_each_is_named(
+    keeping: Pack, timely: list[Told], late: list[Told]
+) -> None:
+    story = august(keeping, timely, late)
+    assert story.rejects() == []
+    story.replay.finish()
+    told = [one for one in story.replay.grade_list() if (one.window, one.period) == ("month", "2026-08")]
+    final = [one for one in told if (one.pack, one.level, one.status) == ("company-kpi", "agent", "final")]
+    newest = {one.subject: one for one in final}
+    best = {name for name, one in newest.items() if one.grade == "A"}
+    beyond = {name for name in best if "beyond the quota" in newest[name].explanation.en}
+    assert (len(best) - len(beyond)) * 10 <= len(newest)
+    for name in beyond:
+        assert [one.grade for one in final if one.subject == name][-2] == "A", "nobody had told them"
 
 
 def scores(when: str, agent: str, given_by: dict[str, int]) -> list[Told]:

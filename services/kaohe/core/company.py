@@ -11,7 +11,9 @@ names, so the result is the same over one partition or many, and whichever of th
 A result may be proposed once more: its period is open again, or an appeal against it was right. Then the same steps are
 gone through with what everybody else had, for which the proposals of decided periods are kept as long as a period can
 be opened again, and again for the wider periods that were made of the changed marks. Whose score and grade come to
-the same hears nothing. Tasks that were given to assessors stay; what follows from a grade is withdrawn with it.
+the same hears nothing. Whoever was told the best grade keeps it then while their own score earns it, although the
+places go to others now (unless the pack's quota says otherwise): those who are beyond the quota are named, and hear it
+once. Tasks that were given to assessors stay; what follows from a grade is withdrawn with it.
 """
 
 from __future__ import annotations
@@ -64,12 +66,13 @@ class StoredMarks(msgspec.Struct, array_like=True):
 
 
 class Decided(msgspec.Struct, array_like=True):
-    """A result as it was proposed last, and what became of it."""
+    """A result as it was proposed last, and what became of it; ``beyond``: it is kept beyond the quota."""
 
     proposal: Proposal
     score: str
     grade: str
     revision: int
+    beyond: bool = False
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -312,6 +315,7 @@ class _Step:
         self.known = known
         self.finals: dict[str, Decided] = {}
         self.moved = False
+        self.beyond: set[str] = set()
         self.pack = pack
         self.level, self.window, self.label = group[1:]
         self.period = period
@@ -485,6 +489,9 @@ class _Step:
         verdicts = cards.shared_out(candidates, share, per_department, (self.pack.name, self.label))
         second = cards.ranked(self.bands)[1] if len(self.bands) > 1 else quota.grade
         room = cards.places(len(candidates), share)
+        if quota.after_told == "keep":
+            told = {name for name, one in self.known.items() if one.grade == quota.grade}
+            self.beyond = {name for name in told & verdicts.keys() if not verdicts[name].kept}
         for name, verdict in verdicts.items():
             grade = grades[name]
             frame_en = (
@@ -493,6 +500,15 @@ class _Step:
             frame_zh = f"{len(verdicts)} 人中第 {verdict.rank} 名，{len(candidates)} 人共 {room} 个名额"
             if verdict.kept:
                 note = Words(en=f"keeps {quota.grade}: {frame_en}", zh=f"保留 {quota.grade}：{frame_zh}")
+                notes = [note, *self._exceeded(quota)]
+                grades[name] = self._changed(grade, Fraction(grade.score), quota.grade, notes)
+                continue
+            if name in self.beyond:
+                note = Words(
+                    en=f"keeps {quota.grade} beyond the quota ({quota.clause}), for it was told before the places were "
+                    f"given out again: {frame_en}",
+                    zh=f"名额重新分配前已告知 {quota.grade}，超出比例予以保留（{quota.clause}）：{frame_zh}",
+                )
                 grades[name] = self._changed(grade, Fraction(grade.score), quota.grade, [note])
                 continue
             department = (grade.detail.department if grade.detail is not None else "") or "–"
@@ -509,6 +525,19 @@ class _Step:
                 low, high = self.bounds
                 score = cards.held_in_band(score, second, self.bands, self.rules.step, (low, high))
             grades[name] = self._changed(grade, score, second, [note])
+
+    def _exceeded(self, quota: Quota) -> list[Words]:
+        """By how many the quota is exceeded, and who they are; nothing where it holds."""
+        if not self.beyond:
+            return []
+        names, count = ", ".join(sorted(self.beyond)), len(self.beyond)
+        return [
+            Words(
+                en=f"the quota ({quota.clause}) is exceeded by {count}: {names} had been told {quota.grade} before the "
+                "places were given out again",
+                zh=f"名额（{quota.clause}）超出 {count} 人：{names} 在重新分配前已获告知 {quota.grade}",
+            )
+        ]
 
     def _candidate(self, quota: Quota, proposal: Proposal, grade: Grade) -> Candidate:
         detail = grade.detail or ScoreDetail()
@@ -577,11 +606,14 @@ class _Step:
         if known is not None:
             was_score, was_grade = known.score, known.grade
             revision = max(revision, known.revision)
-            self.finals[grade.subject] = Decided(proposal, was_score, was_grade, known.revision)
-            if (grade.score, grade.grade) == (was_score, was_grade):
+            beyond = grade.subject in self.beyond
+            self.finals[grade.subject] = Decided(proposal, was_score, was_grade, known.revision, beyond)
+            if (grade.score, grade.grade) == (was_score, was_grade) and beyond <= known.beyond:
                 return
         self.moved = True
-        self.finals[grade.subject] = Decided(proposal, grade.score, grade.grade, revision + 1)
+        self.finals[grade.subject] = Decided(
+            proposal, grade.score, grade.grade, revision + 1, grade.subject in self.beyond
+        )
         seen = {"score:": was_score, "grade:": was_grade}
         changes = changes_of(seen, {"score:": grade.score, "grade:": grade.grade})
         detail = msgspec.structs.replace(grade.detail or ScoreDetail(), changes=changes)

@@ -322,6 +322,10 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
     Who stands higher is told by ``tie_break``: ``score``, ``dimension:<name>``, ``previous`` (the score of the period
     before), ``seniority`` (hired earlier), and at last a lot drawn from pack, period and name.
+
+    ``after_told`` says what becomes of who was told the best grade when the places are given out again (after an
+    appeal, or a period that was opened again): ``keep``: they keep it while their own score earns it, if need be
+    beyond the quota; ``redo``: only the new order counts.
     """
 
     clause: str
@@ -330,6 +334,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     per_department: str
     tie_break: tuple[str, ...]
     formula: Words
+    after_told: Literal["keep", "redo"] = "keep"
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):

@@ -557,10 +557,10 @@ class CardReader:
         )
 
     def _quota(self, node: Node, main: Scorecard) -> Quota:
-        fields = Fields(
-            node, self.problems, ("clause", "grade", "share", "per_department", "tie_break", "formula"), "a quota"
-        )  # fmt: skip
+        keys = ("clause", "grade", "share", "per_department", "tie_break", "formula", "after_told")
+        fields = Fields(node, self.problems, keys, "a quota")
         best = self._grades(main.bands)[0]
+        after_told = fields.take("after_told", choice(("keep", "redo"), "way to go on"), "keep")
         known = [*TIE_BREAKS, *(f"dimension:{one.name}" for one in main.dimensions)]
         quota = Quota(
             clause=fields.need("clause", self.base.clause, ""),
@@ -569,6 +569,7 @@ class CardReader:
             per_department=fields.need("per_department", self.base.parameter("count"), ""),
             tie_break=fields.need("tie_break", several(choice(known, "tie-break")), NO_TEXTS),
             formula=fields.need("formula", words, _NO_WORDS),
+            after_told=cast("Literal['keep', 'redo']", after_told),
         )
         if main.level != "agent":
             fields.wrong("grade", "a quota is about people", "give the scorecard `level: agent`")
