@@ -615,6 +615,7 @@ class Attending:
             self._judge_by(file, rules, outcome, what, cause, judged, name, now_ms)
         if what == "take_back":
             judged.attempts = {**judged.attempts, name: judged.attempts.get(name, 0) + 1}
+        if what != "judge":  # what is over is not ended once more
             judged.alerts = {key: alerts for key, alerts in judged.alerts.items() if key != name}
         self._touch(file.book.agent, "m" if isinstance(outcome, FullMonth) else "d", change.place)
 
