@@ -247,6 +247,17 @@ def _state_counts(counters: Mapping[str, CountFunction]) -> dict[str, tuple[Coun
     return found
 
 
+def _reads_own_states(packs: Iterable[Pack]) -> bool:
+    """Whether any metric counts for each agent how long they were in a state of work."""
+    return any(
+        term.source.startswith("state/")
+        for pack in packs
+        for metric in pack.metrics.values()
+        if "agent" in metric.levels
+        for term in (*metric.numerator, *metric.denominator)
+    )
+
+
 def _take(engine: PartitionEngine, plan: Plan, event: Envelope) -> None:  # noqa: C901, PLR0912 - the way of every event
     """Admit, count and judge one event; EventError when it cannot be used.
 
@@ -402,6 +413,7 @@ class PartitionEngine:
         """The periods that are open again; the first partition tells of them, and no other one keeps this."""
         self.names = self.layout.names()
         self.state_counts = _state_counts(self.counters)
+        self._agents_own_states = _reads_own_states(self.packs)
         self.plans = self._plan(deadlines)
         self._listen()
         self.accept_ms = RETENTION_MS
@@ -1043,7 +1055,9 @@ class PartitionEngine:
         while from_ms < to_ms:
             cut_ms = min(to_ms, (from_ms // AGENT_BUCKET_MS + 1) * AGENT_BUCKET_MS)
             team, site, _ = agent.roster_at(from_ms)
-            self.count_apart(counts, StateTime(cut_ms - from_ms), from_ms, agent, ("", team, site), weight)
+            # What no metric counts for the agents themselves does not have them judged every five minutes.
+            own = agent if self._agents_own_states else None
+            self.count_apart(counts, StateTime(cut_ms - from_ms), from_ms, own, ("", team, site), weight)
             from_ms = cut_ms
 
     # --- log time -----------------------------------------------------------------------------------------------------
