@@ -635,8 +635,8 @@ class Reception(Cards):
         self._changes = {name: list(changes) for name, changes in self._sources()}
         self._values = {name: self.ratios(self.PACK, changes) for name, changes in self._changes.items()}
         self._values["attendance"] = self._attendance()
-        self._points = self.entries("rd-")
-        self.without_attendance: dict[tuple[str, str], Fraction] = {}
+        self._points, self._blamed = self.entries("rd-"), self.entries("rd-attitude")
+        self.beside_attendance: dict[tuple[str, str], Fraction] = {}
         self.months: dict[str, dict[str, Fraction]] = defaultdict(dict)
         self.quarters: dict[str, dict[str, Fraction]] = defaultdict(dict)
         for month in self.company.months():
@@ -761,7 +761,8 @@ class Reception(Cards):
             self.months[agent][month] = score
             kept = worked((one for one in parts if one is not attendance), weights)
             if kept is not None:
-                self.without_attendance[agent, month] = _held(kept, others)
+                blamed = self._blamed[agent, month]
+                self.beside_attendance[agent, month] = _held(kept, others - blamed)
 
     def _quarter(self, agent: str, last: str) -> None:
         """RD-02: the months, improvement, skill growth and key tasks."""
@@ -808,8 +809,8 @@ def combined(
 ) -> Iterator[Score]:
     """Everybody's one score of a month: the schemes' final scores by their shares, to the hundredth.
 
-    Who has no score under a scheme has its share spread over the others. Absence is charged by the attendance scheme,
-    so that the reception's item of it is left out where there is a score of that scheme.
+    Who has no score under a scheme has its share spread over the others. Absence and complaints about attitude are
+    charged by the attendance scheme, so that the reception's are left out where there is a score of that scheme.
     """
     figures = company.figures["company-kpi"]
     own: dict[tuple[str, str], dict[str, Fraction]] = defaultdict(dict)
@@ -822,7 +823,7 @@ def combined(
         known = dict(found)
         if "full-attendance" in known and "reception" in known:
             del known["reception"]
-            left = reception.without_attendance.get((agent, month))
+            left = reception.beside_attendance.get((agent, month))
             known |= {"reception": left} if left is not None else {}
         day = date.fromisoformat(f"{month}-01")
         shares = {

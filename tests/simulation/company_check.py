@@ -3,7 +3,7 @@
 Nothing here comes from the engine. Events are read from their JSON into one SQLite table, figures from the packs'
 ``parameters.yaml``; every clause is a query or two, written from the policy's words. What is compared in the end are
 the final entries (``Entry``), scores and grades. Cards of weighted items (reception, company KPI) are in
-``company_cards``, pay is in ``company_pay``.
+``company_cards``, who was due and came in ``company_rota``, risks in ``company_risks``, pay in ``company_pay``.
 
 How the policy was read, where its words leave a choice:
 
@@ -24,7 +24,7 @@ import json
 import sqlite3
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -33,8 +33,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from chinese_calendar import is_workday
 from ruamel.yaml import YAML
+
+from tests.simulation.company_rota import MINUTE_MS, Rota, Shift, works
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
@@ -222,8 +223,6 @@ class Company:
             part, word = data["score"], word or "area"
         if event["type"] == "complaint.upheld":
             part, whole = int(data.get("bad_attitude", False)), int(data.get("improper_handling", False))
-        if event["type"] == "shift.changed":
-            assert data["cancelled"], "shifts of the company are called off or held"
         due_ms, begin_ms, finish_ms = (
             to_ms(text) if text else None
             for text in (
@@ -423,14 +422,20 @@ def timely(company: Company, rule: str) -> Iterator[tuple[Any, ...]]:
 
 
 class Day(NamedTuple):
-    """What became of a day with work, in halves; ``minor`` counts lateness and early leave."""
+    """What became of a day with work, in halves; ``minor`` counts lateness and early leave.
 
-    month: str
+    ``absent`` tells the halves of unexcused absence with the shift in which each was.
+    """
+
+    day: date
     full: bool
     attended: int
-    absent: int
     minor: int
-    shift: str
+    absent: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def month(self) -> str:
+        return f"{self.day:%Y-%m}"
 
 
 class Attendance:
@@ -452,14 +457,15 @@ class Attendance:
         self.until_ms = until_ms
         self.judged = judged
         self.entries: list[Entry] = []
+        self.rota = Rota(company, pack, until_ms)
         self._taken: dict[tuple[str, str, str], int] = defaultdict(int)
         self._given = self._leaves()
-        days: dict[str, list[Day]] = defaultdict(list)
-        for agent, day in self._days():
-            days[agent].append(day)
+        days = {
+            agent: [self._day(*one) for one in sorted(own.items())] for agent, own in self.rota.days.items()
+        }
         self.days = days
         for agent in company.roster if pack == "full-attendance" else ():
-            self._months(agent, days[agent])
+            self._months(agent, days.get(agent, []))
 
     def _leaves(self) -> dict[str, list[tuple[str, date, date]]]:
         """The leaves that were approved: (kind, first day, last day) by person, in their order."""
@@ -469,43 +475,40 @@ class Attendance:
             given[agent].append((kind, date.fromisoformat(first), date.fromisoformat(last)))
         return given
 
-    def _days(self) -> Iterator[tuple[str, Day]]:
-        """Every day with a shift that was not called off, in order."""
-        query = """
-            select s.agent, s.item, s.day, s.begin_ms, s.finish_ms,
-                (select min(at_ms) from event e where e.type = 'clock.in' and e.agent = s.agent and e.item = s.item),
-                coalesce(
-                    (select begin_ms from event e
-                        where e.type = 'clock.corrected' and e.agent = s.agent and e.item = s.item),
-                    (select max(at_ms) from event e
-                        where e.type = 'clock.out' and e.agent = s.agent and e.item = s.item)),
-                exists (select 1 from event e
-                    where e.type = 'exemption.granted' and e.agent = s.agent and e.item = s.item)
-            from event s where s.type = 'shift.scheduled' and not exists (
-                select 1 from event e where e.type = 'shift.changed' and e.agent = s.agent and e.item = s.item)
-            order by s.day, s.agent
-        """
-        for agent, shift, day, *facts in self.company.db.execute(query):
-            yield agent, self._day(agent, shift, date.fromisoformat(day), *facts)
-
-    def _day(
-        self, agent: str, shift: str, day: date, begin_ms: int, end_ms: int, came_ms: int | None,
-        went_ms: int | None, excused: int,
-    ) -> Day:  # fmt: skip
-        month, minute_ms = f"{day:%Y-%m}", 60_000
+    def _day(self, day: date, shifts: Sequence[Shift]) -> Day:
+        """Every day with a shift: one of two shifts is half of it."""
+        agent = shifts[0].agent
         for kind, first, last in self._given[agent]:
             if first <= day <= last:
-                return self._on_leave(agent, kind, day, month, shift)
-        if came_ms is None:
-            return Day(month, bool(excused), 0, 0 if excused else 2, 0, shift)
-        late = came_ms > begin_ms + self.figures.on("late_after", day) * minute_ms
-        early = went_ms is not None and went_ms < end_ms - self.figures.on("early_after", day) * minute_ms
-        minor = int(late) + int(early)
-        forgotten = went_ms is None
-        # What is excused leaves the day full; a clocking out that stays missing does not.
-        return Day(month, bool(excused) or not (minor or forgotten), 2, 0, 0 if excused else minor, shift)
+                return self._on_leave(agent, kind, day)
+        absent, minor, missed, full = [], 0, 0, True
+        for shift in shifts:
+            halves, incidents, forgotten = self._came_and_went(shift, 2 if len(shifts) == 1 else 1)
+            missed += halves
+            excused = (agent, shift.id) in self.rota.excused
+            # What is excused leaves the day full; a clocking out that stays missing does not.
+            full = full and (excused or not (halves or incidents or forgotten))
+            minor += 0 if excused else incidents
+            absent += [(shift.id, halves)] if halves and not excused else []
+        return Day(day, full, max(0, 2 - missed), minor, tuple(absent))
 
-    def _on_leave(self, agent: str, kind: str, day: date, month: str, shift: str) -> Day:
+    def _came_and_went(self, shift: Shift, most: int) -> tuple[int, int, bool]:
+        """What became of a shift: halves missed, times late or gone early, and whether the clocking out is missing."""
+        came_ms, went_ms = self.rota.came_ms(shift), self.rota.went_ms(shift)
+        if came_ms is None:
+            return most, 0, False
+        late_after, early_after, absent_after = (
+            self.figures.on(name, shift.day) * MINUTE_MS
+            for name in ("late_after", "early_after", "absent_after")
+        )
+        late_ms = came_ms - shift.begin_ms
+        early_ms = shift.end_ms - went_ms if went_ms is not None else 0
+        # So late, or gone so early, that it is no lateness any more: half of the day is missing.
+        missed = int(late_ms > absent_after) + int(early_ms >= absent_after)
+        minor = int(absent_after >= late_ms > late_after) + int(not missed and early_ms > early_after)
+        return min(missed, most), minor, went_ms is None
+
+    def _on_leave(self, agent: str, kind: str, day: date) -> Day:
         """A day of leave counts as its kind says, unless the year's quota is used up."""
         quota = self.figures.table("leave_quota", day)[kind]
         used = self._taken[agent, kind, f"{day:%Y}"]
@@ -515,7 +518,7 @@ class Attendance:
         self._taken[agent, kind, f"{day:%Y}"] += 1
         breaks = over or self.figures.table("leave_breaks_full", day)[kind] == 1
         attended = 2 if self.figures.table("leave_counts_attended", day)[kind] == 1 and not over else 0
-        return Day(month, not breaks, attended, 0, 0, shift)
+        return Day(day, not breaks, attended, 0)
 
     def _working_days(self, agent: str, kind: str, day: date) -> int:
         """The working days of this kind of leave before ``day`` in its year."""
@@ -563,10 +566,9 @@ class Attendance:
         for number in range(1, sum(day.minor for day in days) + 1):
             cost += min(max(Fraction(0), number - free) * step, cap)
         self._add("fa-03", agent, month, "", -cost)
-        for day in days:
-            self._add(
-                "fa-absent", agent, month, day.shift, -day.absent * figures.on("absence_half_points", first)
-            )
+        half = figures.on("absence_half_points", first)
+        for shift, halves in (one for day in days for one in day.absent):
+            self._add("fa-absent", agent, month, shift, -halves * half)
 
     def _year_bonus(self, agent: str, full_months: Counter[str]) -> None:
         company = self.company
@@ -579,14 +581,6 @@ class Attendance:
     def _add(self, rule: str, agent: str, period: str, incident: str, points: Fraction) -> None:
         if points:
             self.entries.append(Entry(rule, agent, period, incident, "", points))
-
-
-def works(day: date) -> bool:
-    """Whether the public calendar has a working day."""
-    try:
-        return bool(is_workday(day))
-    except NotImplementedError:  # a year that was not announced yet
-        return day.weekday() < 5
 
 
 # --- the appraisal ----------------------------------------------------------------------------------------------------
@@ -609,7 +603,8 @@ class Appraisal:
             self._breaches()
             self._complaints_fell()
         if "full-attendance" in company.packs:
-            self.entries += Attendance(company, until_ms, self.judged).entries
+            self.attendance = Attendance(company, until_ms, self.judged)
+            self.entries += self.attendance.entries
             self._verified()
         if "company-kpi" in company.packs:
             self._incomplete()
@@ -864,41 +859,31 @@ class Appraisal:
                     if made[site, month, kind] < figures.on(due, day):
                         yield rule, site, month
 
-    def training_risks(self) -> Iterator[tuple[str, str]]:
-        """FD-14: (level, who) of each time at which too few of a team's or site's results of the month were passes.
-
-        It is looked at whenever five minutes (of a site, one) are over in which a result came.
+    def goals(self) -> Iterator[tuple[str, str, str]]:
+        """LS-11: (what, who, goal): in force when both have signed; unsigned, which alerts, and signed after all."""
+        company, signed = self.company, defaultdict(dict)  # type: tuple[Company, dict[str, dict[str, tuple[int, int]]]]
+        query = """
+            select json_extract(data, '$.goal_id'), json_extract(data, '$.who'), at_ms, arrived_ms from event
+            where type = 'goal.signed' order by pos desc
         """
-        for level, bucket_ms in (("team", 300_000), ("site", 60_000)):
-            month = "team_month" if level == "team" else "month"
-            query = f"""
-                select {level}, {month}, arrived_ms / {bucket_ms}, coalesce(json_extract(data, '$.passed'), 1)
-                from event where type = 'training.assessed' and {level} != '' order by arrived_ms
-            """  # noqa: S608 - words and numbers of this module
-            results: dict[tuple[str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-            for who, label, bucket, passed in self.company.db.execute(query):
-                results[who, label][bucket].append(passed)
-            for (who, label), buckets in results.items():
-                zone = SITE_ZONES.get(who, COMPANY_ZONE)
-                yield from ((level, who) for _ in range(self._fallen(buckets, label, zone, bucket_ms)))
-
-    def _fallen(self, buckets: Mapping[int, list[int]], label: str, zone: str, bucket_ms: int) -> int:
-        """How often the share of passes fell below its target in a month, as long as the month ran."""
-        figures, day = self.company.figures["front-desk"], date.fromisoformat(f"{label}-01")
-        least, target = (
-            figures.on("risk_training_results_min", day),
-            figures.on("risk_training_pass_target", day),
+        for goal, who, *moments in company.db.execute(query):
+            signed[goal][who] = tuple(moments)
+        proposed = (
+            "select agent, json_extract(data, '$.goal_id'), at_ms from event where type = 'goal.proposed'"
         )
-        end_ms = self.company.zone_end(zone, label)
-        passes = count = fallen = 0
-        low = False
-        for bucket, passed in sorted(buckets.items()):
-            if (bucket + 1) * bucket_ms >= end_ms:
-                break
-            passes, count, before = passes + sum(passed), count + len(passed), low
-            low = count >= least and Fraction(passes, count) < target
-            fallen += low and not before
-        return fallen
+        for agent, goal, at_ms in company.db.execute(proposed):
+            if not self.under("logistics-service", agent, at_ms):
+                continue
+            days = company.figures["logistics-service"].on("goal_signing_time", date(2026, 1, 1))
+            due_ms = at_ms + days * DAY_MS
+            both = len(signed[goal]) == 2
+            if both:
+                yield "in force", agent, goal
+            in_time = both and all(moment <= due_ms for one in signed[goal].values() for moment in one)
+            if not in_time and due_ms < self.until_ms:
+                yield "unsigned", agent, goal
+                if both:
+                    yield "signed after all", agent, goal
 
     def missed_interviews(self) -> Iterator[tuple[str, str]]:
         """LS-13: (who, appraisal) of each appraisal after which no interview was held inside its days."""

@@ -21,7 +21,8 @@ from math import floor
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.simulation.company_check import COMPANY_ZONE, Appraisal, Entry, Figures, Score, to_ms, works
+from tests.simulation.company_check import COMPANY_ZONE, Appraisal, Entry, Figures, Score, to_ms
+from tests.simulation.company_rota import works
 
 KPI, ATTENDANCE, LOGISTICS = "company-kpi", "full-attendance", "logistics-service"
 

@@ -5,7 +5,8 @@ the employee, the superior and the leader in charge about each person, colleague
 departments and leaders about departments; some do not speak at all, some say something twice, a few come after the
 month was closed and are not heard. Then the results are announced, interviews are held, and who was charged for an
 incident of the month (``note`` was told of it) may appeal: in time or late, accepted or rejected, upheld or dismissed.
-The steps of the appraisal's calendar are done on their days, or late, or not at all.
+The steps of the appraisal's calendar are done on their days, or late, or not at all. Goals are proposed for the month
+that begins, and signed by both, or by one alone.
 
 How good somebody is was drawn once, so that most months are good ones, some are excellent and few are poor. Who appeals
 names the decision as it stands on the statement: by the id that follows from rule, person, month and incident.
@@ -45,6 +46,8 @@ STEPS = (
     ("assessments", 5), ("results", 8), ("summary", 10), ("finance-notice", 12), ("settle", 13), ("export", 14),
 )  # fmt: skip
 """The company's steps after a month, and the days by which they are due."""
+SIGNING_DAYS = 5
+"""In how many days both have to sign a goal: some do so at their very end."""
 APPEALED = ("company-kpi", "logistics-service")
 """The packs whose results people may appeal against."""
 
@@ -60,6 +63,7 @@ class Member(msgspec.Struct):
     packs: tuple[str, ...]
     leader: str
     public_days: bool
+    office_hours: bool
     site: str
     zone: ZoneInfo
     hired: date
@@ -99,8 +103,10 @@ class Office(Protocol):
     def next(self, kind: str) -> str:
         """A name that nothing else of this kind has."""
 
-    def put(self, at_ms: int, tag: str, subject: str, data: Payload) -> tuple[str, int]:
-        """Let an event happen."""
+    def put(
+        self, at_ms: int, tag: str, subject: str, data: Payload, told_ms: int | None = None
+    ) -> tuple[str, int]:
+        """Let an event happen, which people tell at once or at ``told_ms``."""
 
 
 class Appraisals:
@@ -137,6 +143,7 @@ class Appraisals:
                 continue
             self._person(member, label, after)
             self._talk(member, label, after)
+            self._goals(member, after)
             self._restate(member, label, after)
         self._appeals(label, after)
 
@@ -257,7 +264,7 @@ class Appraisals:
     def _restate(self, member: Member, label: str, after: date) -> None:
         """Some pay turns out to have been noted wrongly, when the month is settled already."""
         rng = self._office.stream("pay")
-        if rng.random() >= 0.02 or member.annual:
+        if rng.random() >= 0.04 or member.annual:
             return
         data = ev.PayStated(
             agent=member.id, period=label, gross_minor=member.pay_minor + rng.randrange(-50_000, 50_000),
@@ -267,7 +274,7 @@ class Appraisals:
         self._office.put(at_ms, "pay.stated", member.id, data)
 
     def _talk(self, member: Member, label: str, after: date) -> None:
-        """Results are announced, interviews held, measures planned, and each quarter's goals signed."""
+        """Results are announced, interviews held, measures planned."""
         rng, agent = self._office.stream("talks"), member.id
         told_ms = local_ms(after.replace(day=9), member.zone, 9)
         for pack in APPEALED:
@@ -281,17 +288,26 @@ class Appraisals:
             if pack in member.packs and rng.random() < 0.96:
                 at_ms = local_ms(after.replace(day=day), member.zone, 10) + _within(rng, 0, 5)
                 self._interview(member, f"{pack}/{agent}/{label}", at_ms, rng)
-        if after.month % 3 == 1 and rng.random() < 0.5:
-            goal, at_ms = self._office.next("goal"), local_ms(after, member.zone, 11)
-            proposed = ev.GoalProposed(
-                agent=agent, goal_id=goal, period=f"{after:%Y-%m}", indicator="satisfied customers", target="95 %",
-                by=member.superior,
-            )  # fmt: skip
-            self._office.put(at_ms, "goal.proposed", agent, proposed)
-            for who, by in (("employee", agent), ("supervisor", member.superior)):
-                if rng.random() < 0.95:
-                    signed = ev.GoalSigned(agent=agent, goal_id=goal, who=who, by=by)  # type: ignore[arg-type]
-                    self._office.put(at_ms + _within(rng, 1, 40), "goal.signed", agent, signed)
+
+    def _goals(self, member: Member, after: date) -> None:
+        """Some get a monthly goal out of their department's for the year; not all are signed by both, or in time."""
+        rng, agent = self._office.stream("goals"), member.id
+        if rng.random() >= 0.4:
+            return
+        goal, at_ms = self._office.next("goal"), local_ms(after, member.zone, 11)
+        proposed = ev.GoalProposed(
+            agent=agent, goal_id=goal, period=f"{after:%Y-%m}", indicator="satisfied customers", target="95 %",
+            of=f"{member.department}-{after:%Y}", by=member.superior,
+        )  # fmt: skip
+        self._office.put(at_ms, "goal.proposed", agent, proposed)
+        for who, by in (("employee", agent), ("supervisor", member.superior)):
+            way, signed_ms = rng.random(), at_ms + _within(rng, 1, 40)
+            if way < 0.05:
+                continue
+            if way < 0.2:
+                signed_ms = at_ms + SIGNING_DAYS * DAY_MS + rng.choice((0, 0, 1, 30)) * HOUR_MS
+            signed = ev.GoalSigned(agent=agent, goal_id=goal, who=who, by=by)  # type: ignore[arg-type]
+            self._office.put(signed_ms, "goal.signed", agent, signed)
 
     def _interview(self, member: Member, appraisal: str, at_ms: int, rng: Random) -> None:
         """An interview, and by one in five a measure that is carried out, mostly in time."""

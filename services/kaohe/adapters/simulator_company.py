@@ -1,12 +1,15 @@
 """A whole company made up from a seed: departments, sites in two time zones, months of work, and what is said about it.
 
 Theory of operation. Where ``simulator`` shows the traffic of one floor second by second, this one tells the slow story
-that appraisal is about, with few events for each person and day: shifts and clockings, leave and exemptions, complaints
-with their whole course, surveys, tasks, mistakes, trainings, audits, inspections, pay, and people who join, move to
-another department or site, or leave. Calls and requests are a *sample*, about one call a shift and a request on two
-days of three: enough for every monthly quotient, and far less than a telephone system would tell; nobody's states of
-work are told (so that every shift alerts by CK-15). What is said
-about people when a month is over (assessments, results, appeals, the steps of the calendar) is ``simulator_appraisal``.
+that appraisal is about, with few events for each person and day: complaints with their whole course, surveys, tasks,
+mistakes, trainings, audits, inspections, pay, and people who join, move to another department or site, or leave. Who
+works when, comes, logs in and is on leave is ``simulator_rota``; what is said about people when a month is over
+(assessments, results, appeals, the steps of the calendar) is ``simulator_appraisal``.
+
+Calls and requests are a *sample*, about one call a shift and a request on two days of three: enough for every monthly
+quotient, and far less than a telephone system would tell. Now and then there is a rush, an hour in which one to three
+people of a department do nothing but take calls: too many, too long ones, or so few that they were not needed. Only
+then they are ready for calls; the rest of the day they are logged in for other work.
 
 ``_Company`` goes through the days. What a day starts is drawn at once and put into a heap by the moment at which it
 *arrives*: nearly always when it happens; sometimes seconds or minutes later, and what people fill in by hand sometimes
@@ -28,14 +31,14 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
-from chinese_calendar import is_workday
 
 from kaohe import events as ev
 from kaohe.adapters.simulator_appraisal import SAID, Appraisals, Incident, Member
+from kaohe.adapters.simulator_rota import Rota
 from kaohe.adapters.simulator_work import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, moment
 from kaohe.adapters.simulator_world import local_ms
 from kaohe.errors import UsageError
-from kaohe.events import ENVELOPES, Envelope, Growth, LeaveKind, Payload, Rating, Satisfaction
+from kaohe.events import ENVELOPES, Envelope, Growth, Payload, Rating, Satisfaction
 
 FIRST_MONTH = date(2025, 12, 1)
 MAX_PEOPLE = 2_000
@@ -51,7 +54,8 @@ MOVING_DAYS = range(12, 21)
 class Department(msgspec.Struct, frozen=True):
     """A department: the policies its people are under, and how many of each hundred people work in it.
 
-    ``public_days`` says that it works on the public calendar's working days alone.
+    ``public_days`` says that it works by a rota on the public calendar's working days alone, ``office_hours`` that its
+    hours are those of an office and no shifts are told. All others work by a rota on any day.
     """
 
     name: str
@@ -59,21 +63,24 @@ class Department(msgspec.Struct, frozen=True):
     share: int
     leader: str = "deputy-operations"
     public_days: bool = False
+    office_hours: bool = False
 
 
 EVERYBODY = ("company-kpi", "full-attendance")
 DEPARTMENTS = (
     Department("front-desk", ("front-desk", *EVERYBODY), 24),
-    Department("logistics", ("logistics-service", *EVERYBODY), 24),
+    Department("logistics", ("logistics-service", *EVERYBODY), 24, public_days=True),
     Department("hotline", ("front-desk", "logistics-service", *EVERYBODY), 28),
     Department("reception", ("reception", *EVERYBODY), 10),
-    Department("back-office", ("logistics-service", *EVERYBODY), 14, "deputy-support", public_days=True),
+    Department("back-office", ("logistics-service", *EVERYBODY), 14, "deputy-support", office_hours=True),
 )
 ASSESSORS = {"quality-1": 1, "quality-2": 0, "quality-3": 2, "quality-4": -12}
 """Who scores monitored calls, and by how many points of a hundred each is kinder than a fair judge."""
 TASKS = ("work", "cooperation", "development", "improvement", "key")
-SHIFTS = ((8, 16), (10, 18), (13, 21), (21, 29))
-"""First and last hour of a shift by the wall clock; the night shift ends on the next day."""
+RUSHES = ((540, 60), (600, 5), (700, 90), (60, 240), (180, 120))
+"""For how long a call of a rush is talked about, and until the next one comes (s)."""
+RUSH_SHARE = 0.03
+"""How likely a rush is in each department of each site on a day."""
 
 
 class Delays(msgspec.Struct, frozen=True):
@@ -98,7 +105,7 @@ BY_HAND = frozenset(
      "flow.audited", "task.completed", "training.attended", "training.assessed"}
 )  # fmt: skip
 """What people write down; the rest comes from systems."""
-PUNCTUAL = frozenset({"roster.changed", "pay.stated", "department.changed"}) | SAID
+PUNCTUAL = frozenset({"roster.changed", "pay.stated", "department.changed", "hours.assigned"}) | SAID
 """What never comes late or twice: the frame in which the rest is judged, and what is said about a month."""
 
 
@@ -146,6 +153,7 @@ class _Company:
         self._end_ms = min(local_ms(end, ZoneInfo(zone)) for zone in SITES.values())
         self._staff = self._hire(people, months)
         self._appraisals = Appraisals(self._staff, [(one.name, one.leader) for one in DEPARTMENTS], self)
+        self._rota = Rota(self._staff, self, self._end)
 
     def stream(self, name: str) -> Random:
         """The random numbers of one family of events."""
@@ -159,8 +167,13 @@ class _Company:
         self._numbers[kind] = number = self._numbers.get(kind, 0) + 1
         return f"{kind}-{number}"
 
-    def put(self, at_ms: int, tag: str, subject: str, data: Payload) -> tuple[str, int]:
-        """Let an event happen at ``at_ms``, and arrive then or later; its id, and how much later (ms)."""
+    def put(
+        self, at_ms: int, tag: str, subject: str, data: Payload, told_ms: int | None = None
+    ) -> tuple[str, int]:
+        """Let an event happen at ``at_ms``, and arrive then or later; its id, and how much later (ms).
+
+        ``told_ms`` is when people came to tell it, if they did not at once and may do so.
+        """
         at_ms -= at_ms % SECOND_MS
         if at_ms >= self._end_ms:
             return "", 0
@@ -168,6 +181,8 @@ class _Company:
             id=self.next(tag), source=f"company-{self._seed}", subject=subject, time=moment(at_ms), data=data
         )
         arrives_ms = at_ms
+        if told_ms is not None and self._delays.by_hand_share:
+            arrives_ms = told_ms - told_ms % SECOND_MS
         if tag not in PUNCTUAL:
             delays, rng = self._delays, self.stream("delays")
             by_hand, chance, delay = rng.random(), rng.random(), rng.random()
@@ -191,8 +206,9 @@ class _Company:
         self._appraisals.begin(self._start)
         day = self._start
         while day < self._end:
-            for member in self._staff:
-                self._day(member, day)
+            self._rota.swaps(day)
+            present = [(member, *hours) for member in self._staff for hours in self._day(member, day)]
+            self._rushes(present)
             self._inspections(day)
             day += timedelta(days=1)
             if day.day == 1:
@@ -226,6 +242,7 @@ class _Company:
                     packs=department.packs,
                     leader=department.leader,
                     public_days=department.public_days,
+                    office_hours=department.office_hours,
                     site=site,
                     zone=ZoneInfo(SITES[site]),
                     hired=joins - timedelta(days=rng.randrange(30, 3000) if joins == self._start else 0),
@@ -269,13 +286,15 @@ class _Company:
                 by="human-resources",
             )
             self.put(begins_ms + HOUR_MS, "pay.stated", member.id, data)
+        self._rota.assign(member, member.joins, begins_ms)
 
     def _moves(self, member: Member, day: date) -> None:
         """Some change the department, others the site, at seven in the morning of a day after a free one."""
         rng = self.stream("moves")
-        if day.day not in MOVING_DAYS or rng.random() >= 1 / 200:
+        if day.day not in MOVING_DAYS or rng.random() >= 1 / 80:
             return
-        if self._works(member, day - timedelta(days=1)) or day <= member.joins:
+        before = day - timedelta(days=1)
+        if self._rota.works(member, before) or self._rota.is_bound(member, before) or day <= member.joins:
             return
         if rng.random() < 0.4:
             member.site = next(site for site in SITES if site != member.site)
@@ -283,140 +302,32 @@ class _Company:
         else:
             other = rng.choice([one for one in DEPARTMENTS if one.name != member.department])
             member.department, member.packs, member.leader = other.name, other.packs, other.leader
-            member.public_days = other.public_days
+            member.public_days, member.office_hours = other.public_days, other.office_hours
+            self._rota.assign(member, day, local_ms(day, member.zone, 7))
         self._roster(member, local_ms(day, member.zone, 7))
-
-    @staticmethod
-    def _works(member: Member, day: date) -> bool:
-        """Whether a day is one of the person's working days."""
-        if member.public_days:
-            return _public(day)
-        return (day.toordinal() + int(member.id[2:]) * 3) % 7 < 5
 
     # --- a day --------------------------------------------------------------------------------------------------------
 
-    def _day(self, member: Member, day: date) -> None:
+    def _day(self, member: Member, day: date) -> list[tuple[int, int]]:
+        """One person's day; from when to when (ms) the person works on it."""
         if day < member.joins or (member.leaves is not None and day > member.leaves):
-            return
+            return []
         if day == member.leaves:
-            self._roster(member, local_ms(day, member.zone, 7), left_on=day)
-            return
+            at_ms = local_ms(day, member.zone, 7)
+            self._rota.leave(member, day, at_ms)
+            self._roster(member, at_ms, left_on=day)
+            return []
         self._moves(member, day)
-        if not self._works(member, day):
-            return
-        number = int(member.id[2:])
-        shifts = 1 if member.public_days else len(SHIFTS) if member.department == "hotline" else 3
-        begins, ends = SHIFTS[(number // 3 + day.toordinal() // 7) % shifts]
-        starts_ms = local_ms(day, member.zone, begins)
-        ends_day = day + timedelta(days=ends // 24)
-        ends_ms = local_ms(ends_day, member.zone, ends % 24)
-        present = self._attend(member, day, starts_ms, ends_ms)
-        if present:
+        worked = self._rota.day(member, day)
+        if worked:
+            starts_ms, ends_ms = worked[0]
             self._calls(member, starts_ms, ends_ms)
             self._requests(member, starts_ms, ends_ms)
             self._complaints(member, starts_ms, ends_ms)
             self._small_things(member, starts_ms)
             self._learning(member, starts_ms)
             self._quality(member, starts_ms)
-
-    def _attend(self, member: Member, day: date, starts_ms: int, ends_ms: int) -> bool:
-        """The shift and its clockings; whether the person came."""
-        rng = self.stream("attendance")
-        agent, shift = member.id, f"{member.id}-{day.isoformat()}"
-        absent, late, early, minutes, way, clumsy = (rng.random() for _ in range(6))
-        plan = ev.ShiftScheduled(
-            agent=agent,
-            shift_id=shift,
-            day=day.isoformat(),
-            starts_at=moment(starts_ms),
-            ends_at=moment(ends_ms),
-        )
-        self.put(self._known(member, starts_ms - 6 * HOUR_MS), "shift.scheduled", agent, plan)
-        if clumsy > 0.992:
-            called_off = ev.ShiftChanged(
-                agent=agent,
-                shift_id=shift,
-                day=day.isoformat(),
-                starts_at=moment(starts_ms),
-                ends_at=moment(ends_ms),
-                cancelled=True,
-            )
-            self.put(self._known(member, starts_ms - HOUR_MS), "shift.changed", agent, called_off)
-            return False
-        if day < member.away_until or self._leave(member, day, starts_ms):
-            return False
-        if absent < 0.003 * member.punctuality:
-            return False
-        arrives_ms = starts_ms - round((2 + 13 * way) * MINUTE_MS)
-        if late < 0.03 * member.punctuality:
-            arrives_ms = starts_ms + round(1 + 50 * minutes**2) * MINUTE_MS
-            self._excuse(member, shift, starts_ms)
-        leaves_ms = ends_ms + round(5 * way) * MINUTE_MS
-        if early < 0.012 * member.punctuality:
-            leaves_ms = ends_ms - round(1 + 50 * minutes**2) * MINUTE_MS
-        self.put(arrives_ms, "clock.in", agent, ev.ClockIn(agent=agent, shift_id=shift))
-        if clumsy < 0.005:
-            fixed = ev.ClockCorrected(
-                agent=agent,
-                correction_id=f"fix-{shift}",
-                shift_id=shift,
-                punch="out",
-                clocked_at=moment(leaves_ms - leaves_ms % SECOND_MS),
-                by=member.superior,
-                reason="forgot to clock out",
-            )
-            self.put(leaves_ms + 18 * HOUR_MS, "clock.corrected", agent, fixed)
-        else:
-            self.put(leaves_ms, "clock.out", agent, ev.ClockOut(agent=agent, shift_id=shift))
-        return True
-
-    @staticmethod
-    def _known(member: Member, at_ms: int) -> int:
-        """That moment, but not before the person is known."""
-        return max(at_ms, local_ms(member.joins, member.zone, 6) + MINUTE_MS)
-
-    def _excuse(self, member: Member, shift: str, starts_ms: int) -> None:
-        rng = self.stream("exemptions")
-        if rng.random() < 0.25:
-            data = ev.ExemptionGranted(
-                agent=member.id,
-                exemption_id=f"ex-{shift}",
-                incident=shift,
-                reason="the underground stood still",
-                by=member.superior,
-            )
-            self.put(starts_ms + rng.randrange(4, 60) * HOUR_MS, "exemption.granted", member.id, data)
-
-    def _leave(self, member: Member, day: date, starts_ms: int) -> bool:
-        """Whether a leave begins on this day: asked for three days before, and mostly approved."""
-        rng = self.stream("leave")
-        if rng.random() >= 0.012:
-            return False
-        kinds: tuple[LeaveKind, ...] = (
-            "personal",
-            "sick",
-            "annual",
-            "annual",
-            "annual",
-            "marriage",
-            "bereavement",
-        )
-        last = day + timedelta(days=rng.randrange(5))
-        common = {"leave_id": self.next("leave"), "agent": member.id, "kind": rng.choice(kinds)}
-        days = {"first_day": day.isoformat(), "last_day": last.isoformat()}
-        asked_ms, answered = self._known(member, starts_ms - 3 * DAY_MS), rng.random()
-        boss = member.superior
-        self.put(asked_ms, "leave.requested", member.id, ev.LeaveRequested(**common, **days))  # type: ignore[arg-type]
-        if answered < 0.1:
-            data: Payload = ev.LeaveRejected(**common, **days, by=boss, reason="the rota is thin")  # type: ignore[arg-type]
-            self.put(asked_ms + 5 * HOUR_MS, "leave.rejected", member.id, data)
-            return False
-        # One in ten is approved only afterwards.
-        approved_ms = asked_ms + (HOUR_MS if answered < 0.9 else 4 * DAY_MS)
-        data = ev.LeaveApproved(**common, **days, by=boss)  # type: ignore[arg-type]
-        self.put(approved_ms, "leave.approved", member.id, data)
-        member.away_until = last + timedelta(days=1)
-        return True
+        return worked
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
@@ -696,6 +607,45 @@ class _Company:
             )
             self.put(starts_ms + 6 * HOUR_MS, "record.audited", agent, audited)
 
+    def _rushes(self, present: list[tuple[Member, int, int]]) -> None:
+        """Now and then, in one department of one site, a few people do nothing but take calls for an hour."""
+        rng = self.stream("rushes")
+        desks: dict[tuple[str, str], list[tuple[Member, int, int]]] = {}
+        for one in present:
+            desks.setdefault((one[0].department, one[0].site), []).append(one)
+        for desk in desks.values():
+            if rng.random() >= RUSH_SHARE:
+                continue
+            _, starts_ms, ends_ms = rng.choice(desk)
+            if ends_ms - starts_ms < 3 * HOUR_MS:
+                continue
+            begins_ms = rng.randrange(starts_ms + 20 * MINUTE_MS, ends_ms - 100 * MINUTE_MS, SECOND_MS)
+            until_ms, pace = begins_ms + rng.randrange(50, 85) * MINUTE_MS, rng.choice(RUSHES)
+            here = [
+                one for one, first, last in desk if first + HOUR_MS // 3 <= begins_ms and until_ms <= last
+            ]
+            for member in here[: rng.choice((1, 1, 2, 3))]:
+                self._rush(member, begins_ms, until_ms, pace)
+
+    def _rush(self, member: Member, begins_ms: int, until_ms: int, pace: tuple[int, int]) -> None:
+        rng, queue = self.stream("rushes"), f"{member.site}-{member.department}"
+        self.put(begins_ms, "agent.ready", member.id, ev.AgentReady(agent=member.id))
+        at_ms = begins_ms
+        while at_ms < until_ms:
+            call, talk_ms = self.next("call"), round(pace[0] * rng.uniform(0.9, 1.1)) * SECOND_MS
+            answered = ev.CallAnswered(
+                agent=member.id, queue=queue, call_id=call, wait_ms=rng.randrange(300) * SECOND_MS,
+                rings=rng.randrange(4),
+            )  # fmt: skip
+            self.put(at_ms, "call.answered", member.id, answered)
+            at_ms += talk_ms
+            done = ev.CallCompleted(agent=member.id, queue=queue, call_id=call, talk_ms=talk_ms)
+            self.put(at_ms, "call.completed", member.id, done)
+            at_ms += pace[1] * SECOND_MS
+        if rng.random() < 0.9:  # some stay ready for what does not come
+            done_with = ev.AgentNotReady(agent=member.id, reason="other work")
+            self.put(at_ms, "agent.not_ready", member.id, done_with)
+
     # --- sites --------------------------------------------------------------------------------------------------------
 
     def _inspections(self, day: date) -> None:
@@ -714,14 +664,6 @@ class _Company:
                     site=site, area="lobby", score=rng.randrange(7000, 10_001, 50), kind=kind, by="quality"
                 )
                 self.put(local_ms(day, ZoneInfo(zone), 15), "area.inspected", site, data)
-
-
-def _public(day: date) -> bool:
-    """Whether the public calendar has a working day; a year that was not announced yet has its weekends alone."""
-    try:
-        return bool(is_workday(day))
-    except NotImplementedError:
-        return day.weekday() < 5
 
 
 def _satisfaction(rng: Random, discontent: float) -> Satisfaction:
