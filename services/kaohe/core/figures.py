@@ -57,7 +57,9 @@ def bring_up(judge: Judge, subject: Subject, pack: Pack, period: Period, now_ms:
     moment = judge.period_moment(subject, period, now_ms)
     if moment.day < pack.in_force_from:
         return
-    rules = judge.book.period[pack.key, subject.level, period.window]
+    rules = judge.book.period.get((pack.key, subject.level, period.window))
+    if rules is None:
+        return  # the rules have changed since something began to wait
     fired = {rule.id for rule in rules.fired(moment)}
     final = closed or judge.is_reopened(pack, period)
     for rule in rules.rules:
