@@ -285,6 +285,8 @@ def consistent(said: dict[str, list[bytes]]) -> None:
             assert Fraction(one.points) == -Fraction(newest[one.reverses].points)
     for raw in last(said["grades"]).values():
         grade = GRADE_DECODER.decode(raw)
+        if grade.status == "withdrawn":
+            continue  # it counts for nothing, and tells the score that was shown last
         charged = sum(
             (Fraction(one.points) for one in newest.values()
              if (one.subject, one.period, one.level) == (grade.subject, grade.period, "agent")), Fraction(0),

@@ -254,7 +254,7 @@ def test_a_shadow_beside_a_running_engine_goes_on_as_if_it_had_been_activated_th
     out = shadowed.apply(records[cut:])
     measure = PartitionEngine(versions, zones=ZONES)
     measure.restore(dict(stored))
-    measure.judge.activate("small", "3.0")
+    measure.judge.activate("small", "3.0", measure.now_ms)
     expected = [(one.topic, one.value) for one in measure.apply(records[cut:]) if one.topic in DECODERS]
     assert decoded(marks(out)) == as_shadow(expected, "3.0")
     assert len(expected) > 10

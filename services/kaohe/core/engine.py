@@ -888,7 +888,7 @@ class PartitionEngine:
     def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
         pack, version = event.data.pack, event.data.version
         if self.judge.active[pack] != version:
-            self.judge.activate(pack, version)
+            self.judge.activate(pack, version, self.watermark_ms)
             self.activations.append((self.watermark_ms, pack, version))
 
     def _attend(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:

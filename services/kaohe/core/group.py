@@ -195,7 +195,7 @@ class GroupEngine:
                         if pack in self.judge.active:
                             reopening.carry_out(self.judge, pack, version, at_ms)
                     elif f"{pack}@{version}" in self.judge.packs:
-                        self.judge.activate(pack, version)
+                        self.judge.activate(pack, version, at_ms)
                     continue
             if due_ms is None or due_ms > upto_ms:
                 return

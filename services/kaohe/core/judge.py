@@ -14,11 +14,10 @@ of the running period that names the closed one.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from datetime import date
 from fractions import Fraction
-from operator import itemgetter
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -38,6 +37,7 @@ from kaohe.core.series import Series
 from kaohe.core.subjects import (
     MAX_ENTRIES,
     MAX_WAIVERS,
+    NEVER_MS,
     AlertState,
     Entry,
     GradeState,
@@ -53,8 +53,8 @@ RETENTION_MS = 40 * DAY_MS
 """How long a closed period is kept for late events (and as the previous month of the next one)."""
 
 
-MAX_CLOSING_VERSIONS = 64
-"""Changes of version that are remembered for each window of a pack, to know by which one a period was closed."""
+MAX_HISTORY = 64
+"""Activations of a pack, and periods closed by order, that are remembered: they tell which version closed what."""
 TEAM_WATCH_MS = 300_000
 """Teams are watched every five minutes, like agents; queues and sites every minute."""
 
@@ -172,8 +172,10 @@ class Judge:
         )
         self.grid_ms: int | None = None
         self.closes: dict[tuple[str, str, str], Period] = {}
-        # By pack, zone and window: the versions that closed periods, each with the label of its first one.
-        self.closed_by: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+        # By pack: since when which version judges (if more than one ever did), and which periods were closed by order:
+        # at which moment, window and label, by which version.
+        self.history: dict[str, list[tuple[int, str]]] = {}
+        self.ordered: dict[str, list[tuple[int, str, str, str]]] = {}
         self._next_close_ms: int | None = None
         self.out: list[Output] = []
         self._changed: Collection[Period] = ()
@@ -231,31 +233,50 @@ class Judge:
         if active is None:
             return None
         pack = self.packs[f"{name}@{active}"]
-        zone = subject.series.calendar.name
-        closed = self.closed_by.get((name, zone, period.window))
-        if closed is None or closed[-1] == ("", active):
+        history = self.history.get(name)
+        if history is None:
             return pack  # it has closed every period so far
-        following = self.closes.get((pack.key, zone, period.window))
+        following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
         if following is None or period.end_ms > following.start_ms:
             return pack
-        index = bisect_right(closed, period.label, key=itemgetter(0))
-        return self.packs.get(f"{name}@{closed[index - 1][1]}", pack) if index else pack
+        return self.packs.get(f"{name}@{self._closing_version(name, history, period)}", pack)
 
-    def _note_closing(self, pack: Pack, zone: str, period: Period) -> None:
-        """Remember which version closes a period, unless it has closed the one before."""
-        if self.active.get(pack.name) != pack.version:
-            return
-        closed = self.closed_by.setdefault((pack.name, zone, period.window), [("", pack.version)])
-        if closed[-1][1] != pack.version:
-            closed.append((period.label, pack.version))
-            del closed[:-MAX_CLOSING_VERSIONS]
+    def _closing_version(self, name: str, history: list[tuple[int, str]], period: Period) -> str:
+        """Which version closed a period: by its own grace while it was in force, or by an order before that.
 
-    def activate(self, name: str, version: str) -> None:
-        """From now on ``version`` of the pack judges: it takes over the open periods from the one before."""
+        It follows from what every partition knows of the log, whether or not it had anybody to close the period for.
+        """
+        closed_ms, closing = NEVER_MS, history[-1][1]
+        for (_, version), (until_ms, _) in pairwise([*history, (NEVER_MS, "")]):
+            known = self.packs.get(f"{name}@{version}")
+            due_ms = period.end_ms + (known.grace_ms if known is not None else 0)
+            if due_ms <= until_ms:
+                closed_ms, closing = due_ms, version
+                break
+        for at_ms, window, label, version in self.ordered.get(name, ()):
+            if window == period.window and label >= period.label and period.end_ms <= at_ms < closed_ms:
+                return version
+        return closing
+
+    def note_order(self, name: str, window: str, label: str, at_ms: int) -> None:
+        """Remember that the version in force closes the periods up to this one before their time."""
+        known = self.ordered.setdefault(name, [])
+        known.append((at_ms, window, label, self.active[name]))
+        del known[:-MAX_HISTORY]
+
+    def activate(self, name: str, version: str, at_ms: int | None = None) -> None:
+        """From ``at_ms`` on (None: from the beginning) ``version`` of the pack judges.
+
+        It takes over the open periods from the one before.
+        """
         before, after = f"{name}@{self.active[name]}", f"{name}@{version}"
         if before == after:
             return
         assert after in self.packs, after
+        if at_ms is not None:
+            history = self.history.setdefault(name, [(0, self.active[name])])
+            history.append((at_ms, version))
+            del history[:-MAX_HISTORY]
         self.active[name] = version
         self._activations += 1
         self.live |= self.resting
@@ -323,7 +344,15 @@ class Judge:
                 key = (pack.key, calendar.name, window)
                 if key not in self.closes:
                     self._day_ms = None  # perhaps a new zone, whose day begins sooner
-                    self.await_close(key, calendar.containing(window, self.grid_ms - pack.grace_ms))
+                    first = calendar.containing(window, self.grid_ms - pack.grace_ms)
+                    self.await_close(key, self._after_orders(pack.name, first, calendar))
+
+    def _after_orders(self, name: str, period: Period, calendar: Calendar) -> Period:
+        """The first period from this one on that was not closed by order before the judge knew of its zone."""
+        for at_ms, window, label, _ in self.ordered.get(name, ()):
+            while window == period.window and period.label <= label and period.end_ms <= at_ms:
+                period = calendar.following(period)
+        return period
 
     def await_close(self, key: tuple[str, str, str], period: Period) -> None:
         """The next period that a pack (its key) closes in a zone, of a window."""
@@ -738,7 +767,6 @@ class Judge:
                 for known in sorted(self.subjects):
                     if self.subjects[known].series.calendar.name == key[1]:
                         self._close_for(self.subjects[known], pack, period, now_ms)
-                self._note_closing(pack, key[1], period)
                 self.await_close(key, shared_calendar(key[1]).following(period))
 
     def _close(self, now_ms: int) -> None:
@@ -763,7 +791,6 @@ class Judge:
                     del self.closes[key]
                     self._next_close_ms = None
                     break
-                self._note_closing(pack, key[1], period)
                 self.await_close(key, calendar.following(period))
 
     def _close_for(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
@@ -779,7 +806,7 @@ class Judge:
             self._judged.pop((pack.key, subject.key, period), None)
             self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
             shown = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
-            if shown is not None and shown.revision and not shown.settled:
+            if shown is not None and shown.revision and not shown.settled and shown.status != "withdrawn":
                 # A score that was shown never becomes a final one.
                 self.grader.withdraw(subject, pack, period, now_ms)
             figures.done(self, subject, pack, period)

@@ -137,6 +137,7 @@ def carry_out(judge: Judge, name: str, order: str, now_ms: int) -> None:
         judge.reopened.discard(key)
     else:
         judge.early.add(key)
+        judge.note_order(name, window, label, now_ms)
         judge.close_early(name, window, label, now_ms)
 
 

@@ -137,7 +137,7 @@ class ShadowPartition(PartitionEngine):
 
     def _force(self) -> None:
         for name, version in self.versions.items():
-            self.judge.activate(name, version)
+            self.judge.activate(name, version, self.now_ms)
 
     def _activate(self, event: Envelope, time_ms: int, agent: Subject | None) -> None:
         if event.data.pack not in self.versions:

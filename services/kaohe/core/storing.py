@@ -54,7 +54,8 @@ class StoredJudge(msgspec.Struct, array_like=True):
     closes: list[tuple[str, str, str, str]]
     reopened: list[tuple[str, str, str]] = []
     early: list[tuple[str, str, str]] = []
-    closed_by: list[tuple[str, str, str, list[tuple[str, str]]]] = []
+    history: dict[str, list[tuple[int, str]]] = {}
+    ordered: dict[str, list[tuple[int, str, str, str]]] = {}
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -88,7 +89,8 @@ def checkpoint(judge: Judge) -> dict[str, bytes | None]:
             closes=[(*key, period.label) for key, period in sorted(judge.closes.items())],
             reopened=sorted(judge.reopened),
             early=sorted(judge.early),
-            closed_by=[(*key, closed) for key, closed in sorted(judge.closed_by.items())],
+            history=judge.history,
+            ordered=judge.ordered,
         )
     )
     if frame != judge.stored_frame:
@@ -196,7 +198,7 @@ def _restore_frame(judge: Judge, state: StoredJudge) -> None:
     judge.grid_ms = state.grid_ms
     judge.reopened = set(state.reopened)
     judge.early = set(state.early)
-    judge.closed_by = {(name, zone, window): closed for name, zone, window, closed in state.closed_by}
+    judge.history, judge.ordered = state.history, state.ordered
     replaced = []
     for name, version in state.active.items():
         if f"{name}@{version}" in judge.packs:
