@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from kaohe.core.model import Pack, Tally
-from kaohe.decisions import Words
+from kaohe.decisions import Grade, Words
 from kaohe.errors import PackError
 from kaohe.packs.load import check_pack, check_together, load_pack, read_pack
 from kaohe.packs.story import load_stories, run_story
@@ -277,8 +277,14 @@ def told_by(folder: Path, more: str, attendance_rules: str = LATE) -> list[str]:
 ONCE = """
   once:
     - title: {en: Errors, zh: 差错}
-      charged_by: kpi
-      leaves_out: {attendance: [late]}
+      charged_by: [kpi, attendance]
+      what: {kpi: [error], attendance: [late]}
+      why: {en: They are one and the same., zh: 同一事项。}
+"""
+APART = """
+  apart:
+    - what: {kpi: [error], attendance: [late]}
+      why: {en: They are two things., zh: 两回事。}
 """
 
 
@@ -336,14 +342,15 @@ def test_a_score_that_the_quota_moves_is_combined_afterwards_over_one_partition_
 @pytest.mark.parametrize(
     ("instead_of", "written", "said"),
     [
+        ("[kpi, attendance]", "[kpi]", "attendance has no place in the order; name it there as well"),
+        ("[kpi, attendance]", "[kpi, attendance, desk]", "desk is to charge, and nothing of it is named"),
+        ("kpi", "kpis", "kpis has no share; did you mean 'kpi'?"),
+        ("attendance", "absence", "absence has no share"),
         (
-            "charged_by: kpi",
-            "charged_by: attendance",
-            "attendance charges it and leaves it out; name other packs",
+            "{kpi: [error], attendance: [late]}",
+            "{kpi: [error]}",
+            "what two or more packs look at is named by pack",
         ),
-        ("charged_by: kpi", "charged_by: kpis", "kpis has no share; did you mean 'kpi'?"),
-        ("attendance: [late]", "absence: [late]", "absence has no share"),
-        ("{attendance: [late]}", "late", "what is left out is named by pack"),
     ],
 )
 def test_a_mistake_in_what_is_charged_once_is_told(
@@ -357,12 +364,51 @@ def test_what_is_left_out_must_be_there_and_must_not_move_later(tmp_path: Path) 
     assert told_by(tmp_path, ONCE) == []
     (strange,) = told_by(tmp_path / "b", ONCE.replace("[late]", "[latest]"))
     assert "attendance has neither a rule nor an item 'latest'" in strange
-    turned = ONCE.replace("charged_by: kpi", "charged_by: attendance").replace(
-        "{attendance: [late]}", "{kpi: [error]}"
-    )
+    turned = ONCE.replace("[kpi, attendance]", "[attendance, kpi]")
     kpi, attendance = two_packs(tmp_path / "c", clauses_apart=True, more=turned + QUOTA)
     (late,) = check_together((agreeing(kpi), attendance))
     assert "the company's stage may still move the scores of kpi, of which something is left out" in str(late)
+    (undeclared,) = told_by(tmp_path / "d", "", ERROR.replace("id: error", "id: late"))
+    assert "late of attendance and error of kpi both look at error.recorded" in undeclared
+    assert told_by(tmp_path / "e", ONCE, ERROR.replace("id: error", "id: late")) == []
+    assert told_by(tmp_path / "f", APART, ERROR.replace("id: error", "id: late")) == []
+    both = told_by(tmp_path / "h", ONCE + APART, ERROR.replace("id: error", "id: late"))
+    assert "error of kpi and late of attendance are charged once and apart" in both[0]
+    needless = told_by(tmp_path / "g", APART)
+    assert ["looks at nothing that the others look at; take it out" in one for one in needless] == [
+        True,
+        True,
+    ]
+
+
+def test_what_is_left_out_moves_the_combined_score_though_the_own_one_is_held(tmp_path: Path) -> None:
+    kpi, _ = two_packs(tmp_path, clauses_apart=True, more=ONCE)
+    other = ERROR.replace("id: error", "id: other").replace("error.recorded", "record.audited")
+    attendance = make_pack(
+        tmp_path / "b", name="attendance", parameters=FIGURES, rules=LATE + other, scorecard=CARD
+    )
+    story = Story(kpi, attendance)
+    story.tell("2026-02-02T09:00", "error.recorded", error_id="x")
+    for number in range(2):
+        story.tell(f"2026-02-03T09:0{number}", "complaint.upheld", complaint_id=f"k-{number}")
+    for number in range(6):
+        story.tell(
+            f"2026-02-04T09:0{number}",
+            "record.audited",
+            record_id=f"a-{number}",
+            fields_checked=1,
+            fields_right=0,
+        )
+    own, both = newest_of(story, "attendance"), newest_of(story, "kpi+")
+    assert (own.score, both.formula) == ("0", "0.3 * 20 + 0.7 * 70 = 55")
+    story.tell("2026-02-05T09:00", "record.audited", record_id="b", fields_checked=1, fields_right=0)
+    assert newest_of(story, "attendance") == own, "its lowest score holds it"
+    assert newest_of(story, "kpi+").formula == "0.3 * 10 + 0.7 * 70 = 52"
+
+
+def newest_of(story: Story, pack: str) -> Grade:
+    story.replay.finish()
+    return [one for one in story.replay.grade_list() if one.pack == pack][-1]
 
 
 def test_a_card_of_entries_has_results_too(tmp_path: Path) -> None:
@@ -435,7 +481,9 @@ def test_a_rule_that_counts_in_an_item_is_left_out_by_its_item(tmp_path: Path) -
     item = next(one for part in card.dimensions for one in part.items if one.rules)
     combined = kpi.results.combined
     assert combined is not None
-    once = msgspec.structs.replace(combined.once[0], leaves_out={PACK.name: (item.rules[0],)})
+    once = msgspec.structs.replace(
+        combined.once[0], charged_by=(kpi.name, PACK.name), what={PACK.name: (item.rules[0],)}
+    )
     results = msgspec.structs.replace(
         kpi.results, combined=msgspec.structs.replace(combined, once=(once,), window="month")
     )

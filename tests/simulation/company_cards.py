@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 from math import floor
@@ -636,7 +636,7 @@ class Reception(Cards):
         self._values = {name: self.ratios(self.PACK, changes) for name, changes in self._changes.items()}
         self._values["attendance"] = self._attendance()
         self._points, self._blamed = self.entries("rd-"), self.entries("rd-attitude")
-        self.beside_attendance: dict[tuple[str, str], Fraction] = {}
+        self._parts: dict[tuple[str, str], dict[str, Part]] = {}
         self.months: dict[str, dict[str, Fraction]] = defaultdict(dict)
         self.quarters: dict[str, dict[str, Fraction]] = defaultdict(dict)
         for month in self.company.months():
@@ -743,26 +743,28 @@ class Reception(Cards):
     def _month(self, agent: str, month: str) -> None:
         figures, day = self.figures, date.fromisoformat(f"{month}-01")
         voices = self._said.get((agent, month)) or Voices(figures, day)
-        parts = []
+        parts = {}
         for item, (dimension, most, roles) in SPOKEN.items():
             points = figures.on(most, day)
-            parts.append(Part(dimension, points, voices.share(item, points, roles)))
-        attendance = None
+            parts[item] = Part(dimension, points, voices.share(item, points, roles))
         for one in MEASURED:
             value = self._values[one.item].get((agent, month))
             if value is not None:
                 share = self._share(one.item, value / one.unit, day)
-                parts.append(Part(one.dimension, figures.on(f"{one.item}_most", day), share))
-                attendance = parts[-1] if one.item == "attendance" else attendance
+                parts[one.item] = Part(one.dimension, figures.on(f"{one.item}_most", day), share)
         weights = figures.table("dimension_weights", day)
-        others = self._points[agent, month]
-        score = self._keep(agent, month, worked(parts, weights), day, others)
+        score = self._keep(agent, month, worked(parts.values(), weights), day, self._points[agent, month])
         if score is not None:
             self.months[agent][month] = score
-            kept = worked((one for one in parts if one is not attendance), weights)
-            if kept is not None:
-                blamed = self._blamed[agent, month]
-                self.beside_attendance[agent, month] = _held(kept, others - blamed)
+            self._parts[agent, month] = parts
+
+    def without(self, agent: str, month: str, left: Collection[str]) -> Fraction | None:
+        """The month's score without some of its items and complaints about attitude; None without data."""
+        day = date.fromisoformat(f"{month}-01")
+        parts = (part for item, part in self._parts[agent, month].items() if item not in left)
+        kept = worked(parts, self.figures.table("dimension_weights", day))
+        blamed = self._blamed[agent, month] if "rd-attitude" in left else Fraction(0)
+        return _held(kept, self._points[agent, month] - blamed) if kept is not None else None
 
     def _quarter(self, agent: str, last: str) -> None:
         """RD-02: the months, improvement, skill growth and key tasks."""
@@ -802,15 +804,30 @@ def _held(dimensions: Mapping[str, Fraction], others: Fraction) -> Fraction:
 # --- one score of all schemes -----------------------------------------------------------------------------------------
 
 JOINT = "company-kpi+"
+ONCE: tuple[dict[str, tuple[str, ...]], ...] = (
+    {"full-attendance": (), "reception": ("attendance", "rd-attitude")},
+    {
+        "company-kpi": (), "logistics-service": ("ls-satisfaction",), "front-desk": ("fd-satisfaction",),
+        "reception": ("survey", "handling"),
+    },
+    {"company-kpi": (), "logistics-service": ("ls-error-rate",)},
+    {"company-kpi": (), "reception": ("mystery",)},
+    {
+        "logistics-service": (),
+        "reception": ("complaints", "participation", "growth", "cooperation", "development"),
+    },
+    {"front-desk": (), "reception": ("flow", "complaint_time", "callback")},
+)  # fmt: skip
+"""What the schemes look at together. The first one under which somebody has a score charges it; what the others would
+charge, or how they would score it, is left out of the one score of all."""
 
 
 def combined(
-    company: Company, scores: Iterable[Score], reception: Reception, until_ms: int
+    company: Company, scores: Iterable[Score], appraisal: Appraisal, reception: Reception, until_ms: int
 ) -> Iterator[Score]:
     """Everybody's one score of a month: the schemes' final scores by their shares, to the hundredth.
 
-    Who has no score under a scheme has its share spread over the others. Absence and complaints about attitude are
-    charged by the attendance scheme, so that the reception's are left out where there is a score of that scheme.
+    Who has no score under a scheme has its share spread over the others.
     """
     figures = company.figures["company-kpi"]
     own: dict[tuple[str, str], dict[str, Fraction]] = defaultdict(dict)
@@ -821,10 +838,17 @@ def combined(
         if max(company.close_of(agent, month, pack) for pack in company.packs) > until_ms:
             continue
         known = dict(found)
-        if "full-attendance" in known and "reception" in known:
-            del known["reception"]
-            left = reception.beside_attendance.get((agent, month))
-            known |= {"reception": left} if left is not None else {}
+        left: dict[str, set[str]] = defaultdict(set)
+        for once in ONCE:
+            for pack in [pack for pack in once if pack in found][1:]:
+                left[pack].update(once[pack])
+        for pack, things in left.items():
+            if pack == "reception":
+                kept = reception.without(agent, month, things)
+                del known[pack]
+                known |= {pack: kept} if kept is not None else {}
+            else:
+                known[pack] = appraisal.score_without(pack, agent, month, things)
         day = date.fromisoformat(f"{month}-01")
         shares = {
             pack: share for pack, share in figures.table("combined_shares", day).items() if pack in known

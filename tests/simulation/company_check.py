@@ -24,9 +24,10 @@ import json
 import sqlite3
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from math import floor
 from pathlib import Path
@@ -937,6 +938,27 @@ class Appraisal:
                         if f"{year}-12" in closed and self.judged(pack, agent, f"{year}-12", f"{year}-01")
                     },
                 )
+
+    @cached_property
+    def _entries_of(self) -> dict[tuple[str, str], list[Entry]]:
+        found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            found[entry.subject, entry.period].append(entry)
+        return found
+
+    def score_without(self, pack: str, agent: str, month: str, left: Collection[str]) -> Fraction:
+        """The month's score under a policy of base and points, without what some of its rules gave or took."""
+        own = [
+            entry.points
+            for entry in self._entries_of[agent, month]
+            if entry.rule.startswith(SUMS[pack]) and entry.rule not in left
+        ]
+        day = date.fromisoformat(f"{month}-01")
+        base, lowest, highest = (
+            self.company.figures[pack].on(name, day)
+            for name in ("base_score", "lowest_score", "highest_score")
+        )
+        return min(max(base + sum(own, Fraction(0)), lowest), highest)
 
     def _years(self, pack: str, agent: str, years: Mapping[str, list[Fraction]]) -> Iterator[Score]:
         """LS-10: the annual score is the mean of the months, out of 100, to the hundredth; half goes up."""

@@ -309,7 +309,7 @@ def test_every_score_and_grade_is_the_one_that_the_independent_calculation_gives
         for row in run.rows("grades") if row["status"] == "final"
     )  # fmt: skip
     until_ms, company = run.appraisal.until_ms, run.appraisal.company
-    check = Counter([*run.scores, *combined(company, run.scores, run.reception, until_ms)])
+    check = Counter([*run.scores, *combined(company, run.scores, run.appraisal, run.reception, until_ms)])
     assert engine == check, differences(engine, check)
 
 

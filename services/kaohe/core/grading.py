@@ -182,7 +182,7 @@ class Grader:
             for pack in packs
             if pack.results.combined is not None
             for once in pack.results.combined.once
-            for name in once.leaves_out
+            for name in once.charged_by[1:]
         )
         """The packs of which a combined score leaves something out, because another one charges it."""
 
@@ -215,7 +215,7 @@ class Grader:
         sheet = self._sheet(subject, pack, card, moment, state)
         if sheet is None or (status == "provisional" and not state.revision and sheet.untouched):
             if status == "final":
-                self._combine(subject, pack, period, moment.at_ms)
+                self.combine(subject, pack, period, moment.at_ms)
             return
         subject.grades[key] = state
         score_text = number_text(sheet.score)
@@ -227,7 +227,7 @@ class Grader:
         if same and (settled or state.status == status) and not heard:
             if apart:
                 self.judge.touched.add(subject.key)
-                self._combine(subject, pack, period, moment.at_ms, settled)
+                self.combine(subject, pack, period, moment.at_ms, settled)
             return
         changes = changes_of(state.seen, sheet.seen)
         if settled:
@@ -422,7 +422,7 @@ class Grader:
                 marks = subject.marks[mark_key(pack, period)]
                 self.judge.out += tallied(pack, message, marks, subject.series.calendar)
             self._grade_wider(subject, pack, period, now_ms, again)
-        self._combine(subject, pack, period, now_ms, again)
+        self.combine(subject, pack, period, now_ms, again)
 
     def _grade_wider(self, subject: Subject, pack: Pack, period: Period, now_ms: int, again: bool) -> None:
         """Bring the cards that are made of this period's marks up to date; a closed one only if they were final.
@@ -440,7 +440,7 @@ class Grader:
                 elif again:
                     self.judge.regrade_closed(subject, pack, wider, now_ms)
 
-    def _combine(
+    def combine(
         self, subject: Subject, changed: Pack, period: Period, now_ms: int, again: bool = False
     ) -> None:
         """Bring the one score of several packs up to date."""
@@ -527,7 +527,7 @@ class Grader:
     def withdraw(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """A grade that was shown ends: its pack is not in force for the subject when the period ends."""
         self._withdraw(subject, pack, pack.name, period, now_ms)
-        self._combine(subject, pack, period, now_ms)
+        self.combine(subject, pack, period, now_ms)
 
     def _withdraw(self, subject: Subject, pack: Pack, name: str, period: Period, now_ms: int) -> None:
         """``name`` is that of the pack, or under which its one score of several packs goes out."""
@@ -575,18 +575,26 @@ class Grader:
         self, subject: Subject, combined: Combined, scores: dict[str, Fraction], packs: Mapping[str, Pack],
         period: Period,
     ) -> list[Words]:  # fmt: skip
-        """Put scores without what another pack charges in the place of scores with it; what was left out, in words."""
+        """Put scores without what another pack charges in the place of scores with it; what was left out, in words.
+
+        Only what moved a score is left out of it and told.
+        """
         left: dict[str, set[str]] = {}
         notes = []
+        counted: dict[str, frozenset[str]] = {}
         for once in combined.once:
-            if once.charged_by not in scores:
-                continue
-            for name in sorted(once.leaves_out.keys() & scores.keys()):
-                left.setdefault(name, set()).update(once.leaves_out[name])
-                what = ", ".join(once.leaves_out[name])
+            charging, *others = [name for name in once.charged_by if name in scores] or [""]
+            for name in sorted(others):
+                if name not in counted:
+                    counted[name] = self._counted(subject, packs[name], period)
+                found = [one for one in once.what[name] if one in counted[name]]
+                if not found:
+                    continue
+                left.setdefault(name, set()).update(found)
+                what, are = ", ".join(found), "is" if len(found) == 1 else "are"
                 notes.append(Words(
-                    en=f"{once.title.en}: charged by {once.charged_by}, so {what} of {name} is left out",
-                    zh=f"{once.title.zh}：由{once.charged_by}计扣，{name}的{what}不再计入",
+                    en=f"{once.title.en}: charged by {charging}, so {what} of {name} {are} left out",
+                    zh=f"{once.title.zh}：由{charging}计扣，{name}的{what}不再计入",
                 ))  # fmt: skip
         for name in sorted(left):
             without = self._without(subject, packs[name], period, left[name])
@@ -596,11 +604,19 @@ class Grader:
                 scores[name] = without
         return notes
 
-    def _without(self, subject: Subject, pack: Pack, period: Period, left: set[str]) -> Fraction | None:
-        """A pack's score without these rules and items; None when nothing is left that gives one.
+    def _counted(self, subject: Subject, pack: Pack, period: Period) -> frozenset[str]:
+        """The items with data and the rules with points that a score is made of; none where the leader decided it."""
+        if self.card(pack, "agent", period.window) is None:
+            belongs = _belongings(subject.score_entries(pack.name, period.window, period.label))
+            return frozenset(rule for rule, several in belongs.items() if sum(one.worth for one in several))
+        state = subject.grades[f"{pack.name}|{period.window}|{period.label}"]
+        if not state.earned:
+            return frozenset()
+        items = {item for _, item, _, share in state.earned if share is not None}
+        return frozenset(items | {rule for rule, points in state.others.items() if Fraction(points)})
 
-        A score that the leader decided as a whole stays what it is.
-        """
+    def _without(self, subject: Subject, pack: Pack, period: Period, left: set[str]) -> Fraction | None:
+        """A pack's score without these rules and items; None when nothing is left that gives one."""
         state = subject.grades[f"{pack.name}|{period.window}|{period.label}"]
         day = subject.series.calendar.day(period.start_ms)
         card = self.card(pack, "agent", period.window)
@@ -610,8 +626,6 @@ class Grader:
                 entry.worth for rule, several in belongs.items() if rule not in left for entry in several
             ]
             return Fraction(scale_of(self.judge.layout, pack, day).score(sum(worths, Fraction(0)))[0])
-        if not state.earned:
-            return Fraction(state.score)
         kept = [
             Earned(dimension, item, Fraction(most), None if share is None else Fraction(share))
             for dimension, item, most, share in state.earned

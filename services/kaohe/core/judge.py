@@ -1336,9 +1336,11 @@ class Judge:
         score_text, reached = scale.score(charged or Fraction(0))
         grade = scale.grade(reached, state.caps.values())
         if (state.score, state.grade) == (score_text, grade) and (settled or state.status == status):
+            self._combine_apart(subject, pack, period, now_ms, state, charged)
             return
         if charged is None and status == "provisional" and not state.revision and not state.caps:
             return
+        state.others = self._apart(pack, charged)
         previous = state.grade
         # Who has the last word also counts the revisions that come after it.
         revision = state.revision + (state.status != "proposed")
@@ -1355,6 +1357,26 @@ class Judge:
             self.grader.publish(subject, pack, period, state, message, now_ms, again=settled)
         else:
             self.out.append(sent(message))
+
+    def _apart(self, pack: Pack, charged: Fraction | None) -> dict[str, str]:
+        """What is kept of the sum of a score's entries, where a combined score may leave some of them out."""
+        return {"": number_text(charged or Fraction(0))} if pack.name in self.grader.left_out else {}
+
+    def _combine_apart(
+        self,
+        subject: Subject,
+        pack: Pack,
+        period: Period,
+        now_ms: int,
+        state: GradeState,
+        charged: Fraction | None,
+    ) -> None:
+        """Held at its lowest a score stays, and yet what is left when something is left out of it may have moved."""
+        apart = self._apart(pack, charged)
+        if state.others != apart:
+            state.others = apart
+            self.touched.add(subject.key)
+            self.grader.combine(subject, pack, period, now_ms, again=state.status != "provisional")
 
     def regrade_closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Bring a result that was final up to date: what it was made of changed."""

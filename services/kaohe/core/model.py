@@ -390,19 +390,30 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Once(msgspec.Struct, frozen=True, kw_only=True):
-    """What several packs look at and one alone charges: where ``charged_by`` has a score of the person, the rules and
-    items of ``leaves_out`` (by pack) do not count in the combined score."""
+    """What several packs look at and one alone charges: the first of ``charged_by`` that has a score of the person.
+
+    ``what`` are the rules and items of each of these packs; those of packs that do not charge it do not count in the
+    combined score. ``why`` it is charged in this order.
+    """
 
     title: Words
-    charged_by: str
-    leaves_out: dict[str, tuple[str, ...]]
+    charged_by: tuple[str, ...]
+    what: dict[str, tuple[str, ...]]
+    why: Words
+
+
+class Apart(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules and items of several packs (``what``) that rest on the same facts and may each charge, and ``why``."""
+
+    what: dict[str, tuple[str, ...]]
+    why: Words
 
 
 class Combined(msgspec.Struct, frozen=True, kw_only=True):
     """One score of a person under several packs: ``shares`` (a table from pack to share, 1 together) of their scores.
 
     The shares of packs that gave no score are spread over the others in proportion. What ``once`` names is charged by
-    one of the packs alone.
+    one of the packs alone, what ``apart`` names by each.
     """
 
     clause: str
@@ -411,6 +422,7 @@ class Combined(msgspec.Struct, frozen=True, kw_only=True):
     bands: str
     formula: Words
     once: tuple[Once, ...] = ()
+    apart: tuple[Apart, ...] = ()
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):

@@ -95,8 +95,8 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     ``withdrawn`` when the subject had left the pack by then. ``seen`` is
     what the newest revision rested on, by which the next one tells what moved, and ``told`` are the digests of its
     card's lines, by which the next one leaves out what is the same. ``earned`` (dimension, item, points, share or None)
-    and ``others`` (points by rule, outside of items) are what the score
-    was made of, kept where a combined score may leave items out.
+    and ``others`` (points by rule, outside of items; of a score without items the sum of all, under no name) are what
+    the score was made of, kept where a combined score may leave something out.
     """
 
     score: str = ""

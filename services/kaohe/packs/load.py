@@ -23,12 +23,12 @@ from typing import Literal
 import msgspec
 
 from kaohe.core.calendars import calendar
-from kaohe.core.grading import moves_late
-from kaohe.core.model import Clause, Deadline, Metric, Once, Pack, Parameter, Value
+from kaohe.core.model import Clause, Deadline, Metric, Pack, Parameter, Value
 from kaohe.decisions import Words
 from kaohe.errors import PackError, Place, UsageError
 from kaohe.packs.appeals import read_appeals
 from kaohe.packs.attendance import AttendanceReader
+from kaohe.packs.charged_once import check_charged_once
 from kaohe.packs.holidays import holidays_file, work_calendars
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.names import TIME_UNITS
@@ -197,7 +197,7 @@ def check_together(packs: Iterable[Pack]) -> list[PackError]:
             found += _shared_names(pack, other)
         known.append(pack)
     strange = [error for pack in known for error in _points_of_strange_rules(pack, known)]
-    return [*found, *strange, *_combined(known), *_charged_once(known)]
+    return [*found, *strange, *_combined(known), *check_charged_once(known)]
 
 
 def _same_pay(pack: Pack, other: Pack) -> list[PackError]:
@@ -257,49 +257,6 @@ def _combined(packs: list[Pack]) -> list[PackError]:
                     right = "let one of them do so: nothing is charged twice for one clause"
                     found.append(PackError(place, "combined", wrong, right))
     return found
-
-
-def _charged_once(packs: list[Pack]) -> list[PackError]:
-    """What is wrong with what a combined score leaves out because another pack charges it."""
-    found: list[PackError] = []
-    loaded = {pack.name: pack for pack in packs}
-    money = {whose for pack in packs if pack.pay is not None for whose in pack.pay.packs}
-    for owner in packs:
-        combined = owner.results.combined
-        if combined is None or owner.scorecard is None:
-            continue
-        for once in combined.once:
-            for whose in sorted(once.leaves_out.keys() & loaded.keys()):
-                twice = once.charged_by in money and whose in money
-                found += [
-                    PackError(owner.scorecard.place, "combined.once", wrong, right)
-                    for wrong, right in _left_out(loaded[whose], once, combined.window, twice)
-                ]
-    return found
-
-
-def _left_out(other: Pack, once: Once, window: str, twice: bool) -> Iterable[tuple[str, str]]:
-    """What is wrong with what is left out of one pack; ``twice``: the entries of both packs are money."""
-    rules = {rule.id for rule in other.rules}
-    cards = [one for one in other.cards if (one.level, one.window) == ("agent", window)]
-    items = {item.name for card in cards for part in card.dimensions for item in part.items}
-    for strange in sorted({*once.leaves_out[other.name]} - rules - items):
-        wrong = f"{other.name} has neither a rule nor an item {strange!r}"
-        yield wrong, nearest(strange, rules | items, "rule or item")
-    for item in (item for card in cards for part in card.dimensions for item in part.items):
-        for rule in sorted({*item.rules} & {*once.leaves_out[other.name]}):
-            yield (
-                f"the rule {rule} counts in the item {item.name} of {other.name}",
-                f"name {item.name} instead",
-            )
-    if moves_late(other, window):
-        wrong = (
-            f"the company's stage may still move the scores of {other.name}, of which something is left out"
-        )
-        yield wrong, "let the other pack leave it out"
-    if twice and rules & {*once.leaves_out[other.name]}:
-        wrong = f"both {once.charged_by} and {other.name} make money of it"
-        yield wrong, "let the entries of one of them be money"
 
 
 def _shared_names(pack: Pack, other: Pack) -> list[PackError]:

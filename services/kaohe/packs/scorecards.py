@@ -20,6 +20,7 @@ import msgspec
 
 from kaohe.core.model import (
     CALENDAR_WINDOWS,
+    Apart,
     Calibration,
     Combined,
     Dimension,
@@ -80,6 +81,7 @@ _NO_WORDS = Words("", "")
 _NO_DIMENSIONS: tuple[Dimension, ...] = ()
 _NO_ITEMS: tuple[Item, ...] = ()
 _NOTHING_ONCE: tuple[Once, ...] = ()
+_NOTHING_APART: tuple[Apart, ...] = ()
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -703,7 +705,7 @@ class CardReader:
 
     def _combined(self, node: Node, main: Scorecard) -> Combined:
         fields = Fields(
-            node, self.problems, ("clause", "shares", "bands", "formula", "once"), "a combined score"
+            node, self.problems, ("clause", "shares", "bands", "formula", "once", "apart"), "a combined score"
         )
         found = Combined(
             clause=fields.need("clause", self.base.clause, ""),
@@ -712,9 +714,10 @@ class CardReader:
             bands=fields.need("bands", self.base.parameter("points", "score", kinds=("table",)), ""),
             formula=fields.need("formula", words, _NO_WORDS),
             once=fields.take("once", several(self._once), _NOTHING_ONCE),
+            apart=fields.take("apart", several(self._apart), _NOTHING_APART),
         )
         if fields.ok():
-            self._check_once(fields, found)
+            self._check_shares(fields, found)
             for since, table in self.parameters[found.shares].values:
                 assert isinstance(table, dict)
                 if sum(table.values(), Fraction(0)) != 1:
@@ -730,31 +733,50 @@ class CardReader:
         return found
 
     def _once(self, node: Node) -> Once:
-        fields = Fields(node, self.problems, ("title", "charged_by", "leaves_out"), "what is charged once")
+        fields = Fields(node, self.problems, ("title", "charged_by", "what", "why"), "what is charged once")
         found = Once(
             title=fields.need("title", words, _NO_WORDS),
-            charged_by=fields.need("charged_by", kebab, ""),
-            leaves_out=fields.need("leaves_out", _by_pack, {}),
+            charged_by=fields.need("charged_by", several(kebab), NO_TEXTS),
+            what=fields.need("what", _by_pack, {}),
+            why=fields.need("why", words, _NO_WORDS),
         )
-        if found.charged_by in found.leaves_out:
-            fields.wrong("leaves_out", f"{found.charged_by} charges it and leaves it out", "name other packs")
+        if fields.ok():
+            for whose in sorted({*found.charged_by} ^ found.what.keys()):
+                if whose in found.what:
+                    fields.wrong("charged_by", f"{whose} has no place in the order", "name it there as well")
+                else:
+                    fields.wrong(
+                        "what", f"{whose} is to charge, and nothing of it is named", f"write {whose}: [...]"
+                    )
         if not fields.ok():
             raise self.problems.errors[-1]
         return found
 
-    def _check_once(self, fields: Fields, combined: Combined) -> None:
+    def _apart(self, node: Node) -> Apart:
+        fields = Fields(node, self.problems, ("what", "why"), "what is charged apart")
+        found = Apart(what=fields.need("what", _by_pack, {}), why=fields.need("why", words, _NO_WORDS))
+        if not fields.ok():
+            raise self.problems.errors[-1]
+        return found
+
+    def _check_shares(self, fields: Fields, combined: Combined) -> None:
         """Every pack that is named has a share."""
-        shared = {name for _, table in self.parameters[combined.shares].values for name in table}  # type: ignore[union-attr]
-        for once in combined.once:
-            for whose in (once.charged_by, *once.leaves_out):
+        shared = {pack for _, table in self.parameters[combined.shares].values for pack in table}  # type: ignore[union-attr]
+        named = {
+            "once": [pack for once in combined.once for pack in once.what],
+            "apart": [pack for apart in combined.apart for pack in apart.what],
+        }
+        for key, packs in named.items():
+            for whose in packs:
                 if whose not in shared:
-                    fields.wrong("once", f"{whose} has no share", nearest(whose, shared, "pack"))
+                    fields.wrong(key, f"{whose} has no share", nearest(whose, shared, "pack"))
 
 
 def _by_pack(node: Node) -> dict[str, tuple[str, ...]]:
     """Rules and items by the packs that have them."""
-    if node.kind != "mapping" or not node.entries:
+    if node.kind != "mapping" or len(node.entries) < 2:
         node.fail(
-            f"what is left out is named by pack, not {node.shown}", "write {other-pack: [item-or-rule]}"
+            f"what two or more packs look at is named by pack, not {node.shown}",
+            "write {one-pack: [item-or-rule], other-pack: [item-or-rule]}",
         )
     return {whose: several(scalar)(body) for whose, (_, body) in node.entries.items()}
