@@ -29,7 +29,6 @@ from kaohe.core.pay import (
     Person,
     charge_of,
     final_grade,
-    fines_off,
     labels_of_month,
     monies_of,
     people_of,
@@ -393,7 +392,6 @@ def _people(
     earlier = {
         agent: [charge_of(one) for one in _earlier(several, others.get(agent, ()))]
         for agent, several in own.items()
-        if fines_off(terms)
     }
     return people_of(
         terms, month, facts, graded.get(terms.grades_pack, {}), charges, earlier, graded
@@ -401,17 +399,22 @@ def _people(
 
 
 def _earlier(charges: Iterable[Decision], others: Iterable[Decision]) -> list[Decision]:
-    """The entries of other months that these take back or adjust."""
-    reversed_ids = {one.reverses for one in charges if one.reverses}
-    adjusting = [one for one in charges if one.adjusts_period]
-    return [
+    """The entries of other months that these take back or adjust, and what took those back before."""
+    own, others = list(charges), list(others)
+    reversed_ids = {one.reverses for one in own if one.reverses}
+    newest = max((one.at for one in own), default="")
+    known = [one for one in others if one.id in reversed_ids]
+    adjusting = [one for one in (*own, *known) if one.adjusts_period and not one.reverses]
+    found = [
         other
         for other in others
         if other.id in reversed_ids
         or any(
             (other.pack, other.rule, other.incident) == (one.pack, one.rule, one.incident)
             and one.adjusts_period in (other.period, other.adjusts_period)
-            and other.at <= one.at
+            and other.at <= newest
             for one in adjusting
         )
     ]
+    ids = {one.id for one in found}
+    return [other for other in others if other.id in ids or (other.reverses in ids and other.at <= newest)]

@@ -25,7 +25,7 @@ from kaohe.payroll.records import (
     PayDelivery,
     read_record,
 )
-from kaohe.payroll.settling import Books, work_out
+from kaohe.payroll.settling import Booked, Books, work_out
 from kaohe.whatif import SubjectKey, pay_of
 from tests.packs.patching import patched
 from tests.simulation.test_shadow import life
@@ -106,7 +106,8 @@ def test_a_backtest_pays_what_the_ledger_would_settle(pack: Pack, tmp_path: Path
         with ledger._engine.connect() as connection:
             books = Books(connection, ReadUpTo(events=[10**9], decisions=[10**9], grades=[10**9]))
             for month in sorted({key.period for key in found}):
-                for agent, one in work_out(books, terms_in_force(pack, month), month, {}).items():
+                nothing = Booked(connection, [])
+                for agent, one in work_out(books, terms_in_force(pack, month), month, nothing).items():
                     if one.gross_minor is not None or one.total_minor:
                         expected[SubjectKey("agent", agent, "month", month)] = one.pay_minor
     assert found == expected

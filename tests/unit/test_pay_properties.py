@@ -163,3 +163,72 @@ def test_a_waived_fine_gives_back_what_was_taken_for_it_and_no_more(waived: str,
                    incident=fines[waived].incident, period=SEPTEMBER, adjusts_period=PERIOD)  # fmt: skip
         settle(log, reader, SEPTEMBER, asked)
         assert paid(ledger, "a-1") == -left_minor
+
+
+# --- what a later month took for a settled one, given back by a third -------------------------------------------------
+
+OCTOBER = "2026-10"
+
+
+def limited(limit: str = "0.2", **values: str) -> Any:
+    """Fines of 5,000 minor units a point in the other pack, and deductions up to a share of pay."""
+    found = msgspec.structs.replace(terms(limit=limit, floor="0"), parts=[adding("other", **values)])
+    found.parts[0].parameters["point_value"] = msgspec.structs.replace(
+        found.parts[0].parameters["point_value"], value="5000"
+    )
+    return found
+
+
+@pytest.mark.parametrize("back", ["waive", "adjust"])
+def test_what_a_later_month_took_for_a_settled_one_is_given_back_as_far_as_it_was_taken(back: str) -> None:
+    """September takes 1,000 yuan for August, of which its guard holds 400 back; October gives back 600, not 1,000."""
+    log = Log()
+    log.roster("a-1", pay_base_minor=300_000)
+    for period in (PERIOD, SEPTEMBER, OCTOBER):
+        log.grade("a-1", "D", period=period)
+    same = {"pack": "other", "rule": "r", "incident": ""}
+    with books_of(log) as (ledger, reader):
+        settle(log, reader, PERIOD, limited())
+        taken = log.decide("a-1", "-20", kind="adjust", period=SEPTEMBER, adjusts_period=PERIOD,
+                           at="2026-09-20T09:00:00Z", **same)  # fmt: skip
+        settle(log, reader, SEPTEMBER, limited())
+        assert paid(ledger, "a-1") == -60_000
+        what = (
+            {"kind": "waive", "reverses": taken.id, "adjusts_period": SEPTEMBER, "rule": "excused"}
+            if back == "waive"
+            else {"kind": "adjust", "adjusts_period": PERIOD}
+        )
+        log.decide("a-1", "20", **same | {"period": OCTOBER, "at": "2026-10-20T09:00:00Z"} | what)
+        settle(log, reader, OCTOBER, limited())
+        assert paid(ledger, "a-1") == 0
+        with ledger.reading() as connection:
+            assert {one.name for one in check_database(connection) if one.state == "differs"} == set()
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "wanted_minor"),
+    [
+        ({"fines": "off"}, {"fines": "on"}, 0),
+        ({"fines": "on"}, {"fines": "off"}, 0),
+        ({"point_value": "5000"}, {"point_value": "9000"}, 0),
+    ],
+)
+@pytest.mark.parametrize("back", ["waive", "adjust"])
+def test_what_is_given_back_is_what_was_taken_by_the_terms_of_its_month(
+    then: dict[str, str], now: dict[str, str], wanted_minor: int, back: str
+) -> None:
+    log = Log()
+    log.roster("a-1", pay_base_minor=300_000)
+    for period in (PERIOD, SEPTEMBER):
+        log.grade("a-1", "D", period=period)
+    first, second = (msgspec.structs.replace(terms(), parts=[adding("other", **one)]) for one in (then, now))
+    with books_of(log) as (ledger, reader):
+        fine = log.decide("a-1", "-4", pack="other", rule="r", incident="i")
+        settle(log, reader, PERIOD, first)
+        what: dict[str, Any] = {"kind": "adjust", "rule": "r"}
+        if back == "waive":
+            what = {"kind": "waive", "reverses": fine.id, "rule": "excused"}
+        log.decide("a-1", "4", pack="other", incident="i", period=SEPTEMBER, adjusts_period=PERIOD,
+                   at="2026-09-20T09:00:00Z", **what)  # fmt: skip
+        settle(log, reader, SEPTEMBER, second)
+        assert paid(ledger, "a-1") == wanted_minor

@@ -11,7 +11,8 @@ Lines, in this order:
 - *grade_bonus*: a part of the pay base times the coefficient of the grade under another pack, pack by pack;
 - *award* and *penalty*: entries with points (times the value of a point, which may differ from rule to rule: a fine in
   money is a point of its rule) or with an amount of money. Where fines are off, what an entry would take stays in
-  points: its line shows 0, and so does the line of whatever waives it;
+  points: its line shows 0. What takes an entry back comes to what that came to, by the terms of its month: a fine that
+  cost nothing gives nothing back, and one that did gives that back, whatever a point is worth by now;
 - adjustments: what months settled before came to since, each line naming its month;
 - *guard*: what the pay guard gives back.
 
@@ -31,7 +32,8 @@ The guard has two limits. Deductions (penalties less their waivers, and adjustme
 most a share of the month's gross pay. And pay with all lines never falls below a floor, or below the gross pay itself
 where that is lower. What is held back is forgiven, not carried on. But what was never taken is not given back: where
 an entry of a settled month is reversed, that month's guard is worked out again without it, and what it then holds back
-less is taken from what the reversal gives. Who has no stated pay is not deducted anything.
+less is taken from what the reversal gives; so too where the entry adjusted a month before that. Who has no stated pay
+is not deducted anything.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -150,11 +152,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 class Person(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one person's statement is worked out from.
 
-    ``earlier`` are the entries of other months that entries of this month reverse or adjust. ``graded`` says that the
-    person is under the pack whose grades count. ``bonus_grades`` are the final grades under packs that add a bonus, by
-    pack; ``awaited`` are such packs that the roster names and that have not graded the person yet. ``combined`` is the
-    final combined score. ``later`` are the entries of settled later months that adjust this one: they are no lines of
-    it, but the guard looks at what they leave of its deductions.
+    ``earlier`` are the entries of other months that entries of this month reverse or adjust, and those that belong
+    together with them. ``graded`` says that the person is under the pack whose grades count. ``bonus_grades`` are the
+    final grades under packs that add a bonus, by pack; ``awaited`` are such packs that the roster names and that have
+    not graded the person yet. ``combined`` is the final combined score. ``later`` are the entries of settled later
+    months that adjust this one or what it charged: they are no lines of it, but the guard looks at what they leave of
+    its deductions. ``settled`` are the months that are settled, and ``came_to`` what their entries came to, by id.
     """
 
     agent: str
@@ -167,6 +170,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     awaited: tuple[str, ...] = ()
     combined: Grade | None = None
     later: tuple[Charge, ...] = ()
+    settled: frozenset[str] = frozenset()
+    came_to: Mapping[str, int] = {}
 
 
 # --- what a settlement is made of -------------------------------------------------------------------------------------
@@ -257,11 +262,6 @@ def monies_of(terms: PayTermsInForce) -> dict[str, Mapping[str, TermParameter]]:
 def bonus_packs(terms: PayTermsInForce) -> tuple[str, ...]:
     """The packs whose grades give a bonus of their own."""
     return tuple(part.pack for part in terms.parts if part.clauses.get("bonus"))
-
-
-def fines_off(terms: PayTermsInForce) -> bool:
-    """Whether there are entries that would be money and of which some take nothing away."""
-    return any(one["fines"].value == "off" for one in monies_of(terms).values())
 
 
 def _in_force(pack: Pack, name: str, day: date) -> TermParameter:
@@ -526,14 +526,16 @@ class _Book:
         self.later_minor = 0
         self.deductible: defaultdict[str, int] = defaultdict(int)
         self.monies = monies_of(terms)
+        self.known = {charge.id: charge for charge in (*person.earlier, *person.charges, *person.later)}
 
     def number(self, part: str) -> Fraction:
         return Fraction(self.terms.parameters[part].value)
 
     def point_value(self, charge: Charge) -> Fraction:
-        """What a point of an entry is worth, in minor units."""
+        """What a point of an entry is worth, in minor units: what takes an entry back is worth as much as that."""
         one = self.monies[charge.pack]["point_value"]
-        return Fraction(one.table.get(charge.rule, one.table.get("*", "0")) if one.table else one.value)
+        rule = _root(charge, self.known).rule
+        return Fraction(one.table.get(rule, one.table.get("*", "0")) if one.table else one.value)
 
     def fines(self, charge: Charge) -> bool:
         """Whether the entries of a charge's pack cost money."""
@@ -768,86 +770,169 @@ def _grade_bonuses(book: _Book, base: _Base) -> None:
         )  # fmt: skip
 
 
+class _Open(msgspec.Struct):
+    """What an entry took or gave and no other entry has taken back yet: in points, and what these came to in money.
+
+    An entry that is an amount of money counts in minor units instead of points. Taken is below 0.
+    """
+
+    source: str
+    month: str
+    points: Fraction
+    minor: int
+
+
+class _Back(NamedTuple):
+    """What of an open entry another one takes back: of which month's, and what that comes to (given is above 0)."""
+
+    month: str
+    minor: int
+
+
 def _charges(book: _Book) -> None:
     """Entries with money, in the order in which they were decided.
 
-    Where fines are off, entries of one cause (a rule, an incident, a month) are followed as they came: what they have
-    paid out so far never falls below nothing, so that a fine costs nothing and its waiver pays nothing.
+    What takes something back comes to what that had come to, whatever a point is worth by now: of the entry that it
+    names, else of the newest ones of its cause (a rule, an incident, a month). So everything that is taken back is
+    nothing, a fine costs nothing while fines are off, and its waiver pays nothing. What is given back belongs to the
+    month that took it: that month's guard is worked out without it, and counts together with it.
     """
     person = book.person
-    everything = {charge.id: charge for charge in (*person.earlier, *person.charges, *person.later)}
-    running: defaultdict[str, int] = defaultdict(int)
+    still: defaultdict[str, list[_Open]] = defaultdict(list)
     own = {charge.id for charge in person.charges}
     later = {charge.id for charge in person.later}
-    # What a later month took more for this one stood before that month's guard, and what gives it back does so too.
-    taken_later: set[str] = set()
-    for charge in sorted(everything.values(), key=lambda one: (one.at, one.id)):
+    for charge in sorted(book.known.values(), key=lambda one: (one.at, one.id)):
         worth = _worth(book, charge)
-        cause = _cause(charge, everything)
-        before = running[cause]
-        running[cause] += worth
-        amount = worth if book.fines(charge) else max(0, before + worth) - max(0, before)
-        if charge.id in own and worth:
-            _charge_line(book, charge, worth, amount)
-            closed = charge.adjusts_period if amount > 0 and charge.reverses not in own else ""
-            book.deductible[_adjusting(closed) if closed else cause] += amount
-        elif charge.id in later and (amount < 0 or charge.reverses in taken_later):
-            taken_later.add(charge.id)
-        elif charge.id in later:
-            book.later_minor += amount
-            book.deductible[cause] += amount
+        cause = _cause(book, charge)
+        found, left = _taken_back(book, still[cause], charge)
+        if left.points:
+            still[cause].append(left)
+        if charge.id in own:
+            book.deductible[cause] += left.minor
+            amount = left.minor + sum(one.minor for one in found)
+            if worth or amount:
+                _charge_line(book, charge, worth, amount, takes_back=bool(found) and not left.points)
+        for one in found:
+            if charge.id in own:
+                elsewhere = one.minor > 0 and one.month != book.period
+                book.deductible[_adjusting(one.month) if elsewhere else cause] += one.minor
+            elif charge.id in later and one.minor > 0 and one.month == book.period:
+                book.later_minor += one.minor
+                book.deductible[cause] += one.minor
 
 
-def _adjusting(closed: str) -> str:
-    """What gives or takes back for a closed period counts together: a waiver, and what the guard held back of it."""
-    _, after = bounds_of(window_of(closed), closed)
-    return f"adjusts {(after - timedelta(days=1)).isoformat()[:7]}"
+def _taken_back(book: _Book, still: list[_Open], charge: Charge) -> tuple[list[_Back], _Open]:
+    """Take back what an entry takes back of those that are open, and what is left of it."""
+    points = _measure(book, charge)
+    named = [one for one in still if one.source == charge.reverses]
+    found = []
+    for one in named or reversed(still):
+        if one.points * points >= 0:
+            continue
+        part = min(abs(points), abs(one.points))
+        share = Fraction(one.minor) * part / abs(one.points)
+        minor = one.minor if part == abs(one.points) else rounded(share, book.how)
+        found.append(_Back(one.month, -minor))
+        one.minor -= minor
+        one.points += part if points > 0 else -part
+        points -= part if points > 0 else -part
+    month = _month_of(charge.period)
+    minor = _came_to(book, charge, points, month) if points else 0
+    return found, _Open(charge.id, month, points, minor)
 
 
-def _cause(charge: Charge, known: Mapping[str, Charge]) -> str:
+def _came_to(book: _Book, charge: Charge, points: Fraction, month: str) -> int:
+    """What an entry, or what is left of it, comes to; of a month that is settled, what it came to then."""
+    if month != book.period and month in book.person.settled:
+        return book.person.came_to.get(charge.id, 0)
+    if points < 0 and not book.fines(charge):
+        return 0
+    whole = _measure(book, charge)
+    return rounded(_worth_exactly(book, charge) * points / whole, book.how)
+
+
+def _adjusting(month: str) -> str:
+    """What gives or takes back for a settled month counts together: a waiver, and what the guard held back of it."""
+    return f"adjusts {month}"
+
+
+def _month_of(label: str) -> str:
+    """The month with which a period is settled: the one in which it ends."""
+    _, after = bounds_of(window_of(label), label)
+    return (after - timedelta(days=1)).isoformat()[:7]
+
+
+def _root(charge: Charge, known: Mapping[str, Charge]) -> Charge:
+    """What an entry is about in the end: whatever takes something back is about that."""
     while charge.reverses in known and known[charge.reverses].reverses != charge.id:
         charge = known[charge.reverses]
-    month = charge.adjusts_period or charge.period
-    return f"{charge.pack} {charge.rule} {charge.incident} {month}"
+    return charge
+
+
+def _cause(book: _Book, charge: Charge) -> str:
+    root = _root(charge, book.known)
+    return f"{root.pack} {root.rule} {root.incident} {root.adjusts_period or root.period}"
+
+
+def _measure(book: _Book, charge: Charge) -> Fraction:
+    """In what entries of one cause are counted against each other: points, or money where there are no points."""
+    if charge.pack not in book.monies:
+        return Fraction(0)
+    points = Fraction(charge.points)
+    if points or not charge.amount_minor or charge.currency == book.terms.currency:
+        return points or Fraction(charge.amount_minor)
+    words = Words(
+        f"The entry {charge.id} is in {charge.currency}; nothing is converted.",
+        f"条目{charge.id}以{charge.currency}计；不作换算。",
+    )
+    if words not in book.missing:
+        book.missing.append(words)
+    return Fraction(0)
+
+
+def _worth_exactly(book: _Book, charge: Charge) -> Fraction:
+    """What an entry is worth in minor units, were fines on: its points, or its amount where it has no points."""
+    measure = _measure(book, charge)
+    return measure * book.point_value(charge) if Fraction(charge.points) else measure
 
 
 def _worth(book: _Book, charge: Charge) -> int:
-    """What an entry is worth in minor units, were fines on."""
-    if charge.pack not in book.monies:
-        return 0
-    worth = rounded(Fraction(charge.points) * book.point_value(charge), book.how)
-    if charge.amount_minor and charge.currency != book.terms.currency:
-        words = Words(
-            f"The entry {charge.id} is in {charge.currency}; nothing is converted.",
-            f"条目{charge.id}以{charge.currency}计；不作换算。",
-        )
-        if words not in book.missing:
-            book.missing.append(words)
-        return worth
-    return worth + charge.amount_minor
+    return rounded(_worth_exactly(book, charge), book.how) if _measure(book, charge) else 0
 
 
-def _charge_line(book: _Book, charge: Charge, worth: int, amount: int) -> None:
-    # A waiver belongs to what it takes back.
-    component: PayComponent = "award" if (worth > 0) != (charge.kind == "waive") else "penalty"
+def _charge_line(book: _Book, charge: Charge, worth: int, amount: int, *, takes_back: bool) -> None:
+    # What takes something back belongs to that.
+    gives = (worth or amount) > 0
+    component: PayComponent = "award" if gives != (takes_back or charge.kind == "waive") else "penalty"
     points, value = Fraction(charge.points), book.point_value(charge)
-    steps = []
     if points:
         calculation = f"{number_text(points)} × {book.money(int(value)) if value.denominator == 1 else value}"
-        steps.append(Step("points in money", calculation, book.money(rounded(points * value, book.how))))
-    if charge.amount_minor:
-        steps.append(Step("amount of the entry", charge.id, book.money(charge.amount_minor)))
+        steps = [Step("points in money", calculation, book.money(worth))]
+    else:
+        steps = [Step("amount of the entry", charge.id, book.money(charge.amount_minor))]
     en, zh = charge.explanation.en, charge.explanation.zh
-    if amount != worth:
+    if amount != worth and not amount and not book.fines(charge):
         steps.append(Step("fines are off", f"{book.money(worth)} is not money", book.money(amount)))
         en, zh = f"{en} Fines are off: it stays in points.", f"{zh}未启用罚款：仅计分，不扣钱。"
+    elif amount != worth:
+        steps.append(
+            Step(
+                "as it came to when it was entered",
+                charge.reverses or charge.adjusts_period,
+                book.money(amount),
+            )
+        )
+        en = f"{en} It comes to what was entered for it before: {book.money(amount)}."
+        zh = f"{zh}按原入账金额计：{book.money(amount)}。"
     closed = charge.adjusts_period
     if closed:
         en, zh = f"Adjusts {closed}, which is closed: {en}", f"调整已结周期{closed}：{zh}"
     book.line(
         component, amount, source=charge.id, at=charge.at, clause=charge.clause, pack=charge.pack, rule=charge.rule,
         effective_period=closed, explanation=Words(en, zh), arithmetic=steps,
-        parameters=book.used("point_value", "fines", word=charge.rule, of=book.monies[charge.pack]),
+        parameters=book.used(
+            "point_value", "fines", word=_root(charge, book.known).rule, of=book.monies[charge.pack]
+        ),
     )  # fmt: skip
 
 

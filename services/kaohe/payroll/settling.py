@@ -16,7 +16,7 @@ Four eyes: who approves a batch neither asked for it nor is paid by it.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol, cast
@@ -35,7 +35,6 @@ from kaohe.core.pay import (
     corrections,
     entries_of,
     final_grade,
-    fines_off,
     labels_of_month,
     monies_of,
     own_lines,
@@ -412,55 +411,93 @@ class Books:
         return dict(found)
 
     def earlier(self, charges: Mapping[str, Sequence[Charge]]) -> dict[str, list[Charge]]:
-        """The entries of other months that these reverse or adjust."""
+        """The entries of other months that these reverse or adjust, and what reversed those before."""
         table = _table(LedgerEntryRow)
         own = {charge.id for several in charges.values() for charge in several}
         found: defaultdict[str, dict[str, Charge]] = defaultdict(dict)
-        reversed_ids = sorted(
-            {one.reverses for several in charges.values() for one in several if one.reverses} - own
-        )
-        for start in range(0, len(reversed_ids), KEYS_AT_ONCE):
-            part = reversed_ids[start : start + KEYS_AT_ONCE]
-            for agent, several in self._charges(table.c.id.in_(part)).items():
-                found[agent].update({one.id: one for one in several})
+        reversed_ids = {one.reverses for several in charges.values() for one in several if one.reverses} - own
+        for agent, several in self._named(table.c.id, reversed_ids).items():
+            found[agent].update({one.id: one for one in several})
         for agent, all_of in charges.items():
-            for one in all_of:
-                if not one.adjusts_period:
-                    continue
-                same = and_(
-                    table.c.subject == agent, table.c.pack == one.pack, table.c.rule == one.rule,
-                    table.c.incident == one.incident, table.c.at <= one.at,
-                    or_(table.c.period == one.adjusts_period, table.c.adjusts_period == one.adjusts_period),
-                )  # fmt: skip
-                for other in self._charges(same).get(agent, []):
-                    if other.id not in own:
+            newest = max((one.at for one in all_of), default="")
+            adjusting = [*all_of, *found[agent].values()]
+            for one in adjusting:
+                if one.adjusts_period and not one.reverses:
+                    for other in self._charges(_same_cause(agent, one, table.c.at <= newest)).get(agent, []):
                         found[agent][other.id] = other
-        return {agent: list(several.values()) for agent, several in found.items()}
+            for other in self._reversing([*found[agent].values()], table.c.at <= newest).get(agent, []):
+                found[agent][other.id] = other
+        return {
+            agent: [one for one in several.values() if one.id not in own] for agent, several in found.items()
+        }
 
-    def later(self, terms: PayTermsInForce, period: str, upto: str) -> dict[str, list[Charge]]:
-        """The entries of the months after this one, up to and with ``upto``, that adjust what is settled with it."""
+    def _named(self, column: Any, ids: Iterable[str], *conditions: Any) -> dict[str, list[Charge]]:
+        """The entries whose column names one of the ids."""
+        found: defaultdict[str, list[Charge]] = defaultdict(list)
+        wanted = sorted(ids)
+        for start in range(0, len(wanted), KEYS_AT_ONCE):
+            part = wanted[start : start + KEYS_AT_ONCE]
+            for agent, several in self._charges(and_(column.in_(part), *conditions)).items():
+                found[agent] += several
+        return dict(found)
+
+    def _reversing(self, entries: Iterable[Charge], *conditions: Any) -> dict[str, list[Charge]]:
+        return self._named(_table(LedgerEntryRow).c.reverses, {one.id for one in entries}, *conditions)
+
+    def later(
+        self, terms: PayTermsInForce, period: str, upto: str, charges: Mapping[str, Sequence[Charge]]
+    ) -> dict[str, list[Charge]]:
+        """The entries of the months after this one, up to and with ``upto``, that adjust what is settled with it.
+
+        ``charges`` are the month's own: what they took for months before it may be given back as well.
+        """
         packs, months = sorted(monies_of(terms)), months_after(period, upto)
         if not packs or not months:
             return {}
         table = _table(LedgerEntryRow)
         labels = [label for one in months for label in labels_of_month(one)]
-        return self._charges(
-            table.c.adjusts_period.in_(labels_of_month(period))
-            & table.c.period.in_(labels)
-            & table.c.pack.in_(packs)
-        )
+        inside = table.c.period.in_(labels) & table.c.pack.in_(packs)
+        found = self._charges(table.c.adjusts_period.in_(labels_of_month(period)) & inside)
+        for agent, all_of in charges.items():
+            known = {one.id: one for one in found.get(agent, [])}
+            for one in all_of:
+                if one.adjusts_period and not one.reverses:
+                    same = self._charges(_same_cause(agent, one, inside)).get(agent, [])
+                    known |= {other.id: other for other in same}
+            if known:
+                found[agent] = list(known.values())
+        everything = [one for several in (*charges.values(), *found.values()) for one in several]
+        for agent, several in self._reversing(everything, inside).items():
+            known = {one.id: one for one in (*found.get(agent, []), *several)}
+            found[agent] = list(known.values())
+        return found
 
-    def people(self, terms: PayTermsInForce, period: str, upto: str = "") -> dict[str, Person]:
+    def people(
+        self, terms: PayTermsInForce, period: str, booked: Booked, upto: str = ""
+    ) -> dict[str, Person]:
         """Everybody whom a month concerns: under the pack whose grades count, or with entries that are money.
 
         ``upto`` is the last month whose entries are settled.
         """
         grades, charges = self.grades(terms.grades_pack, period), self.charges(terms, period)
-        earlier = self.earlier(charges) if fines_off(terms) else {}
+        earlier = self.earlier(charges)
         further = [*bonus_packs(terms), *([terms.combined] if terms.combined else [])]
         bonus_grades = {pack: self.grades(pack, period) for pack in further}
-        later = self.later(terms, period, upto or period)
-        return people_of(terms, period, self.facts(), grades, charges, earlier, bonus_grades, later)
+        later = self.later(terms, period, upto or period, charges)
+        people = people_of(terms, period, self.facts(), grades, charges, earlier, bonus_grades, later)
+        return {
+            agent: msgspec.structs.replace(person, settled=booked.months, came_to=booked.came_to[agent])
+            for agent, person in people.items()
+        }
+
+
+def _same_cause(agent: str, one: Charge, *conditions: Any) -> Any:
+    """The entries about the same thing of the same closed period: those of the period itself and what adjusts it."""
+    table = _table(LedgerEntryRow)
+    return and_(
+        table.c.subject == agent, table.c.pack == one.pack, table.c.rule == one.rule, table.c.incident == one.incident,
+        or_(table.c.period == one.adjusts_period, table.c.adjusts_period == one.adjusts_period), *conditions,
+    )  # fmt: skip
 
 
 def _grade(row: Mapping[Any, Any]) -> Grade:
@@ -470,16 +507,19 @@ def _grade(row: Mapping[Any, Any]) -> Grade:
     return msgspec.convert(values, Grade)
 
 
-class _Booked:
+class Booked:
     """The lines of every booked batch, by person: what each month has come to so far."""
 
     def __init__(self, connection: Connection, booked: Sequence[Batch]) -> None:
         self.lines: defaultdict[tuple[str, str], list[PayLine]] = defaultdict(list)
         self.adjusted: defaultdict[tuple[str, str], list[PayLine]] = defaultdict(list)
+        self.came_to: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.months = frozenset(batch.row["period"] for batch in booked)
         for batch in booked:
             for statement in statements(connection, batch.id):
                 for line in entries_of(statement):
                     self.lines[statement.agent, line.of_period].append(line)
+                    self.came_to[statement.agent][line.source] += line.amount_minor
                     if line.of_period != statement.period:
                         self.adjusted[statement.agent, statement.period].append(line)
 
@@ -488,19 +528,17 @@ class _Booked:
 
 
 def work_out(
-    books: Books,
-    terms: PayTermsInForce,
-    period: str,
-    booked: Mapping[tuple[str, str], Sequence[PayLine]],
-    upto: str = "",
+    books: Books, terms: PayTermsInForce, period: str, booked: Booked, upto: str = ""
 ) -> dict[str, Settlement]:
-    """Everybody's statement of a month; ``booked`` are the adjustments in it, by agent and month.
+    """Everybody's statement of a month that is booked, with the adjustments that it has.
 
     ``upto`` is the last month whose entries are settled.
     """
     return {
-        agent: settle(terms, person, period, [_unposted(line) for line in booked.get((agent, period), ())])
-        for agent, person in books.people(terms, period, upto).items()
+        agent: settle(
+            terms, person, period, [_unposted(line) for line in booked.adjusted.get((agent, period), ())]
+        )
+        for agent, person in books.people(terms, period, booked, upto).items()
     }
 
 
@@ -531,13 +569,13 @@ def _months_before(period: str, known: Iterable[Batch]) -> dict[str, Batch]:
 
 
 def changes_before(
-    books: Books, booked: _Booked, months: Mapping[str, Batch], period: str
+    books: Books, booked: Booked, months: Mapping[str, Batch], period: str
 ) -> dict[str, list[PayLine]]:
     """Adjustments in ``period`` for the months that were settled before, by agent."""
     found: defaultdict[str, list[PayLine]] = defaultdict(list)
     for month, batch in months.items():
         terms = msgspec.json.decode(batch.row["terms"], type=PayTermsInForce)
-        now = work_out(books, terms, month, booked.adjusted, period)
+        now = work_out(books, terms, month, booked, period)
         for agent in sorted(now.keys() | booked.agents(month)):
             own = own_lines(now[agent]) if agent in now else []
             found[agent] += adjustments(own, booked.lines.get((agent, month), []))
@@ -613,10 +651,13 @@ def work_out_batch(
 ) -> list[Settlement]:
     """The statements of a month, given what is booked; ``anew`` where the month itself is booked and is corrected."""
     books = Books(connection, read)
-    booked = _Booked(connection, booked_batches)
+    booked = Booked(connection, booked_batches)
     if not anew:
         changed = changes_before(books, booked, _months_before(period, booked_batches), period)
-        people = books.people(terms, period)
+        for agent, lines in changed.items():
+            for line in lines:
+                booked.came_to[agent][line.source] += line.amount_minor
+        people = books.people(terms, period, booked)
         for agent in changed.keys() - people.keys():
             people[agent] = Person(
                 agent=agent,
@@ -627,7 +668,7 @@ def work_out_batch(
         made = [settle(terms, people[agent], period, changed.get(agent, ())) for agent in sorted(people)]
         return [one for one in made if one.lines or one.missing]
     upto = max(batch.row["period"] for batch in booked_batches)
-    now = work_out(books, terms, period, booked.adjusted, upto)
+    now = work_out(books, terms, period, booked, upto)
     found = []
     for agent in sorted(now.keys() | booked.agents(period)):
         profile = profile_in(terms, books.facts().get(agent, ()), period)
