@@ -250,9 +250,12 @@ class MetricValue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 # --- pay --------------------------------------------------------------------------------------------------------------
 
-PayComponent = Literal["performance", "bonus", "grade_bonus", "award", "penalty", "guard"]
+PayComponent = Literal[
+    "performance", "bonus", "grade_bonus", "performance_bonus", "year_bonus", "award", "penalty", "guard"
+]
 """What an amount of pay is: performance pay by grade, the bonus of the best grade, a bonus by the grade under another
-pack, money for an award, money taken for a penalty (and given back by its waiver), what the pay guard gives back."""
+pack, money for awards that a pack calls its performance bonus or its year-end bonus, money for any other award, money
+taken for a penalty (and given back by its waiver), what the pay guard gives back."""
 SettlementState = Literal["draft", "superseded", "rejected", "approved", "exported", "acknowledged"]
 
 

@@ -709,7 +709,8 @@ class PayPartInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """What a pack adds to what another pays, as it was in force on the first day of a period.
 
     ``clauses`` are by what it adds: ``bonus`` by the grades of ``pack`` (parameters ``bonus_share``,
-    ``bonus_coefficients``), ``money`` for the entries of ``packs`` (``point_value``, ``fines``).
+    ``bonus_coefficients``), ``money`` for the entries of ``packs`` (``point_value``, ``fines``). ``components`` name
+    what the awards of some rules are.
     """
 
     pack: Name
@@ -717,6 +718,7 @@ class PayPartInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     packs: Annotated[list[Name], Meta(max_length=64)] = []
     clauses: dict[str, str]
     parameters: dict[str, TermParameter]
+    components: dict[str, Literal["performance_bonus", "year_bonus"]] = {}
 
 
 class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -726,7 +728,8 @@ class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     ``point_value``, ``fines``, ``limit``, ``floor``, ``rounding``. ``clauses`` are by the part they rule: ``base``,
     ``performance``, ``money``. ``parts`` are what packs add to it, in the order of their names.
     With the parameter ``days`` a month that was not worked as a whole is paid by days; ``workdays`` are the month's.
-    ``combined`` is the name under which the one score of several packs goes out.
+    ``combined`` is the name under which the one score of several packs goes out. ``components`` name what the awards of
+    some rules are: the performance bonus, the year-end bonus.
     """
 
     pack: Name
@@ -741,6 +744,7 @@ class PayTermsInForce(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     parts: Annotated[list[PayPartInForce], Meta(max_length=64)] = []
     workdays: Annotated[list[Day], Meta(max_length=31)] = []
     combined: str = ""
+    components: dict[str, Literal["performance_bonus", "year_bonus"]] = {}
 
 
 class ReadUpTo(msgspec.Struct, frozen=True, kw_only=True):

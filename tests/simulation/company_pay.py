@@ -4,8 +4,8 @@ Every month is settled on the twelfth of the next one. How the policy was read, 
 
 - Who comes or goes in a month is paid for its working days from the first to the last day of being employed.
 - The pay base is rounded first, each line once, halves away from nothing; the guard's limit is rounded down.
-- Points of attendance are money: awards always, penalties where fines are on. What comes late is paid with the month in
-  which it comes.
+- Points of attendance are money: awards always, as performance or year-end bonus, penalties where fines are on. What
+  comes late is paid with the month in which it comes; what gives a penalty back belongs to penalties.
 - Deductions are counted cause by cause, each with what gave something of it back.
 - Pay that is stated anew for a month that is settled changes that month's lines; the difference comes with the next.
 """
@@ -25,6 +25,8 @@ from tests.simulation.company_check import COMPANY_ZONE, Appraisal, Entry, Figur
 from tests.simulation.company_rota import works
 
 KPI, ATTENDANCE, LOGISTICS = "company-kpi", "full-attendance", "logistics-service"
+AWARDS = {"fa-attendance-high": "PERFBONUS", "fa-full-month": "PERFBONUS", "fa-year-bonus": "YEARBONUS"}
+"""FA-13: which awards are the performance bonus, and which the year-end bonus."""
 
 
 class Line(NamedTuple):
@@ -190,8 +192,10 @@ class PaySheets:
     def _worth(self, entry: Entry, day: date) -> tuple[str, int]:
         """The component of an entry, and what it pays or costs."""
         amount = half_up(entry.points * self.attendance.on("point_value", day))
+        if entry.rule in AWARDS:
+            return AWARDS[entry.rule], amount
         if amount > 0:
-            return "AWARD", amount
+            return "PENALTY", amount
         return "PENALTY", amount if self.attendance.word("fines", day) == "on" else 0
 
     # --- all of a month -----------------------------------------------------------------------------------------------

@@ -657,3 +657,42 @@ def test_money_is_shown_with_the_decimals_of_its_currency() -> None:
     assert money_text(-1_234, "CNY") == "−12.34 CNY"
     assert money_text(5, "JPY") == "5 JPY"
     assert (plain(-7, "CNY"), plain(1_234_567, "KWD")) == ("-0.07", "1234.567")
+
+
+# --- awards with a component of their own -----------------------------------------------------------------------------
+
+
+def test_awards_that_a_pack_names_are_its_performance_and_year_end_bonus() -> None:
+    part = adding("attendance")
+    named = msgspec.structs.replace(
+        part, components={"fa-full": "performance_bonus", "fa-year": "year_bonus"}
+    )
+    full = charge("3", pack="attendance", rule="fa-full", clause="FA-07")
+    charges = (
+        full,
+        charge("20", number=2, pack="attendance", rule="fa-year"),
+        charge("1", number=3, pack="attendance", rule="fa-other"),
+        charge("-2", number=4, pack="attendance", rule="fa-full"),
+        waiver(full, number=5, pack="attendance", rule="fa-back"),
+    )
+    in_force = with_parts(named)
+    assert wrong_terms(in_force) == ""
+    statement = settle(in_force, person(*charges), PERIOD)
+    assert [(line.component, line.amount_minor, line.clause) for line in statement.lines[1:]] == [
+        ("performance_bonus", 3_000, "FA-13"), ("year_bonus", 20_000, "FA-13"), ("award", 1_000, "FA-13"),
+        ("penalty", -2_000, "FA-13"), ("performance_bonus", -3_000, "FA-13"),
+    ]  # fmt: skip
+    assert statement.lines[1].explanation.en.startswith("Performance bonus: ")
+    as_before = settle(with_parts(part), person(*charges), PERIOD)
+    assert [line.component for line in as_before.lines[1:4]] == ["award", "award", "award"]
+    assert as_before.lines[1].clause == "FA-07"
+    assert as_before.total_minor == statement.total_minor
+
+
+def test_a_settlement_that_was_asked_for_before_there_were_such_components_is_read_as_it_was() -> None:
+    raw = msgspec.json.encode(with_parts(adding("attendance")))
+    assert b"components" not in raw
+    assert msgspec.json.decode(raw, type=type(terms())).components == {}
+    (fa,) = load_packs(["full-attendance"])
+    assert fa.pay is not None
+    assert fa.pay.components["fa-year-bonus"] == "year_bonus"

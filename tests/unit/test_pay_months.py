@@ -188,3 +188,18 @@ def test_what_is_waived_is_worth_what_its_rule_had_charged() -> None:
     }
     assert lines["2026-08", fine.id] == lines["2026-08", other.id] == ("penalty", -5_000)
     assert lines["2026-08", told.entries[2].id] == lines["2026-09", told.entries[3].id] == ("penalty", 5_000)
+
+
+def test_what_is_excused_in_the_moment_in_which_it_is_charged_costs_and_pays_nothing() -> None:
+    """Whatever their ids: the fine comes first."""
+    for fines in ("on", "off"):
+        first, second = (charge("-1", number=number) for number in (1, 9))
+        for fine in (first, second):
+            back = charge("1", number=5, kind="waive", reverses=fine.id, incident=fine.incident, at=fine.at)
+            made = settle(terms(fines=fines), Person(
+                agent="a-1", profile=monthly(300_000), grade=graded("D"), charges=(fine, back)
+            ), "2026-08")  # fmt: skip
+            wanted = 500 if fines == "on" else 0
+            assert [(line.component, line.amount_minor) for line in made.lines[1:]] == [
+                ("penalty", -wanted), ("penalty", wanted),
+            ]  # fmt: skip

@@ -416,7 +416,7 @@ def _show_statement(one: Settlement, lang: str) -> None:
         month = "" if line.effective_period == one.period else f" ({line.effective_period})"
         found = line.key or line.source
         typer.echo(
-            f"  {line.component:<12}{money(line.amount_minor):>16}  {line.clause}{month}  {words}  {found}"
+            f"  {line.component:<18}{money(line.amount_minor):>16}  {line.clause}{month}  {words}  {found}"
         )
     if one.guard.held_minor:
         typer.echo(f"  held back by the pay guard: {money(one.guard.held_minor)}")
@@ -484,7 +484,7 @@ def ledger_show(
     for row in pay:
         amount = money_text(row["amount_minor"], row["currency"])
         typer.echo(
-            f"{row['key']}  {row['effective_period']:<8}  {row['agent']}  {row['component']:<12}{amount:>16}  "
+            f"{row['key']}  {row['effective_period']:<8}  {row['agent']}  {row['component']:<18}{amount:>16}  "
             f"{row['batch']}  {row['clause']}"
         )
     if not entries and not pay:

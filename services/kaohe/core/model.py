@@ -478,6 +478,10 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
 
 
+AwardComponent = Literal["performance_bonus", "year_bonus"]
+"""What the money for a rule's awards is, where it is more than an award."""
+
+
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How a month's grades and entries become pay. All figures are names of parameters.
 
@@ -493,8 +497,9 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     ``inside_gross`` says that it is a part of the gross pay, otherwise it comes on top. ``coefficients`` and
     ``bonuses`` are tables from a grade of ``grades_pack`` to a share of the base. Entries of ``packs`` are money:
     ``point_value`` minor units a point, one for all or a table from rules (``money_clause`` is empty where no entry is
-    money); those that take something away only where ``fines`` is ``on``. The guard keeps deductions to ``limit`` of
-    the gross pay, and pay at ``floor``.
+    money); those that take something away only where ``fines`` is ``on``. ``components`` says of some rules what their
+    awards are: ``performance_bonus`` or ``year_bonus``. The guard keeps deductions to ``limit`` of the gross pay, and
+    pay at ``floor``.
     """
 
     base_clause: str
@@ -518,6 +523,7 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     bonus_clause: str = ""
     bonus_share: str = ""
     bonus_coefficients: str = ""
+    components: dict[str, AwardComponent] = {}
 
     @property
     def pays(self) -> bool:

@@ -9,10 +9,12 @@ Lines, in this order:
 
 - *performance*: the pay base times the grade's coefficient; *bonus*: the pay base times the grade's bonus;
 - *grade_bonus*: a part of the pay base times the coefficient of the grade under another pack, pack by pack;
-- *award* and *penalty*: entries with points (times the value of a point, which may differ from rule to rule: a fine in
-  money is a point of its rule) or with an amount of money. Where fines are off, what an entry would take stays in
-  points: its line shows 0. What takes an entry back comes to what that came to, by the terms of its month: a fine that
-  cost nothing gives nothing back, and one that did gives that back, whatever a point is worth by now;
+- *performance_bonus* and *year_bonus*: the money for awards of rules that a pack names as such, by the clause that says
+  what entries are worth;
+- *award* and *penalty*: all other entries, with points (times the value of a point, which may differ from rule to
+  rule: a fine in money is a point of its rule) or with an amount of money. Where fines are off, what an entry would
+  take stays in points: its line shows 0. What takes an entry back comes to what that came to, by the terms of its
+  month: a fine that cost nothing gives nothing back, one that did gives that back, whatever a point is worth by now;
 - adjustments: what months settled before came to since, each line naming its month;
 - *guard*: what the pay guard gives back.
 
@@ -68,7 +70,13 @@ from kaohe.decisions import (
 from kaohe.errors import EventError, UsageError
 from kaohe.events import Envelope, PayPartInForce, PayStated, PayTermsInForce, RosterChanged, TermParameter
 
-COMPONENTS: tuple[PayComponent, ...] = ("performance", "bonus", "grade_bonus", "award", "penalty", "guard")
+COMPONENTS: tuple[PayComponent, ...] = (
+    "performance", "bonus", "grade_bonus", "performance_bonus", "year_bonus", "award", "penalty", "guard",
+)  # fmt: skip
+_AWARDS = {
+    "performance_bonus": Words("Performance bonus", "绩效奖金"),
+    "year_bonus": Words("Year-end bonus", "年终奖"),
+}
 DAYS = ("whole", "calendar", "workdays")
 """How a month is paid that was not worked as a whole."""
 _DAYS = {"calendar": Words("days", "天"), "workdays": Words("working days", "个工作日")}
@@ -215,6 +223,7 @@ def terms_in_force(pack: Pack, period: str, together: Iterable[Pack] = ()) -> Pa
         parameters={part: _in_force(pack, name, day) for part, name in names.items()},
         parts=sorted((one for one in parts if one is not None), key=lambda one: one.pack),
         workdays=_workdays(terms, period),
+        components=terms.components,
         combined=next((joint_name(one) for one in (pack, *together) if one.results.combined is not None), ""),
     )  # fmt: skip
 
@@ -245,7 +254,21 @@ def _part_in_force(pack: Pack, day: date, *, pays: bool) -> PayPartInForce | Non
     return PayPartInForce(
         pack=pack.name, pack_version=pack.version, packs=list(terms.packs) if "money" in clauses else [],
         clauses=clauses, parameters={part: _in_force(pack, name, day) for part, name in names.items()},
+        components=terms.components if "money" in clauses else {},
     )  # fmt: skip
+
+
+def awards_of(terms: PayTermsInForce) -> dict[str, dict[str, tuple[PayComponent, str]]]:
+    """By pack and rule, what the money for its awards is where it is more than that, and by which clause."""
+    parts = [(part.packs, part.clauses, part.components) for part in terms.parts]
+    found: dict[str, dict[str, tuple[PayComponent, str]]] = {}
+    for packs, clauses, components in (*parts, (terms.packs, terms.clauses, terms.components)):
+        if components:
+            named: dict[str, tuple[PayComponent, str]] = {
+                rule: (one, clauses.get("money", "")) for rule, one in components.items()
+            }
+            found.update((pack, named) for pack in packs)
+    return found
 
 
 def monies_of(terms: PayTermsInForce) -> dict[str, Mapping[str, TermParameter]]:
@@ -526,6 +549,7 @@ class _Book:
         self.later_minor = 0
         self.deductible: defaultdict[str, int] = defaultdict(int)
         self.monies = monies_of(terms)
+        self.awards = awards_of(terms)
         self.known = {charge.id: charge for charge in (*person.earlier, *person.charges, *person.later)}
 
     def number(self, part: str) -> Fraction:
@@ -801,7 +825,7 @@ def _charges(book: _Book) -> None:
     still: defaultdict[str, list[_Open]] = defaultdict(list)
     own = {charge.id for charge in person.charges}
     later = {charge.id for charge in person.later}
-    for charge in sorted(book.known.values(), key=lambda one: (one.at, one.id)):
+    for charge in sorted(book.known.values(), key=lambda one: (one.at, _depth(one, book.known), one.id)):
         worth = _worth(book, charge)
         cause = _cause(book, charge)
         found, left = _taken_back(book, still[cause], charge)
@@ -864,9 +888,19 @@ def _month_of(label: str) -> str:
 
 def _root(charge: Charge, known: Mapping[str, Charge]) -> Charge:
     """What an entry is about in the end: whatever takes something back is about that."""
-    while charge.reverses in known and known[charge.reverses].reverses != charge.id:
+    for _ in range(_depth(charge, known)):
         charge = known[charge.reverses]
     return charge
+
+
+def _depth(charge: Charge, known: Mapping[str, Charge]) -> int:
+    """How many entries an entry takes back, one after the other. It comes after them, also of the same moment."""
+    depth, seen = 0, {charge.id}
+    while charge.reverses in known and charge.reverses not in seen:
+        charge = known[charge.reverses]
+        seen.add(charge.id)
+        depth += 1
+    return depth
 
 
 def _cause(book: _Book, charge: Charge) -> str:
@@ -924,11 +958,17 @@ def _charge_line(book: _Book, charge: Charge, worth: int, amount: int, *, takes_
         )
         en = f"{en} It comes to what was entered for it before: {book.money(amount)}."
         zh = f"{zh}按原入账金额计：{book.money(amount)}。"
+    clause = charge.clause
+    if component == "award":
+        rule = _root(charge, book.known).rule
+        component, clause = book.awards.get(charge.pack, {}).get(rule, (component, clause))
+    if component in _AWARDS:
+        en, zh = f"{_AWARDS[component].en}: {en}", f"{_AWARDS[component].zh}：{zh}"
     closed = charge.adjusts_period
     if closed:
         en, zh = f"Adjusts {closed}, which is closed: {en}", f"调整已结周期{closed}：{zh}"
     book.line(
-        component, amount, source=charge.id, at=charge.at, clause=charge.clause, pack=charge.pack, rule=charge.rule,
+        component, amount, source=charge.id, at=charge.at, clause=clause, pack=charge.pack, rule=charge.rule,
         effective_period=closed, explanation=Words(en, zh), arithmetic=steps,
         parameters=book.used(
             "point_value", "fines", word=_root(charge, book.known).rule, of=book.monies[charge.pack]

@@ -232,6 +232,10 @@ def _points_of_strange_rules(pack: Pack, together: Iterable[Pack]) -> list[PackE
             terms.place, "money.point_value", f"there is a line for {wrong!r}", nearest(wrong, rules, "rule")
         )
         for wrong in unknown_rules(pack.parameters[terms.point_value], rules)
+    ] + [
+        PackError(terms.place, f"money.{kind}", f"there is no rule {wrong!r}", nearest(wrong, rules, "rule"))
+        for wrong, kind in sorted(terms.components.items())
+        if wrong not in rules
     ]
 
 

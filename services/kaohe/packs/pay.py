@@ -11,7 +11,8 @@
 ``performance.grades_of`` names another pack whose grades count; ``money`` may be left out (then no entry is money), and
 so may its ``packs`` (then they are the pack's own entries). ``point_value`` is one amount for each point, or a table
 from rules to amounts (``"*"`` is every other rule; without it the points of other rules are no money): with one point
-an incident, that is a fine in money. Every figure is a parameter, so each has its clause, its bounds and the day from
+an incident, that is a fine in money. ``performance_bonus`` and ``year_bonus`` name the rules whose awards have a
+component of their own. Every figure is a parameter, so each has its clause, its bounds and the day from
 which it holds.
 
 A pack without ``base``, ``performance``, ``guard`` and ``rounding`` does not pay: it adds its part to what another one
@@ -26,13 +27,14 @@ from collections.abc import Collection
 from fractions import Fraction
 from typing import Any
 
-from kaohe.core.model import Parameter, PayTerms
+from kaohe.core.model import AwardComponent, Parameter, PayTerms
 from kaohe.core.pay import DAYS
 from kaohe.packs.holidays import CALENDARS
 from kaohe.packs.metrics import MetricReader
 from kaohe.packs.rules import shown
 from kaohe.packs.source import NO_TEXTS, Fields, Node, Reader, boolean, choice, kebab, nearest, several
 
+AWARDS: tuple[AwardComponent, ...] = ("performance_bonus", "year_bonus")
 FINES = ("off", "on")
 ROUNDINGS = ("half_up", "half_even", "down")
 _TABLE = ("number", "table")
@@ -57,7 +59,7 @@ def read_pay(
     fields = Fields(node, base.problems, _KEYS, "pay.yaml")
     adds_only = ("bonus" in fields or "money" in fields) and not any(key in fields for key in _PAYING)
     bonus = _part(fields, "bonus", ("clause", "share", "coefficients"), base, must=False)
-    money = _part(fields, "money", ("clause", "packs", "point_value", "fines"), base, must=False)
+    money = _part(fields, "money", ("clause", "packs", "point_value", "fines", *AWARDS), base, must=False)
     adding = _bonus(bonus, base, grades, has_scorecard) | _money(money, base, own_name, rules)
     if adds_only:
         parts = [one for one in (fields, bonus, money) if one is not None]
@@ -143,17 +145,27 @@ def _bonus(
 def _money(part: Fields | None, base: MetricReader, own_name: str, rules: Collection[str]) -> dict[str, Any]:
     """What entries are worth; no entry is money where nothing says so."""
     if part is None:
-        return {"money_clause": "", "packs": NO_TEXTS, "point_value": "", "fines": ""}
+        return {"money_clause": "", "packs": NO_TEXTS, "point_value": "", "fines": "", "components": {}}
     own: tuple[str, ...] = (own_name,)
     found: dict[str, Any] = {
         "money_clause": part.need("clause", base.clause, ""),
         "packs": part.take("packs", several(kebab), own),
         "point_value": part.need("point_value", _figure(base, "minor", Fraction(0), None, _TABLE), ""),
         "fines": part.need("fines", _word(base, FINES, exactly=True), ""),
+        "components": {rule: kind for kind in AWARDS for rule in part.take(kind, several(kebab), NO_TEXTS)},
     }
+    twice = {*part.take(AWARDS[0], several(kebab), NO_TEXTS)} & {
+        *part.take(AWARDS[1], several(kebab), NO_TEXTS)
+    }
+    for rule in sorted(twice):
+        part.wrong(AWARDS[1], f"{rule} is the {AWARDS[0]} as well", "name it in one of them")
     if part.ok() and found["packs"] == own:
         for wrong in unknown_rules(base.parameters[found["point_value"]], rules):
             part.wrong("point_value", f"there is a line for {wrong!r}", nearest(wrong, rules, "rule"))
+        for wrong in sorted(found["components"].keys() - {*rules}):
+            part.wrong(
+                found["components"][wrong], f"there is no rule {wrong!r}", nearest(wrong, rules, "rule")
+            )
     return found
 
 

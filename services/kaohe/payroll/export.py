@@ -31,8 +31,8 @@ from kaohe.payroll.payslip import payslip
 
 FORMATS = ("csv", "xlsx", "json", "html")
 CODES: dict[PayComponent, str] = {
-    "performance": "PERF", "bonus": "BONUS", "grade_bonus": "GRADEBONUS", "award": "AWARD",
-    "penalty": "PENALTY", "guard": "GUARD",
+    "performance": "PERF", "bonus": "BONUS", "grade_bonus": "GRADEBONUS", "performance_bonus": "PERFBONUS",
+    "year_bonus": "YEARBONUS", "award": "AWARD", "penalty": "PENALTY", "guard": "GUARD",
 }  # fmt: skip
 """The component codes of the feed."""
 COLUMNS = (

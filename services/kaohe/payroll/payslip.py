@@ -29,6 +29,8 @@ _COMPONENTS = {
     "performance": Words("Performance pay", "绩效工资"),
     "bonus": Words("Bonus", "奖金"),
     "grade_bonus": Words("Bonus by grade", "等级奖金"),
+    "performance_bonus": Words("Performance bonus", "绩效奖金"),
+    "year_bonus": Words("Year-end bonus", "年终奖"),
     "award": Words("Award", "奖励"),
     "penalty": Words("Penalty", "扣款"),
     "guard": Words("Pay guard", "薪酬保护"),
