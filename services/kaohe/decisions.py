@@ -69,8 +69,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One revision of one entry of the ledger.
 
     ``points`` is what the entry is worth now (deductions negative); a provisional entry whose cause has gone has a
-    further revision with 0 points. ``at`` is the moment of log time at which it was decided. ``incident`` names the
-    single thing judged (a complaint, a survey answer) and is empty for a rule about a period.
+    further revision with 0 points. ``amount_minor`` is what the points come to in minor units of ``currency`` where
+    fines are on (before the pay guard), else 0. ``at`` is the moment of log time at which it was decided. ``incident``
+    names the single thing judged (a complaint, a survey answer) and is empty for a rule about a period.
     """
 
     id: str

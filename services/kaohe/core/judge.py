@@ -28,6 +28,7 @@ from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
 from kaohe.core.facts import AROUND_OPENING, Moment, fact_text, number_text, reader
+from kaohe.core.fines import Fines, Money, may_fine
 from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
@@ -186,6 +187,8 @@ class Judge:
         self._days_kept_ms = days_around(packs)
         self.retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
         self.grader = Grader(self, packs)
+        self._may_fine = may_fine(packs)
+        self._fines: tuple[tuple[tuple[str, str], ...], Fines] | None = None
 
     # --- subjects -----------------------------------------------------------------------------------------------------
 
@@ -946,11 +949,23 @@ class Judge:
         else:
             assert moment.period is not None
             evidence = subject.evidence_of(rule.evidence, moment.period)
+        extra = extra or {}
+        charged = subject.entries[extra["reverses"]] if "reverses" in extra else entry
+        money = self._money(subject, pack, charged, entry)
         message = messages.decision(
-            self.layout, subject, pack, rule, entry, moment, worked, evidence, extra or {}
+            self.layout, subject, pack, rule, entry, moment, worked, evidence, extra, money
         )
         _count(self.stats.decisions, (pack.name, rule.id, entry.kind, entry.status))
         self.out.append(message)
+
+    def _money(self, subject: Subject, pack: Pack, charged: Entry, entry: Entry) -> Money | None:
+        """What an entry comes to in money where fines are on; what takes one back, by the terms of ``charged``."""
+        if not self._may_fine or subject.level != "agent" or not entry.worth:
+            return None
+        active = tuple(sorted(self.active.items()))
+        if self._fines is None or self._fines[0] != active:
+            self._fines = active, Fines(self.active_packs())
+        return self._fines[1].money(pack.name, charged.rule, entry.worth, charged.label)
 
     # --- single events ------------------------------------------------------------------------------------------------
 
@@ -1225,7 +1240,15 @@ class Judge:
         worked = Worked(points, lambda: (given,))
         self.out.append(
             messages.remaining(
-                self.layout, subject, pack, (rule, index), remaining, moment, worked, cause.evidence
+                self.layout,
+                subject,
+                pack,
+                (rule, index),
+                remaining,
+                moment,
+                worked,
+                cause.evidence,
+                self._money(subject, pack, remaining, remaining),
             )
         )
         _count(self.stats.decisions, (pack.name, entry.rule, remaining.kind, "final"))

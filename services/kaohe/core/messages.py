@@ -33,6 +33,7 @@ from kaohe.core.facts import (
     used_parameter,
     used_reader,
 )
+from kaohe.core.fines import Money, with_money
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.subjects import AlertState, Entry, GradeState, Subject
@@ -67,16 +68,19 @@ def decision(
     worked: Worked,
     evidence: tuple[list[str], int],
     extra: Mapping[str, str],
+    money: Money | None = None,
 ) -> Output:
     """A revision of a ledger entry. ``evidence`` is the first ids and how many there were; ``extra`` what only some
-    kinds carry: ``owner``, ``due_at``, ``proposal``, ``reverses``."""
+    kinds carry: ``owner``, ``due_at``, ``proposal``, ``reverses``; ``money`` what it comes to where fines are on."""
     message = _decision(layout, subject, pack, (rule, entry.effect), entry, moment, worked, evidence, extra)
+    if money is not None:
+        message = with_money(message, money)
     return Output("decisions", subject.name.encode(), ENCODER.encode(message))
 
 
 def remaining(
     layout: Layout, subject: Subject, pack: Pack, told_by: tuple[Rule, int], entry: Entry, moment: Moment,
-    worked: Worked, evidence: tuple[str, ...],
+    worked: Worked, evidence: tuple[str, ...], money: Money | None = None,
 ) -> Output:  # fmt: skip
     """What remains of an entry: it stays under the rule and clause that had charged it, and is explained by the rule
     (and effect) that found it partly wrong."""
@@ -85,6 +89,8 @@ def remaining(
     )
     clause = next((rule.clause for rule in pack.rules if rule.id == entry.rule), found.clause)
     message = msgspec.structs.replace(found, rule=entry.rule, clause=clause)
+    if money is not None:
+        message = with_money(message, money)
     return Output("decisions", subject.name.encode(), ENCODER.encode(message))
 
 

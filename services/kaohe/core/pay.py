@@ -287,6 +287,23 @@ def bonus_packs(terms: PayTermsInForce) -> tuple[str, ...]:
     return tuple(part.pack for part in terms.parts if part.clauses.get("bonus"))
 
 
+def point_value(worth: TermParameter, rule: str) -> Fraction:
+    """What a point that a rule gave or took is worth, in minor units."""
+    return Fraction(worth.table.get(rule, worth.table.get("*", "0")) if worth.table else worth.value)
+
+
+def used(
+    parameters: Mapping[str, TermParameter], parts: Iterable[str], word: str
+) -> dict[str, UsedParameter]:
+    """The parameters of these parts as they were used; of a table the line of ``word``."""
+    found = {}
+    for part in parts:
+        one = parameters[part]
+        value = one.table.get(word, one.table.get("*", "0")) if one.table else one.value
+        found[one.name] = UsedParameter(value, one.unit, one.since, one.clause)
+    return found
+
+
 def _in_force(pack: Pack, name: str, day: date) -> TermParameter:
     parameter = pack.parameters[name]
     since, value = parameter.entry_at(day)
@@ -557,9 +574,7 @@ class _Book:
 
     def point_value(self, charge: Charge) -> Fraction:
         """What a point of an entry is worth, in minor units: what takes an entry back is worth as much as that."""
-        one = self.monies[charge.pack]["point_value"]
-        rule = _root(charge, self.known).rule
-        return Fraction(one.table.get(rule, one.table.get("*", "0")) if one.table else one.value)
+        return point_value(self.monies[charge.pack]["point_value"], _root(charge, self.known).rule)
 
     def fines(self, charge: Charge) -> bool:
         """Whether the entries of a charge's pack cost money."""
@@ -569,12 +584,7 @@ class _Book:
         self, *parts: str, word: str = "", of: Mapping[str, TermParameter] | None = None
     ) -> dict[str, UsedParameter]:
         """The parameters of these parts as they were used; of a table the line of ``word``."""
-        found = {}
-        for part in parts:
-            one = (of or self.terms.parameters)[part]
-            value = one.table.get(word, one.table.get("*", "0")) if one.table else one.value
-            found[one.name] = UsedParameter(value, one.unit, one.since, one.clause)
-        return found
+        return used(of or self.terms.parameters, parts, word)
 
     def money(self, amount_minor: int) -> str:
         return money_text(amount_minor, self.terms.currency)
@@ -860,7 +870,7 @@ def _taken_back(book: _Book, still: list[_Open], charge: Charge) -> tuple[list[_
         one.minor -= minor
         one.points += part if points > 0 else -part
         points -= part if points > 0 else -part
-    month = _month_of(charge.period)
+    month = month_of(charge.period)
     minor = _came_to(book, charge, points, month) if points else 0
     return found, _Open(charge.id, month, points, minor)
 
@@ -880,7 +890,7 @@ def _adjusting(month: str) -> str:
     return f"adjusts {month}"
 
 
-def _month_of(label: str) -> str:
+def month_of(label: str) -> str:
     """The month with which a period is settled: the one in which it ends."""
     _, after = bounds_of(window_of(label), label)
     return (after - timedelta(days=1)).isoformat()[:7]
