@@ -20,6 +20,7 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
+from kaohe.core.calendars import calendar, to_ms
 from kaohe.core.messages import readable
 from kaohe.core.money import money_text
 from kaohe.decisions import (
@@ -34,6 +35,7 @@ from kaohe.decisions import (
     Words,
 )
 from kaohe.errors import UsageError
+from kaohe.events import Envelope
 from kaohe.payroll.records import current_revision
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ _LABELS: dict[str, Words] = {
     "parameters": Words("Parameters in force", "生效参数"),
     "facts": Words("Facts", "事实"),
     "evidence": Words("Evidence", "依据事件"),
+    "of": Words("of", "/"),
+    "all of them": Words("all of them", "全部列出"),
+    "not in the log": Words("not in the log", "日志中没有"),
     "arithmetic": Words("Arithmetic", "计算"),
     "revisions": Words("Revisions", "修订"),
     "history": Words("History", "经过"),
@@ -117,6 +122,14 @@ def find_entry(ledger: Ledger, entry_id: str) -> list[Entry]:
     for questions in (ledger.decisions, ledger.alerts, ledger.grades):
         found.extend(questions(entry_id))
     return found
+
+
+class Events(msgspec.Struct, frozen=True):
+    """The events that an entry rests on, from a recorded log: all of their ids, and those that are in the log."""
+
+    ids: list[str]
+    known: dict[str, Envelope]
+    zone: str
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,18 +252,20 @@ def sentence(entry: Entry, language: Language = "en") -> str:
 
 
 def explanation(
-    revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None
-) -> Group:
+    revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None,
+    events: Events | None = None,
+) -> Group:  # fmt: skip
     """The whole answer for a terminal: headline, the sentence in both languages, and the tree.
 
-    ``language`` is that of the labels; ``clause_title`` is the policy's own words when the caller has the pack.
+    ``language`` is that of the labels; ``clause_title`` is the policy's own words when the caller has the pack;
+    ``events`` are those it rests on when the caller has the log.
     """
     entry = current(revisions)
     return Group(
         headline(entry, language),
         Text(entry.explanation.en),
         Text(entry.explanation.zh),
-        tree(revisions, language, clause_title),
+        tree(revisions, language, clause_title, events),
     )
 
 
@@ -284,7 +299,10 @@ def _pack(entry: Entry, language: Language) -> str:
     return f"{named} ({_label('shadow', language)})" if entry.shadow else named
 
 
-def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None) -> Tree:
+def tree(
+    revisions: Sequence[Entry], language: Language = "en", clause_title: Words | None = None,
+    events: Events | None = None,
+) -> Tree:  # fmt: skip
     """Clause → rule → pack version → parameters, facts, evidence, arithmetic, revisions."""
     entry = current(revisions)
     title = f" {say(clause_title, language)}" if clause_title else ""
@@ -301,24 +319,26 @@ def tree(revisions: Sequence[Entry], language: Language = "en", clause_title: Wo
     pack = rule.add(_line(_label("pack", language), _pack(entry, language)))
     _add_parameters(pack, entry.parameters, language)
     _add_facts(pack, entry.facts, language)
+    _add_evidence(pack, revisions, language, events)
     if isinstance(entry, Alert):
-        _add_list(pack, _label("evidence", language), entry.evidence, len(entry.evidence), language)
         pack.add(_line(_label("response", language), say(entry.response, language)))
         if entry.owner:
             pack.add(_line(_label("owner", language), entry.owner))
     else:
-        _add_list(pack, _label("evidence", language), entry.evidence, entry.evidence_count, language)
         _add_arithmetic(pack, entry, language)
         _add_consequences(pack, entry, language)
     _add_history(pack, revisions, language)
     return root
 
 
-def as_json(revisions: Sequence[Entry]) -> str:
-    """The same as data: the revision that counts in full, and the history, as indented canonical JSON."""
+def as_json(revisions: Sequence[Entry], events: Events | None = None) -> str:
+    """The same as data: the revision that counts in full, the history, and the events if they are at hand, as indented
+    canonical JSON."""
     entry = current(revisions)
     kind = type(entry).__name__.lower()
     document: dict[str, Any] = {kind: entry, "history": [_moment(revision) for revision in revisions]}
+    if events is not None:
+        document["events"] = [events.known.get(one, {"id": one}) for one in events.ids]
     encoded = msgspec.json.encode(document, order="deterministic")
     return msgspec.json.format(encoded, indent=2).decode()
 
@@ -386,6 +406,57 @@ def _add_list(branch: Tree, label: str, items: Sequence[str], count: int, langua
     more = max(count, len(items)) - min(len(items), EVIDENCE_SHOWN_MAX)
     if more > 0:
         node.add(Text(f"… {more} {_label('more', language)}", style="dim"))
+
+
+def evidence_of(revisions: Sequence[Entry]) -> tuple[list[str], int]:
+    """The ids of the events that the revision that counts rests on, and how many there are.
+
+    Of an alert that is over they are those on which it began. How many there were of an alert is not noted: it names
+    the latest.
+    """
+    entry = current(revisions)
+    if isinstance(entry, Decision):
+        return entry.evidence, entry.evidence_count
+    named = [one.evidence for one in revisions if isinstance(one, Alert) and one.evidence]
+    found = named[-1] if named else []
+    return found, len(found)
+
+
+def _add_evidence(
+    branch: Tree, revisions: Sequence[Entry], language: Language, events: Events | None
+) -> None:
+    """The events: with their time, type and fields where the log is at hand; how to find the rest where it is not."""
+    ids, count = evidence_of(revisions)
+    shown = ids[:EVIDENCE_SHOWN_MAX] if events is None else events.ids
+    label, more = _label("evidence", language), max(count, len(ids)) - len(shown)
+    if more <= 0:
+        node = branch.add(_title(label, len(shown), language))
+    else:
+        of = f"{len(shown)} {_label('of', language)} {len(shown) + more}"
+        node = branch.add(Text.assemble((label, "bold"), f" ({of})"))
+    for one in shown:
+        node.add(Text(one) if events is None else _event(one, events, language))
+    if more > 0:
+        how = f"kaohe explain {current(revisions).id} --events LOG"
+        text = f"… {more} {_label('more', language)}; {_label('all of them', language)}: {how}"
+        node.add(Text(text, style="dim"))
+
+
+def _event(event_id: str, events: Events, language: Language) -> Text:
+    event = events.known.get(event_id)
+    if event is None:
+        return Text.assemble(event_id, (f"  ({_label('not in the log', language)})", "dim"))
+    at = calendar(events.zone).text(to_ms(event.time))
+    tag = str(event.__struct_config__.tag)
+    fields = [
+        f"{name}={value}" for name, value in msgspec.to_builtins(event.data).items() if _says(name, value)
+    ]
+    return Text.assemble(event_id, f"  {at}  ", (tag, "cyan"), (f"  {', '.join(fields)}", "dim"))
+
+
+def _says(name: str, value: Any) -> bool:
+    """Whether a field is worth a place in a line: not what is empty, and not who the customer is."""
+    return name not in ("agent", "team", "site", "customer") and value not in ("", None, [], 0, False)
 
 
 def _add_history(branch: Tree, revisions: Sequence[Entry], language: Language) -> None:

@@ -104,11 +104,6 @@ def test_places_are_kept(minimal: Pack) -> None:
     assert minimal.metrics["wait_s"].place.line == 2
 
 
-def test_the_evidence_of_a_rule_is_what_its_metrics_count(minimal: Pack) -> None:
-    assert minimal.rules[0].evidence == ("call.answered",)
-    assert set(minimal.rules[1].evidence) == {"call.answered", "survey.customer"}
-
-
 def test_steps_and_tables_become_amounts(minimal: Pack) -> None:
     steps = minimal.rules[0].effects[0].amount
     assert steps is not None

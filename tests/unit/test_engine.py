@@ -21,7 +21,7 @@ from kaohe.core.engine import PartitionEngine, Report, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
-from kaohe.core.subjects import MAX_STATES, evidence_key
+from kaohe.core.subjects import MAX_STATES
 from kaohe.decisions import REJECT_DECODER, Reject
 from kaohe.errors import EventError
 from kaohe.events import ClockTick, encode, is_pseudonym, make
@@ -717,17 +717,6 @@ def test_the_roster_keeps_its_newest_lines(pack: Pack) -> None:
     assert [line.team for line in agent.roster] == [f"t-{minute}" for minute in range(36, 100)]
     assert agent.roster_at(at_ms("2026-08-03T10:00:30"))[0] == "t-60"
     assert agent.roster_at(0)[0] == "t-36"
-
-
-def test_evidence_is_bounded_and_counted(pack: Pack) -> None:
-    story = Story(pack)
-    story.tick("2026-08-03T08:00")
-    agent = story.replay.engines[0].judge.subject("agent", "a-1", 0)
-    for number in range(100):
-        agent.see(evidence_key("call.answered", "2026-08"), f"e-{number}")
-    august = agent.series.calendar.period("month", "2026-08")
-    ids, count = agent.evidence_of(("call.answered", "call.offered"), august)
-    assert (ids, count) == ([f"e-{number}" for number in range(20)], 100)
 
 
 def test_someone_nobody_hears_of_any_more_is_forgotten_and_may_come_back(pack: Pack) -> None:

@@ -19,7 +19,7 @@ LAYERS = (
     ("core",),
     ("packs",),
     ("adapters", "alerting", "gateway", "payroll", "stream", "wallboard"),
-    ("explain", "explain_pay", "reports", "reports_html", "whatif"),
+    ("explain", "explain_events", "explain_pay", "reports", "reports_html", "whatif"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -278,13 +278,6 @@ FAMILIES = {"late": "late", "early_leave": "late", "absent": "absent", "missing_
 """What is numbered together in a month."""
 UNSEEN = frozenset({"at_ms", "ended_ms", "noticed_ms"})
 """Fields that packs do not see."""
-EVIDENCE: dict[str, tuple[str, ...]] = {
-    "not_in": ("shift.scheduled",), "not_logged_in": ("shift.scheduled",), "late": ("clock.in",),
-    "early_leave": ("clock.out",), "absent": ("shift.scheduled",), "missing_out": ("clock.in",),
-    "required": ("shift.scheduled",), "attended": ("clock.in",), "leave": ("leave.approved",),
-    "full_day": ("clock.in",), "full_month": ("clock.in",),
-}  # fmt: skip
-"""Which events show an outcome to people: their ids stand under a decision about a period."""
 
 
 def kind_of(outcome: Outcome) -> str:

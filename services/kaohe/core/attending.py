@@ -84,8 +84,19 @@ NOTHING_DUE = Looked([], None, settled=True)
 Verdict = Literal["full", "broken", "empty"]
 
 
+class Shown(msgspec.Struct, array_like=True):
+    """What was kept as evidence of an outcome: the witnesses that saw it (key, rank), and the ids of its events."""
+
+    at_ms: int
+    hits: list[tuple[str, int]]
+    ids: tuple[str, ...]
+    team: str
+    site: str
+
+
 class Judged(msgspec.Struct):
-    """What was counted of a day or month, by pack; how often each charge was taken back; which rules alerted."""
+    """What was counted of a day or month, by pack; how often each charge was taken back; which rules alerted; what was
+    kept as evidence."""
 
     outcomes: dict[str, list[Any_]] = {}
     attempts: dict[str, int] = {}
@@ -93,6 +104,7 @@ class Judged(msgspec.Struct):
     due_ms: int | None = None
     settled: bool = False
     verdicts: dict[str, Verdict] = {}
+    shown: dict[str, Shown] = {}
 
 
 class StoredBook(msgspec.Struct, array_like=True):
@@ -157,6 +169,11 @@ class Attending:
             for pack in self.packs
             for rule in pack.rules
             if rule.trigger == "attendance" and _reads_numbers(rule)
+        }
+        self._seeing = {
+            source: seeing
+            for source, seeing in engine.sightings.seeing.items()
+            if source.startswith("attendance/")
         }
         self.files: dict[str, File] = {}
         self._figures: dict[tuple[str, str], Figures] = {}
@@ -377,6 +394,7 @@ class Attending:
                     changes += self._number(file, pack, month, fresh.get(pack.name, {}))
             for pack in packs:
                 changes += self._judge_months(file, pack, sorted(months), calendar, now_ms)
+            self._show(file, packs, dirty, changes, calendar)
             today = calendar.day(now_ms).isoformat()
             for day in dirty:
                 self._touch(file.book.agent, "d", day)
@@ -570,6 +588,62 @@ class Attending:
             if ended_ms and not before_ms:
                 self._judge(file, change, change.after, "resolve", calendar, now_ms)
 
+    def _show(
+        self, file: File, packs: list[Pack], dirty: list[str], changes: list[Change], calendar: Calendar
+    ) -> None:
+        """Keep as evidence what the outcomes of these days and months are shown by, and take back what is so no more.
+
+        Their events may be others although the outcome is the same: a shift that was stated once more.
+        """
+        if not self._seeing:
+            return
+        places = dict.fromkeys([*dirty, *(change.place for change in changes)])
+        for place in places:
+            one = file.days.get(place) or file.months.get(place)
+            if one is None:
+                continue
+            after = {
+                f"{pack.name}|{key_of(outcome)}": shown
+                for pack in packs
+                for outcome in one.outcomes.get(pack.name, ())
+                if (shown := self._shown(file, pack, outcome, calendar)) is not None
+            }
+            if after == one.shown:
+                continue
+            for weight, these, others in ((-1, one.shown, after), (1, after, one.shown)):
+                for name, shown in these.items():
+                    if others.get(name) != shown:
+                        self._see(file, f"{place}|{name}", shown, weight)
+            one.shown = after
+            self._touch(file.book.agent, "m" if place in file.months else "d", place)
+
+    def _shown(self, file: File, pack: Pack, outcome: Outcome, calendar: Calendar) -> Shown | None:
+        """What shows an outcome, if it speaks for anything that is judged."""
+        seeing = self._seeing.get(f"attendance/{pack.name}/{kind_of(outcome)}")
+        hits = seeing(outcome, outcome.at_ms) if seeing is not None else None
+        if hits is None:
+            return None
+        agent = self._agent(file, outcome.at_ms)
+        team, site, _ = agent.roster_at(outcome.at_ms)
+        uses = self.engine.sightings.witnesses.uses
+        named = [(uses[found].key, rank) for found, rank, _ in hits]
+        return Shown(outcome.at_ms, named, self._evidence(file, pack, outcome, calendar), team, site)
+
+    def _see(self, file: File, tag: str, shown: Shown, weight: int) -> None:
+        places = self.engine.sightings.witnesses.places
+        hits = [(places[key], rank, False) for key, rank in shown.hits if key in places]
+        agent = self._agent(file, shown.at_ms)
+        self.judge.touched.add(agent.key)
+        place = ("", shown.team, shown.site)
+        self.engine.sightings.take(hits, shown.at_ms, tag, shown.ids, agent, place, weight)
+
+    def _evidence(self, file: File, pack: Pack, outcome: Outcome, calendar: Calendar) -> tuple[str, ...]:
+        """The events that show an outcome."""
+        if isinstance(outcome, FullMonth):
+            return file.book.plans_of(outcome.month)
+        policy = self._policy(pack, outcome.day)
+        return evidence_of(file.book, outcome.day, outcome, policy, calendar) if policy is not None else ()
+
     def _same_charge(self, change: Change) -> bool:
         """Whether what was charged for the outcome before is right for the one after."""
         if change.before is None or change.after is None:
@@ -602,12 +676,7 @@ class Attending:
         ]
         if not found:
             return
-        policy = self._policy(pack, outcome.day)
-        evidence: tuple[str, ...] = ()
-        if isinstance(outcome, FullMonth):
-            evidence = file.book.plans_of(outcome.month)
-        elif policy is not None:
-            evidence = evidence_of(file.book, outcome.day, outcome, policy, calendar)
+        evidence = self._evidence(file, pack, outcome, calendar)
         # What is noticed after midnight belongs to the day of the shift all the same; its alert says when.
         since_ms = max(getattr(outcome, "noticed_ms", 0), outcome.at_ms)
         cause = Cause(outcome.at_ms, _incident(outcome), evidence, judged.attempts.get(name, 0), since_ms)

@@ -96,7 +96,7 @@ class Layout:
                 self.reads[pack.key, metric.name] = (sides[0], sides[1])
         self.by_source: dict[str, list[tuple[Term, Pack, int, set[str]]]] = defaultdict(list)
         for entry in self._terms.values():
-            self.by_source[_source(entry[1], entry[0])].append(entry)
+            self.by_source[source_of(entry[1], entry[0])].append(entry)
 
     def _slot(self, pack: Pack, term: Term, metric: Metric, counters: dict[str, int]) -> int:
         key = _term_key(pack, term)
@@ -127,7 +127,7 @@ class Layout:
         return {slot: key for key, slot in self.slots.items()}
 
 
-def _source(pack: Pack, term: Term) -> str:
+def source_of(pack: Pack, term: Term) -> str:
     """What calls the counting: deadlines and attendance are their pack's own."""
     kind, slash, rest = term.source.partition("/")
     return f"{kind}/{pack.name}/{rest}" if slash and kind in ("deadline", "attendance") else term.source
@@ -135,7 +135,7 @@ def _source(pack: Pack, term: Term) -> str:
 
 def _term_key(pack: Pack, term: Term) -> str:
     """A short hash of what the term adds up, the same in every process and version that means the same."""
-    meaning = [term.how, _source(pack, term), term.field]
+    meaning = [term.how, source_of(pack, term), term.field]
     if term.where is not None:
         meaning.append(repr(term.where))
         for name in sorted(names(term.where)):
@@ -161,7 +161,7 @@ def source_code(source: str, layout: Layout) -> str:
     lines = ["def count(d, t, A, Q, T, S, w):"]
     grouped: dict[str, list[tuple[Term, Pack, int, set[str]]]] = {}
     for entry in layout.by_source[source]:
-        grouped.setdefault(_condition(entry[0].where, entry[1]), []).append(entry)
+        grouped.setdefault(condition_source(entry[0].where, entry[1]), []).append(entry)
     for condition, entries in grouped.items():
         indent = "    "
         if condition:
@@ -236,7 +236,7 @@ def _add(term: Term, slot: int, value: str, cell: str) -> list[str]:
 
 def compile_condition(where: Expr, pack: Pack) -> Callable[[Any, int], bool]:
     """A function of an event's data and moment: whether a condition over ``event.*`` and ``p.*`` holds."""
-    text = f"def holds(d, t):\n    return {_condition(where, pack)}\n"
+    text = f"def holds(d, t):\n    return {condition_source(where, pack)}\n"
     namespace: dict[str, Any] = {"Fraction": Fraction}
     # As for the counting code: made of a checked pack.
     exec(compile(text, "<condition>", "exec"), namespace)  # noqa: S102
@@ -244,7 +244,8 @@ def compile_condition(where: Expr, pack: Pack) -> Callable[[Any, int], bool]:
     return function
 
 
-def _condition(where: Expr | None, pack: Pack) -> str:
+def condition_source(where: Expr | None, pack: Pack) -> str:
+    """A condition over ``event.*`` and ``p.*`` as source text over an event's data ``d`` and moment ``t``."""
     if where is None:
         return ""
     sources: dict[str, str] = {}
@@ -252,7 +253,7 @@ def _condition(where: Expr | None, pack: Pack) -> str:
         if name.startswith("event."):
             sources[name] = "d." + name[len("event.") :]
         else:
-            sources[name] = _dated(
+            sources[name] = dated_source(
                 pack.parameters[name[2:]], pack, _unit_factor(pack.parameters[name[2:]].unit)
             )
     return to_python(where, sources)
@@ -267,7 +268,7 @@ def _unit_factor(unit: str) -> Fraction:
     return Fraction(100 if unit == "score" else TIME_UNITS_MS.get(unit, 1))
 
 
-def _dated(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
+def dated_source(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
     """The parameter's value at time ``t`` as source text: a constant, or a choice by the instants of change."""
 
     def text(value: object) -> str:

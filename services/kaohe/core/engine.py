@@ -30,7 +30,6 @@ from kaohe.core.attending import Attending
 from kaohe.core.calendars import (
     DAY_MS,
     EPOCH,
-    NO_PERIOD,
     Calendar,
     Period,
     calendar,
@@ -42,6 +41,7 @@ from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
 from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
 from kaohe.core.escalating import GroupAlert, escalations, group_alert, watches_groups
+from kaohe.core.evidence import Hit, Reported, Seeing, Sightings, witnesses
 from kaohe.core.facts import Moment
 from kaohe.core.grading import Proposal
 from kaohe.core.items import Items, Kind, kinds
@@ -63,7 +63,6 @@ from kaohe.core.subjects import (
     RosterLine,
     StateLine,
     Subject,
-    evidence_key,
 )
 from kaohe.core.workflow import Workflow
 from kaohe.decisions import ENCODER, Reject, Words
@@ -136,19 +135,16 @@ class Plan:
     """What an event type asks for: counting, evidence, rules, deadlines, something special."""
 
     __slots__ = (
-        "calendar",
         "cancels",
         "check",
         "count",
-        "evidence",
-        "evidence_key",
         "has_customer",
         "items",
         "meets",
-        "month",
         "more",
         "opens",
         "rules",
+        "seeing",
         "special",
         "tag",
         "take",
@@ -160,11 +156,7 @@ class Plan:
         self.take = _own_copy(_take, tag)
         self.taken = 0
         self.count: CountFunction | None = None
-        self.evidence = False
-        # The month of the last event: nearly always that of the next one.
-        self.calendar: Calendar | None = None
-        self.month = NO_PERIOD
-        self.evidence_key = ""
+        self.seeing: Seeing | None = None
         self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
         self.rules: list[RuleSet] = []
         self.opens: list[Kind] = []
@@ -179,7 +171,7 @@ class Plan:
         """Note whether anything must be checked before the counting, or follows it."""
         self.check = bool(self.special or self.opens)
         self.items = bool(self.opens or self.meets or self.cancels)
-        self.more = bool(self.evidence or self.rules or self.items or self.special)
+        self.more = bool(self.seeing or self.rules or self.items or self.special)
 
 
 class Followers(msgspec.Struct):
@@ -210,6 +202,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     proposals: list[Proposal] = []
     alerts: list[GroupAlert] = []
     opened: list[Reopened] = []
+    seen: list[Reported] = []
 
 
 class Report(msgspec.Struct):
@@ -219,7 +212,8 @@ class Report(msgspec.Struct):
     packs (moment of log time, pack, version) that were activated since the report before, or in the version's place
     what happened to a period (``close month 2026-08``, ``reopen month 2026-08``), ``proposals`` the closed
     results for which the company must be known (only in reports to the partition of the company, and only if any),
-    ``alerts`` what happened to alerts of these groups, and acknowledgements of any (only if a pack watches them).
+    ``alerts`` what happened to alerts of these groups, and acknowledgements of any (only if a pack watches them),
+    ``seen`` the events that speak for what is judged of these groups (only if any).
     """
 
     source: int
@@ -229,6 +223,7 @@ class Report(msgspec.Struct):
     activations: list[tuple[int, str, str]] = []
     proposals: list[Proposal] | msgspec.UnsetType = msgspec.UNSET
     alerts: list[GroupAlert] | msgspec.UnsetType = msgspec.UNSET
+    seen: list[Reported] | msgspec.UnsetType = msgspec.UNSET
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -382,7 +377,8 @@ class PartitionEngine:
         triggers = dict.fromkeys(alone, SINGLE_TRIGGERS) | {"agent": AGENT_TRIGGERS}
         self.judge = Judge(self.layout, self.packs, triggers, AGENT_BUCKET_MS, spans, self._calendar_of)
         self.judge.on_forget = self._forget
-        deadlines = kinds(self.packs, self.counters, self.judge.book.deadline)
+        self.sightings = Sightings(witnesses(self.layout), BUCKETS_MS)
+        deadlines = kinds(self.packs, self.counters, self.judge.book.deadline, self.sightings.seeing)
         self.items = Items(self, deadlines)
         self.deadlines = self.items.deadlines
         self.attending = Attending(self)
@@ -448,11 +444,7 @@ class PartitionEngine:
         for tag, plan in plans.items():
             plan.count = self.counters.get(tag)
             plan.rules = self.judge.book.event.get(tag, [])
-        for pack in self.packs:
-            for rule in pack.rules:
-                if rule.trigger == "period" and "agent" in rule.levels:
-                    for tag in rule.evidence:
-                        plans[tag].evidence = True
+            plan.seeing = self.sightings.seeing.get(tag)
         for kind in deadlines:
             plans[kind.deadline.opens].opens.append(kind)
             for tag in kind.deadline.met_by:
@@ -699,14 +691,11 @@ class PartitionEngine:
             self._see_early(agent, time_ms)
         if plan.special is not None:
             plan.special(event, time_ms, agent)
-        if plan.evidence and agent is not None:
-            calendar, month = agent.series.calendar, plan.month
-            if calendar is not plan.calendar or not month.start_ms <= time_ms < month.end_ms:
-                plan.calendar, plan.month = calendar, calendar.containing("month", time_ms)
-                plan.evidence_key = evidence_key(plan.tag, plan.month.label)
-            agent.see(plan.evidence_key, event.id)
-            self.judge.touched.add(agent.key)
         queue = data.queue
+        if plan.seeing is not None:
+            hits = plan.seeing(data, time_ms)
+            if hits is not None:
+                self.see(hits, time_ms, event.id, agent, (queue, team, site))
         if plan.rules:
             names = {"agent": data.agent, "queue": queue, "team": team, "site": site}
             for rules in plan.rules:
@@ -722,6 +711,14 @@ class PartitionEngine:
             items.end(kind, event, time_ms, place, met=False)
         if self._waiting:
             self._tell_waiting()
+
+    def see(
+        self, hits: list[Hit], at_ms: int, event_id: str, agent: Subject | None, place: tuple[str, str, str]
+    ) -> None:
+        """Keep an event that speaks for something that is judged. ``place`` is queue, team and site."""
+        self.sightings.take(hits, at_ms, event_id, (), agent, place)
+        if agent is not None:
+            self.judge.touched.add(agent.key)
 
     # --- what the engine itself gives ---------------------------------------------------------------------------------
 
@@ -779,14 +776,18 @@ class PartitionEngine:
     def _tell(self, cause: str, told: Told, time_ms: int) -> None:
         """Let rules and deadlines (of one pack, unless it concerns all) follow something that the engine gives."""
         followers, data = self.followers[told.tag], told.data
-        count = self.plans[ENVELOPES[told.tag]].count if told.tag in DERIVED else None
-        if count is None and not followers.any:
+        plan = self.plans[ENVELOPES[told.tag]]
+        count, seeing = (plan.count, plan.seeing) if told.tag in DERIVED else (None, None)
+        if count is None and seeing is None and not followers.any:
             return
         agent = self.agents.get(data.agent)
         assert agent is not None, data.agent
         team, site, _ = agent.roster_at(time_ms)
         if count is not None:
             self.count_apart((count,), data, time_ms, agent, ("", team, site), 1)
+        hits = seeing(data, time_ms) if seeing is not None else None
+        if hits is not None:
+            self.see(hits, time_ms, cause, agent, ("", team, site))
         event = ENVELOPES[told.tag](
             id=cause,
             source="kaohe",
@@ -850,40 +851,50 @@ class PartitionEngine:
         )  # fmt: skip
         before = agent.member()
         agent.enrol(line)
-        self._move_member(agent, before, agent.member(), time_ms)
+        self._move_member(agent, before, agent.member(), time_ms, event.id)
         self.judge.move(agent, self.zones.of(agent.site), max(time_ms, self.watermark_ms))
         self.judge.touched.add(agent.key)
         if self.attending.packs:
             self.attending.move(agent)
 
-    def _move_member(self, agent: Subject, before: Member | None, after: Member | None, at_ms: int) -> None:
+    def _move_member(
+        self, agent: Subject, before: Member | None, after: Member | None, at_ms: int, event_id: str
+    ) -> None:
         """Count who joins and leaves a team. A day of leaving that is known is counted ahead, and taken back so."""
-        joined, left = (self.plans[ENVELOPES[tag]].count for tag in ("team.joined", "team.left"))
-        if before == after or (joined is None and left is None):
+        joined, left = (self.plans[ENVELOPES[tag]] for tag in ("team.joined", "team.left"))
+        if before == after or (joined.count is None and left.count is None):
             return
         was = before if before is not None and before.until_ms > at_ms else None
         now = after if after is not None and after.until_ms > at_ms else None
         stays = was is not None and now is not None and was[:3] == now[:3]
         if was is not None and not stays:
-            self._count_member(left, TeamLeft, agent, was, at_ms, 1)
+            self._count_member(left, TeamLeft, agent, was, at_ms, 1, event_id)
         if now is not None and not stays:
-            self._count_member(joined, TeamJoined, agent, now, at_ms, 1)
+            self._count_member(joined, TeamJoined, agent, now, at_ms, 1, event_id)
         for member, weight in ((was, -1), (now, 1)):
             if member is not None and member.until_ms < NEVER_MS:
-                self._count_member(left, TeamLeft, agent, member, member.until_ms, weight)
+                self._count_member(left, TeamLeft, agent, member, member.until_ms, weight, event_id)
 
     def _count_member(
         self,
-        count: CountFunction | None,
+        plan: Plan,
         kind: type[TeamJoined | TeamLeft],
         agent: Subject,
         member: Member,
         at_ms: int,
         weight: int,
+        event_id: str,
     ) -> None:
-        if count is not None:
-            data = kind(agent=agent.name, team=member.team, site=member.site, position=member.position)
-            self.count_apart((count,), data, at_ms, None, ("", member.team, member.site), weight)
+        data = kind(agent=agent.name, team=member.team, site=member.site, position=member.position)
+        place = ("", member.team, member.site)
+        if plan.count is not None:
+            self.count_apart((plan.count,), data, at_ms, None, place, weight)
+        hits = plan.seeing(data, at_ms) if plan.seeing is not None else None
+        if hits is not None:
+            # Of a day of leaving, what is counted ahead may be taken back by another event of the roster.
+            self.sightings.take(
+                hits, at_ms, f"{plan.tag}/{agent.name}/{at_ms}", (event_id,), None, place, weight
+            )
 
     def _activate(self, event: Envelope, _time_ms: int, _agent: Subject | None) -> None:
         pack, version = event.data.pack, event.data.version
@@ -1151,11 +1162,14 @@ class PartitionEngine:
                     share.append((level, shown, bucket * bucket_ms, pack_cell(cells.pop(bucket), self.names)))
                 if not cells:
                     del groups[name]
+        seen: list[list[Reported]] = [[] for _ in shares]
+        for one in self.sightings.due(upto_ms):
+            seen[self._target(one[0], one[1])].append(one)
         # A report must fit into a message. The first ones say nothing of the new minute, so that it is complete only
         # with the last one.
         while len(self.judge.grader.proposals) > REPORT_PROPOSALS or len(self.alerts) > REPORT_ALERTS:
             self._send_report(self.reported_ms, [[] for _ in shares], [])
-        self._send_report(upto_ms, shares, self.activations)
+        self._send_report(upto_ms, shares, self.activations, seen)
         self.activations = []
 
     def _target(self, level: str, name: str) -> int:
@@ -1163,7 +1177,8 @@ class PartitionEngine:
         return crc32(f"{level}/{name}".encode()) % self.group_partitions
 
     def _send_report(
-        self, upto_ms: int, shares: list[list[tuple[str, str, int, dict[str, Any]]]], activations: list[Any]
+        self, upto_ms: int, shares: list[list[tuple[str, str, int, dict[str, Any]]]], activations: list[Any],
+        seen: list[list[Reported]] | None = None,
     ) -> None:  # fmt: skip
         company = company_partition(self.group_partitions)
         waiting = self.judge.grader.proposals
@@ -1177,6 +1192,8 @@ class PartitionEngine:
                 message.alerts = [
                     one for one in alerts if not one.name or self._target(one.level, one.name) == target
                 ]
+            if seen and seen[target]:
+                message.seen = seen[target]
             if target == company and proposals:
                 message.proposals = proposals
             self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
@@ -1211,6 +1228,7 @@ class PartitionEngine:
                 self.judge.grader.proposals,
                 self.alerts,
                 self.opened,
+                self.sightings.stored(),
             )
         )
         if frame != self.stored_frame:
@@ -1243,6 +1261,7 @@ class PartitionEngine:
         self.alerts = frame.alerts
         # A pack that is not loaded any more has no period that could be open.
         self.opened = [one for one in frame.opened if one.pack in self.judge.active]
+        self.sightings.restore(frame.seen)
         self.dossiers.restore(items)
         if self.workflow is not None:
             self.workflow.restore(items, self.now_ms)

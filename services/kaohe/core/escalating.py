@@ -21,6 +21,7 @@ import msgspec
 
 from kaohe.core.calendars import EPOCH
 from kaohe.core.counting import Layout
+from kaohe.core.evidence import Sightings
 from kaohe.core.items import Items, kinds
 from kaohe.core.judge import Judge
 from kaohe.core.model import Effect, Pack, Rule
@@ -90,12 +91,13 @@ class Escalations:
     def __init__(self, judge: Judge, layout: Layout, packs: Sequence[Pack], most: int) -> None:
         self.judge = judge
         self.agents: dict[str, Subject] = {}
+        self.sightings: Sightings | None = None
         self.due_ms = 0
         self.watermark_ms = 0
         self.most = most
         self.own = escalations(packs)
         self.kinds = [
-            kind for kind in kinds(packs, {}, _rule_sets(layout, packs)) if kind.deadline.opens == TOLD[0]
+            kind for kind in kinds(packs, {}, _rule_sets(layout, packs), {}) if kind.deadline.opens == TOLD[0]
         ]
         self.items = Items(self, self.kinds)
         self._waiting: list[GroupAlert] = []

@@ -22,6 +22,8 @@ from kaohe.core.company import Company
 from kaohe.core.counting import Cell, Layout, merge
 from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
 from kaohe.core.escalating import Escalations, watches_groups
+from kaohe.core.evidence import Reported, witnesses
+from kaohe.core.evidence import merge as merge_seen
 from kaohe.core.facts import metric_windows
 from kaohe.core.judge import Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
@@ -77,6 +79,7 @@ class GroupEngine:
         spans = {level: metric_windows(by_key, level) for level in GROUP_LEVELS}
         triggers = dict.fromkeys(GROUP_LEVELS, GROUP_TRIGGERS)
         self.judge = Judge(self.layout, self.packs, triggers, GROUP_BUCKET_MS, spans, self._calendar_of)
+        self.witnesses = witnesses(self.layout)
         self.now_ms: int | None = None
         self.waiting: dict[int, deque[Report]] = {source: deque() for source in range(source_partitions)}
         self.numbers: dict[int, int] = {}
@@ -167,12 +170,17 @@ class GroupEngine:
             # After a silence the grid stands in the past: what comes now must not be judged as if it were known then.
             self.judge.settle(minute_ms - 1)
             cells: dict[tuple[str, str, int], Cell] = {}
+            seen: list[Reported] = []
             for source in sorted(self.waiting):
                 queue = self.waiting[source]
                 while queue and queue[0].upto_ms == minute_ms:
-                    self._take_out(queue.popleft(), cells)
+                    self._take_out(queue.popleft(), cells, seen)
             for (level, name, start_ms), cell in cells.items():
                 self._add(level, name, start_ms, cell, minute_ms)
+            for level, name, start_ms, changes in seen:
+                subject = self.judge.subjects.get((level, name))
+                if subject is not None:  # there was room for it
+                    merge_seen(self.witnesses, subject, start_ms, changes)
             if self.escalations is not None:
                 # Not before: what was acknowledged in this minute is known only now.
                 self.escalations.run(minute_ms)
@@ -203,8 +211,11 @@ class GroupEngine:
             if self.escalations is not None:
                 self.escalations.settle(due_ms)
 
-    def _take_out(self, report: Report, cells: dict[tuple[str, str, int], Cell]) -> None:
-        """Put a report's counts to those that other partitions reported for the same groups and minute."""
+    def _take_out(
+        self, report: Report, cells: dict[tuple[str, str, int], Cell], seen: list[Reported]
+    ) -> None:
+        """Put a report's counts to those that other partitions reported for the same groups and minute, and what it
+        saw to what they did."""
         self.complete_ms[report.source] = report.upto_ms
         if report.proposals is not msgspec.UNSET:
             self.company.take(report.proposals)
@@ -213,6 +224,8 @@ class GroupEngine:
             found = cells.setdefault((level, name, start_ms), cell)
             if found is not cell:
                 merge(found, cell)
+        if report.seen is not msgspec.UNSET:
+            seen += report.seen
         if self.escalations is not None and report.alerts is not msgspec.UNSET:
             for alert in report.alerts:
                 self.escalations.take(alert)

@@ -22,6 +22,7 @@ import msgspec
 from kaohe.core.calendars import DAY_MS, calendar, check_moment, to_ms
 from kaohe.core.counting import TIME_UNITS_MS, CountFunction, compile_condition
 from kaohe.core.deadlines import Deadlines, Item, ItemState
+from kaohe.core.evidence import Seeing, Sightings
 from kaohe.core.facts import Moment
 from kaohe.core.judge import Cause, Judge
 from kaohe.core.model import Deadline, Pack, Rule
@@ -43,7 +44,7 @@ class Kind:
 
     __slots__ = (
         "ahead", "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "pack", "pack_name",
-        "payload", "rules", "stands", "version", "word_of",
+        "payload", "rules", "seeing", "stands", "version", "word_of",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Kind:
         deadline: Deadline,
         counters: Mapping[str, CountFunction],
         rules: Mapping[str, list[RuleSet]],
+        seeing: Mapping[str, Seeing],
     ) -> None:
         self.pack = pack
         self.pack_name = pack.name
@@ -73,6 +75,11 @@ class Kind:
             outcome: counters[source]
             for outcome in OUTCOMES
             if (source := f"deadline/{self.name}/{outcome}") in counters
+        }
+        self.seeing = {
+            outcome: seeing[source]
+            for outcome in OUTCOMES
+            if (source := f"deadline/{self.name}/{outcome}") in seeing
         }
         self.rules = {
             outcome: own
@@ -124,18 +131,27 @@ def _limits(pack: Pack, name: str) -> list[tuple[int, dict[str, int]]]:
 
 
 def kinds(
-    packs: Iterable[Pack], counters: Mapping[str, CountFunction], rules: Mapping[str, list[RuleSet]]
-) -> list[Kind]:
+    packs: Iterable[Pack], counters: Mapping[str, CountFunction], rules: Mapping[str, list[RuleSet]],
+    seeing: Mapping[str, Seeing],
+) -> list[Kind]:  # fmt: skip
     """Every deadline of every version of every pack, in the order of declaration."""
-    return [Kind(pack, deadline, counters, rules) for pack in packs for deadline in pack.deadlines.values()]
+    return [
+        Kind(pack, deadline, counters, rules, seeing)
+        for pack in packs
+        for deadline in pack.deadlines.values()
+    ]
 
 
 class Host(Protocol):
-    """The engine in which items are kept. ``due_ms`` is when it looks next at what is due."""
+    """The engine in which items are kept. ``due_ms`` is when it looks next at what is due;"""
 
     judge: Judge
     agents: dict[str, Subject]
     due_ms: int
+
+    @property
+    def sightings(self) -> Sightings | None:
+        """What is seen in this partition of events."""
 
     @property
     def watermark_ms(self) -> int:
@@ -385,13 +401,21 @@ class Items:
         self._judge(kind, item, "missed", after="judge", at_ms=item.due_ms)
 
     def _count(self, kind: Kind, item: Item, outcome: str, at_ms: int, weight: int = 1) -> None:
-        """Count what became of an item, at the moment at which it was decided."""
-        count = kind.counts.get(outcome)
-        if count is None:
+        """Count what became of an item, at the moment at which it was decided; what opened it shows it."""
+        count, seeing = kind.counts.get(outcome), kind.seeing.get(outcome)
+        if count is None and seeing is None:
             return
         opening = _opening(kind, item)
         agent = self._agent(opening.agent, item, at_ms) if opening.agent else None
-        self.engine.count_apart((count,), opening, at_ms, agent, item.place, weight)
+        if count is not None:
+            self.engine.count_apart((count,), opening, at_ms, agent, item.place, weight)
+        hits = seeing(opening, at_ms) if seeing is not None else None
+        if hits is not None and self.engine.sightings is not None:
+            opened_by = item.evidence[:1]
+            tag = f"{'/'.join(item.id)}/{item.opened_ms}"
+            self.engine.sightings.take(hits, at_ms, tag, opened_by, agent, item.place, weight)
+            if agent is not None:
+                self.judge.touched.add(agent.key)
 
     def _agent(self, name: str, item: Item, at_ms: int) -> Subject:
         """The agent of an item; one that was forgotten meanwhile is made again."""

@@ -27,6 +27,7 @@ from kaohe.core.calendars import DAY_MS, WINDOWS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
+from kaohe.core.evidence import evidence_for, of_periods, past
 from kaohe.core.facts import AROUND_OPENING, Moment, fact_text, number_text, reader
 from kaohe.core.fines import Fines, Money, may_fine
 from kaohe.core.grading import Grader, sent
@@ -75,6 +76,7 @@ class Stats(msgspec.Struct):
 class Cause(msgspec.Struct, frozen=True):
     """What a single event's judgement rests on: its moment, its incident and the ids of its evidence.
 
+    ``count`` is how many events there were if ``evidence`` does not name all of them.
     ``attempt`` is how often the incident was taken back before: a charge after that is an entry of its own.
     ``since_ms`` is when it was noticed, where that is later than the moment to which it belongs.
     """
@@ -84,6 +86,7 @@ class Cause(msgspec.Struct, frozen=True):
     evidence: tuple[str, ...]
     attempt: int = 0
     since_ms: int = 0
+    count: int = 0
 
     @property
     def noticed_ms(self) -> int:
@@ -573,7 +576,8 @@ class Judge:
             elif moment.at_ms - state.since_ms >= effect.hold_ms:
                 state.firing = True
                 self.touched.add(subject.key)
-                self._alert(subject, pack, rule, effect, moment, state, "firing")
+                ids, _ = evidence_for(self.layout, subject, pack, rule, moment)
+                self._alert(subject, pack, rule, effect, moment, state, "firing", evidence=tuple(ids))
         elif not holds and clears(self.layout, pack, rule, effect, moment):
             del subject.alerts[key]
             self.touched.add(subject.key)
@@ -945,10 +949,9 @@ class Judge:
         extra: dict[str, str] | None = None,
     ) -> None:
         if cause is not None:
-            evidence = list(cause.evidence), len(cause.evidence)
+            evidence = list(cause.evidence), cause.count or len(cause.evidence)
         else:
-            assert moment.period is not None
-            evidence = subject.evidence_of(rule.evidence, moment.period)
+            evidence = evidence_for(self.layout, subject, pack, rule, moment)
         extra = extra or {}
         charged = subject.entries[extra["reverses"]] if "reverses" in extra else entry
         money = self._money(subject, pack, charged, entry)
@@ -1024,7 +1027,8 @@ class Judge:
         """
         period = moment.period
         assert period is not None
-        cause = Cause(moment.at_ms, period.label, (), turn)
+        ids, count = evidence_for(self.layout, subject, pack, rule, moment)
+        cause = Cause(moment.at_ms, period.label, tuple(ids), turn, count=count)
         found = self.once(subject, pack, rule, index, moment, period, cause)
         effect = rule.effects[index]
         if effect.kind == "alert":
@@ -1455,8 +1459,8 @@ class Judge:
         """Forget a subject of which nothing is left: nobody knows it any more, and a new event begins it anew."""
         series, key = subject.series, subject.key
         left = (
-            series.cells, subject.entries, subject.grades, subject.evidence, subject.alerts, subject.waivers,
-            subject.roster, subject.state, key in self.open, subject.sittings, subject.marks,
+            series.cells, subject.entries, subject.grades, of_periods(subject.evidence), subject.alerts,
+            subject.waivers, subject.roster, subject.state, key in self.open, subject.sittings, subject.marks,
         )  # fmt: skip
         if (
             any(left)
@@ -1481,7 +1485,7 @@ class Judge:
 
         entries = [entry.id for entry in subject.entries.values() if ended(entry.window, entry.label)]
         grades = [key for key in subject.grades if ended(*key.split("|")[1:])]
-        evidence = [key for key in subject.evidence if ended("month", key.split("|")[1])]
+        evidence = past(subject.evidence, ended)
         for found in entries:
             subject.forget(subject.entries[found])
         old = [waiver for waiver in subject.waivers if waiver.at_ms <= edge]

@@ -96,6 +96,10 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
     where: Expr | None = None
 
 
+NOTHING_SPEAKS = Term(source="nothing")
+"""Stands alone where a pack says that no single event speaks for a figure."""
+
+
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """A declared metric. Its value is ``scale * numerator / denominator`` (no denominator: ``scale * numerator``).
 
@@ -103,7 +107,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     ``per_distinct`` is a ratio to a distinct count. ``unit`` is the unit of the value (``ratio``, ``s``, ``count``,
     ``score``, …). ``formula`` says in words and figures how it is computed, with ``{p.name}`` where a parameter's value
     in force is to be put. ``baseline`` names a text parameter that holds the month (``2026-01``) against which
-    ``baseline_month`` is read.
+    ``baseline_month`` is read. ``evidence`` is which events speak where the metric is judged; None: those that follow
+    from how it is made (``kaohe.core.witnesses``).
     """
 
     name: str
@@ -122,7 +127,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     formula: str
     quantile: Fraction | None = None
     baseline: str = ""
-    evidence: tuple[str, ...] = ()
+    evidence: tuple[Term, ...] | None = None
     place: Place = Place("")
 
 
@@ -214,7 +219,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     is the outcome; its incident is the shift), ``period`` (``on`` is the calendar window; ``provisional`` when it moves
     during the period, otherwise judged at its close only), ``watch`` (``on`` is empty: judged at every evaluation of
     live metrics). ``incident`` is the event's field that names the
-    single thing judged (``complaint_id``); empty means the event itself.
+    single thing judged (``complaint_id``); empty means the event itself. ``evidence`` is which events speak, instead of
+    those that its metrics give.
     """
 
     id: str
@@ -229,7 +235,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     condition: Expr
     incident: str
     effects: tuple[Effect, ...]
-    evidence: tuple[str, ...]
+    evidence: tuple[Term, ...] | None
     place: Place
     report: Reported | None = None
 

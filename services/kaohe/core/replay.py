@@ -18,6 +18,7 @@ from zlib import crc32
 from kaohe.core.calendars import WINDOWS, Period, to_ms
 from kaohe.core.counting import Cell, Layout, merge, read
 from kaohe.core.engine import BUCKETS_MS, GROUP_BUCKET_MS, PartitionEngine, Zones
+from kaohe.core.evidence import witnesses
 from kaohe.core.facts import formula_text
 from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Judge
@@ -113,6 +114,11 @@ class Replay:
         """Keep no figures of what is forgotten: of many people and months they are far more than everything else."""
         for judge in (self.group.judge, *(engine.judge for engine in self.engines)):
             judge.on_drop = None
+
+    def keep_all_evidence(self) -> None:
+        """Name all events that a decision rests on, however many they are. Before anything is fed."""
+        for layout in (self.group.layout, *(engine.layout for engine in self.engines)):
+            witnesses(layout).keep_all()
 
     def feed(self, event: Envelope, *, line: int = 0, raw: bytes = b"", topic: str = "") -> None:
         """Apply one event; one that cannot be used becomes a reject with its line. An activation goes everywhere."""

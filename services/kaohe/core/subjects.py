@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kaohe.core.calendars import Calendar, Period
+from kaohe.core.calendars import Period
 from kaohe.core.counting import Cell
 from kaohe.core.scorecard import Mark
 from kaohe.core.series import Series, pack_cell, unpack_cell
@@ -31,7 +31,7 @@ SEPARATOR = "\x1f"
 NEVER_MS = 1 << 62
 """A moment that does not come."""
 MAX_EVIDENCE = 20
-"""Event ids kept per event type and month; more are counted."""
+"""Events kept of what speaks in a period; more are counted."""
 MAX_ENTRIES = 5_000
 """Ledger entries remembered per subject; beyond it the one of the oldest period is forgotten (the ledger has it)."""
 MAX_ROSTER_LINES = 64
@@ -196,11 +196,23 @@ class Waiver(msgspec.Struct, gc=False):
     data: bytes
 
 
-class Evidence(msgspec.Struct, gc=False):
-    """The first ids of a kind of event in a month, and how many there were."""
+class Sighting(msgspec.Struct, array_like=True, order=True, gc=False):
+    """Something that speaks, seen at ``at_ms``: an event, or an outcome with the ids of the events that show it.
 
-    ids: list[str] = []
+    The lowest ``rank`` counts most. ``tag`` tells it apart and is the event's id where there are no ``ids``.
+    """
+
+    rank: int
+    at_ms: int
+    tag: str
+    ids: tuple[str, ...] = ()
+
+
+class Evidence(msgspec.Struct, gc=False):
+    """What one witness saw in one period: how many, and those that count most, in their order."""
+
     count: int = 0
+    kept: list[Sighting] = []
 
 
 class Subject:
@@ -317,28 +329,6 @@ class Subject:
         self.touched_entries.add((entry.window, entry.label))
         self._charged.pop((entry.pack, entry.window, entry.label), None)
 
-    def see(self, key: str, event_id: str) -> None:
-        """Remember an event as evidence; ``key`` is ``evidence_key`` of its type and month."""
-        evidence = self.evidence.get(key)
-        if evidence is None:
-            evidence = self.evidence[key] = Evidence()
-        evidence.count += 1
-        if evidence.count <= MAX_EVIDENCE:
-            evidence.ids.append(event_id)
-
-    def evidence_of(self, kinds: tuple[str, ...], period: Period) -> tuple[list[str], int]:
-        """The evidence of some kinds of events whose month meets a period: first ids, and how many in all."""
-        ids: list[str] = []
-        count = 0
-        months = months_of(period, self.series.calendar)
-        for kind in kinds:
-            for month in months:
-                evidence = self.evidence.get(evidence_key(kind, month))
-                if evidence is not None:
-                    ids += evidence.ids
-                    count += evidence.count
-        return ids[:MAX_EVIDENCE], count
-
     def score_entries(self, pack: str, window: str, label: str) -> list[Entry]:
         """The entries that make up the score of a pack and period."""
         return [
@@ -369,21 +359,6 @@ def with_mark(marks: Iterable[Mark], mark: Mark) -> list[Mark]:
     before = found.get(mark.label)
     found[mark.label] = mark if before is None else msgspec.structs.replace(mark, told=before.told)
     return [found[label] for label in sorted(found)]
-
-
-def evidence_key(kind: str, month: str) -> str:
-    """Under which name a subject's evidence of one type of event and one month is kept."""
-    return f"{kind}|{month}"
-
-
-def months_of(period: Period, calendar: Calendar) -> list[str]:
-    """The labels of the months that a period meets."""
-    labels = []
-    month = calendar.containing("month", period.start_ms)
-    while month.start_ms < period.end_ms:
-        labels.append(month.label)
-        month = calendar.following(month)
-    return labels
 
 
 # --- stored form ------------------------------------------------------------------------------------------------------
@@ -458,7 +433,8 @@ def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int]) ->
     subject.waivers = stored.waivers
     subject.alerts = stored.alerts
     subject.grades = stored.grades
-    subject.evidence = stored.evidence
+    # What was stored before evidence was kept by window has no window in its key, and says nothing.
+    subject.evidence = {key: one for key, one in stored.evidence.items() if key.count("|") == 2}
     subject.sittings = stored.sittings
     subject.marks = stored.marks
     for line in stored.roster:

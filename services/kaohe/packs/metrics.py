@@ -16,10 +16,9 @@ from typing import Literal, cast
 
 import msgspec
 
-from kaohe.core.attendance import EVIDENCE
 from kaohe.core.attendance import OUTCOMES as ATTENDANCE_OUTCOMES
 from kaohe.core.expressions import And, Expr, ExprType, Known, to_condition
-from kaohe.core.model import CALENDAR_WINDOWS, Deadline, Metric, Parameter, Term
+from kaohe.core.model import CALENDAR_WINDOWS, NOTHING_SPEAKS, Deadline, Metric, Parameter, Term
 from kaohe.core.series import MAX_SPAN_MS
 from kaohe.core.workdays import WorkCalendar
 from kaohe.decisions import Level, Words
@@ -326,6 +325,19 @@ class MetricReader:
             )
         return text
 
+    def evidence(self, node: Node, levels: tuple[str, ...]) -> tuple[Term, ...]:
+        """Which events speak where a figure is judged: a source, or ``nothing``."""
+        if node.kind == "scalar" and node.text == "nothing":
+            return (NOTHING_SPEAKS,)
+        side = self.source(node)
+        if any(term.weight < 0 for term in side.terms):
+            node.fail("what is evidence is not taken off", "leave `minus` out")
+        if "queue" in levels and any(term.source.startswith("attendance/") for term in side.terms):
+            node.fail(
+                "an agent's attendance belongs to no queue", "name other events, or leave the level queue out"
+            )
+        return tuple(side.terms)
+
     def _minus(self, read: Callable[[Node], Side]) -> Callable[[Node], Side]:
         def read_minus(node: Node) -> Side:
             self._only(node, "minus")
@@ -534,7 +546,7 @@ class MetricReader:
         title = fields.need("title", words, _NO_WORDS)
         levels = fields.need("level", several(choice(LEVELS, "level")), NO_TEXTS)
         windows = fields.need("windows", several(self.window(levels)), NO_TEXTS)
-        evidence = fields.take("evidence", several(self.event), NO_TEXTS)
+        evidence = fields.take("evidence", lambda found: self.evidence(found, levels), None)
         baseline = fields.take("baseline", self.parameter("month", kinds=("text",)), "")
         if len(kinds) != 1 and node.kind == "mapping":
             said = "no kind" if not kinds else f"{len(kinds)} kinds ({', '.join(kinds)})"
@@ -569,7 +581,7 @@ class MetricReader:
             formula=_with_parameters(shape.formula, self.parameters),
             quantile=shape.quantile,
             baseline=baseline,
-            evidence=evidence or self._evidence(shape),
+            evidence=evidence,
             place=key.place,
         )
 
@@ -611,21 +623,6 @@ class MetricReader:
             fields.wrong("level", "an agent's time belongs to no single queue", "leave the level queue out")
         elif "queue" in levels and any(term.source.startswith("attendance/") for term in terms):
             fields.wrong("level", "an agent's attendance belongs to no queue", "leave the level queue out")
-
-    def _evidence(self, shape: Shape) -> tuple[str, ...]:
-        """The event types above the line: their ids are what a decision points to."""
-        found: dict[str, None] = {}
-        for term in shape.top.terms:
-            kind, _, rest = term.source.partition("/")
-            if kind == "deadline":
-                deadline = self.deadlines.get(rest.partition("/")[0])
-                if deadline is not None:
-                    found[deadline.opens] = None
-            elif kind == "attendance":
-                found.update(dict.fromkeys(EVIDENCE[rest]))
-            elif kind != "state":
-                found[term.source] = None
-        return tuple(found)
 
     # --- deadlines
 

@@ -164,7 +164,7 @@ class RuleReader:
         trigger = self._trigger(fields)
         at_close_only = fields.take("at_close_only", boolean, False)
         incident = fields.take("incident", name, "")
-        evidence = fields.take("evidence", several(self.base.event), NO_TEXTS)
+        evidence = fields.take("evidence", lambda found: self.base.evidence(found, levels), None)
         if trigger is None or not levels or not own_id:
             return None
         self._check_trigger(fields, trigger, at_close_only, incident)
@@ -189,12 +189,10 @@ class RuleReader:
             id=own_id, pack=self.pack, clause=clause, title=title, explanation=explanation,
             levels=cast("tuple[Level, ...]", levels), trigger=trigger.kind, on=trigger.on,
             provisional=trigger.kind == "period" and not at_close_only, condition=when, incident=incident,
-            effects=effects, evidence=(), place=node.place, report=reported,
+            effects=effects, evidence=evidence, place=node.place, report=reported,
         )  # fmt: skip
         self._check_carried(fields, rule, scope)
-        return (
-            msgspec.structs.replace(rule, evidence=evidence or self._evidence(rule)) if fields.ok() else None
-        )
+        return rule if fields.ok() else None
 
     def _trigger(self, fields: Fields) -> Trigger | None:
         said = [key for key in TRIGGERS if key in fields]
@@ -244,6 +242,10 @@ class RuleReader:
         return Trigger("deadline", f"{found}/{outcome}", deadline.opens) if deadline else None
 
     def _check_trigger(self, fields: Fields, trigger: Trigger, at_close_only: bool, incident: str) -> None:
+        if "evidence" in fields and trigger.event:
+            fields.wrong(
+                "evidence", "a rule about a single thing rests on the events of this thing", "leave it out"
+            )
         if at_close_only and trigger.kind != "period":
             fields.wrong("at_close_only", "only a judged period has a close", "leave it out")
         if not incident:
@@ -718,13 +720,6 @@ class RuleReader:
 
     def _metrics_of(self, rule: Rule) -> set[str]:
         return {found.partition(".")[0] for found in names_of(rule)} & set(self.metrics)
-
-    def _evidence(self, rule: Rule) -> tuple[str, ...]:
-        """For a judged period: the evidence of its metrics. Events and deadlines are their own evidence."""
-        found: dict[str, None] = {}
-        for metric in sorted(self._metrics_of(rule)):
-            found.update(dict.fromkeys(self.metrics[metric].evidence))
-        return tuple(found)
 
     def _check_carried(self, fields: Fields, rule: Rule, scope: Mapping[str, ExprType]) -> None:
         """What durable-rules cannot carry: said here, rule by rule, before anything runs."""

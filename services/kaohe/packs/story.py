@@ -90,9 +90,20 @@ _STORY_KEYS = (
 )  # fmt: skip
 _DECISION_KEYS = (
     "rule", "subject", "level", "period", "points", "status", "kind", "revision", "incident", "proposal", "owner",
-    "adjusts_period",
+    "adjusts_period", "evidence", "evidence_count",
 )  # fmt: skip
-_ALERT_KEYS = ("rule", "subject", "level", "state", "severity", "incident", "at", "since", "owner")
+_ALERT_KEYS = (
+    "rule",
+    "subject",
+    "level",
+    "state",
+    "severity",
+    "incident",
+    "at",
+    "since",
+    "owner",
+    "evidence",
+)
 _LINE_KEYS = ("subject", "level", "window", "period", "item", "share", "contribution", "value", "word")
 _REJECT_KEYS = ("code", "reason")
 _GRADE_KEYS = (
@@ -116,6 +127,7 @@ _STATEMENT_KEYS = (
 _MONEY = tuple(key for key in (*_PAY_KEYS, *_STATEMENT_KEYS) if key.endswith("_minor"))
 _NUMBERS = (
     *_MONEY, "missing", "points", "score", "revision", "value", "numerator", "denominator", "share", "contribution",
+    "evidence_count",
 )  # fmt: skip
 _MOMENTS = ("at", "since")
 
@@ -462,6 +474,8 @@ class _Teller:
                 wanted[key] = fields.need(key, _number_or_null, None)
             elif key in _MOMENTS:
                 wanted[key] = to_ms(fields.need(key, self._moment, datetime.now(UTC)))
+            elif key == "evidence":
+                wanted[key] = list(fields.need(key, _ids, NO_TEXTS))
             elif key == "rule":
                 wanted[key] = fields.need(key, choice(sorted(self.rules), "rule"), "")
             elif key == "metric":
@@ -493,6 +507,11 @@ def _is_moment(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _ids(node: Node) -> tuple[str, ...]:
+    """Ids of events in their order; ``[]`` for none."""
+    return () if node.kind == "list" and not node.items else several(scalar)(node)
 
 
 def _number_or_null(node: Node) -> Fraction | None:
@@ -637,7 +656,8 @@ def _decision_value(decision: Decision, key: str) -> Any:
 def _decision_text(one: Decision) -> str:
     return (
         f"rule={one.rule}, subject={one.subject}, period={one.period}, points={one.points}, status={one.status}, "
-        f"kind={one.kind}, revision={one.revision}: {one.explanation.en}"
+        f"kind={one.kind}, revision={one.revision}, evidence={one.evidence} of {one.evidence_count}: "
+        f"{one.explanation.en}"
     )
 
 
@@ -649,8 +669,8 @@ def _alert_value(alert: Alert, key: str) -> Any:
 
 def _alert_text(one: Alert) -> str:
     return (
-        f"rule={one.rule}, subject={one.subject}, level={one.level}, state={one.state}, at={one.at}: "
-        f"{one.explanation.en}"
+        f"rule={one.rule}, subject={one.subject}, level={one.level}, state={one.state}, at={one.at}, "
+        f"evidence={one.evidence}: {one.explanation.en}"
     )
 
 
