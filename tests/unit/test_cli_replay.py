@@ -149,6 +149,24 @@ def test_a_decision_is_explained_from_the_results(whole: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["decision"]["id"] == last["id"]
 
 
+def test_the_events_of_a_decision_are_told_from_the_log(
+    folder: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = str(folder / "log.jsonl")
+    newest = {one["id"]: one for one in rows(whole / "decisions.jsonl")}
+    most = max(newest.values(), key=lambda one: one["evidence_count"])
+    capsys.readouterr()
+    assert run(["explain", most["id"], "--from", str(whole), "--events", log, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["events"]
+    assert [one["id"] for one in told][: len(most["evidence"])] == most["evidence"]
+    assert len(told) == most["evidence_count"] > 0
+    assert all(one["time"] and one["type"] for one in told)
+    assert run(["explain", most["id"], "--from", str(whole), "--events", log]) == 0
+    assert f"{told[0]['id']}  2" in capsys.readouterr().out
+    assert run(["explain", "p-0123456789abcdef01234567", "--events", log]) == 2
+    assert "--events goes with the id of a decision" in capsys.readouterr().err
+
+
 def test_an_unknown_decision_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", "d-000", "--from", str(whole)]) == 2
     assert "has no entry 'd-000'" in capsys.readouterr().err

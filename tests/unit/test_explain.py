@@ -12,10 +12,13 @@ from rich.console import Console, RenderableType
 
 from kaohe.decisions import Step, UsedFact, Words
 from kaohe.errors import LedgerError, UsageError
+from kaohe.events import decode
 from kaohe.explain import (
     Entry,
+    Events,
     as_json,
     current,
+    evidence_of,
     explanation,
     find_in_file,
     find_in_ledger,
@@ -175,6 +178,28 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert "… 880 more" in text
     assert "… 81 more" in text
     assert "revision 101 ← this one counts" in text
+
+
+def test_events_of_the_log_are_shown_with_time_type_and_what_they_say() -> None:
+    event = decode(
+        b'{"type":"call.answered","id":"e-1","source":"acd","subject":"a-17","time":"2026-08-12T01:00:00Z",'
+        b'"specversion":"1.0","data":{"agent":"a-17","call_id":"c-1","wait_ms":45000,"customer":"c-0123456789abcdef"}}'
+    )
+    known = Events(["e-1", "e-2"], {"e-1": event}, "Asia/Shanghai")
+    one = decision(evidence=["e-1"], evidence_count=2)
+    text = shown(tree([one], events=known))
+    assert "Evidence (2)" in text
+    assert "e-1  2026-08-12T09:00:00+08:00  call.answered  call_id=c-1, wait_ms=45000" in text
+    assert "e-2  (not in the log)" in text
+    assert "0123456789abcdef" not in text.replace(one.id, ""), (
+        "a customer's pseudonym is nobody's business here"
+    )
+    assert [found["id"] for found in json.loads(as_json([one], known))["events"]] == ["e-1", "e-2"]
+
+
+def test_an_alert_that_is_over_shows_what_it_began_with() -> None:
+    over = alert(state="resolved", evidence=[])
+    assert evidence_of([alert(evidence=["e-1", "e-2"]), over]) == (["e-1", "e-2"], 2)
 
 
 def test_json_holds_the_whole_decision_and_its_history_exactly() -> None:

@@ -63,6 +63,8 @@ def explain(
     Example: kaohe explain d-0123456789abcdef01234567 --from february --events february.jsonl
     """
     language: Literal["en", "zh"] = "zh" if lang is Lang.zh else "en"
+    if events and not decision_id.startswith(ENTRY_IDS):
+        raise UsageError("--events goes with the id of a decision, an alert or a grade (d-, w-, g-).")
     if PAY_ID.fullmatch(decision_id):
         _explain_pay(decision_id, source, language, as_json)
     elif decision_id.startswith(ENTRY_IDS) or not _explain_incident(decision_id, source, language, as_json):
