@@ -122,6 +122,7 @@ RULES = "".join((
     rule("enough", "satisfied.month.base >= 1"),
     rule("talks", "talking.month > 0 || costs.month > 0", evidence="nothing"),
     rule("own", "costs.month > 0", evidence="{event: flow.audited, where: event.steps_followed < 5}"),
+    rule("uncounted", "satisfied.month < p.share", level="[team]", evidence="meeting.held"),
     rule("queue-waits", "wait.rolling_15m > p.limit", ALERT, level="[queue]", watch="live"),
 ))  # fmt: skip
 
@@ -308,6 +309,16 @@ def test_what_is_taken_back_after_it_was_reported_is_evidence_no_more(pack: Pack
     story.tick("2026-09-05T00:00")
     assert final(story, "answers-late", "t-1") == (["of-a-1", "of-a-3"], 2)
     assert final(story, "answers-late", "a-2") == ([], 0)
+
+
+def test_events_that_nothing_counts_can_speak_for_a_group(pack: Pack) -> None:
+    story = Story(pack)
+    story.tick("2026-08-03T08:00")
+    story.tell("2026-08-03T09:00", "meeting.held", id="meeting", team="t-1")
+    story.ticks("2026-08-03T09:01", "2026-08-03T09:10")
+    story.tell("2026-08-03T11:00", "survey.customer", team="t-1", satisfaction="neutral")
+    story.tick("2026-09-05T00:00")
+    assert final(story, "uncounted", "t-1") == (["meeting"], 1)
 
 
 def test_an_alert_names_the_latest_of_its_window(pack: Pack) -> None:

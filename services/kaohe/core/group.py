@@ -31,7 +31,7 @@ from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
 from kaohe.core.series import unpack_cell
 from kaohe.core.storing import is_own
-from kaohe.core.subjects import SEPARATOR
+from kaohe.core.subjects import SEPARATOR, Subject
 from kaohe.errors import StateError
 
 GROUP_TRIGGERS = frozenset({"period", "watch"})
@@ -178,9 +178,10 @@ class GroupEngine:
             for (level, name, start_ms), cell in cells.items():
                 self._add(level, name, start_ms, cell, minute_ms)
             for level, name, start_ms, changes in seen:
-                subject = self.judge.subjects.get((level, name))
-                if subject is not None:  # there was room for it
+                subject = self._subject(level, name, start_ms)
+                if subject is not None:
                     merge_seen(self.witnesses, subject, start_ms, changes)
+                    self.judge.touched.add(subject.key)
             if self.escalations is not None:
                 # Not before: what was acknowledged in this minute is known only now.
                 self.escalations.run(minute_ms)
@@ -231,12 +232,18 @@ class GroupEngine:
                 self.escalations.take(alert)
         self._shrunk.add((report.source, report.number // CHUNK_REPORTS))
 
-    def _add(self, level: str, name: str, start_ms: int, cell: Cell, upto_ms: int) -> None:
+    def _subject(self, level: str, name: str, start_ms: int) -> Subject | None:
+        """A group, made when it is new; None where there is no room for it."""
         if (level, name) not in self.judge.subjects and len(self.judge.subjects) >= MAX_SUBJECTS:
+            return None
+        return self.judge.subject(level, name, start_ms)
+
+    def _add(self, level: str, name: str, start_ms: int, cell: Cell, upto_ms: int) -> None:
+        subject = self._subject(level, name, start_ms)
+        if subject is None:
             rejects = self.stats.rejects
             rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
             return
-        subject = self.judge.subject(level, name, start_ms)
         self.judge.counted(subject, subject.series.add(start_ms, cell, upto_ms))
 
     # --- stored form --------------------------------------------------------------------------------------------------
