@@ -96,6 +96,7 @@ response:
 """
 ALERT = """{alert: {
       severity: high, owner: team_leader, response: {en: Look., zh: 查看。}, clear: wait.rolling_15m.base == 0}}"""
+TASK = "{task: {title: {en: Talk., zh: 面谈。}, owner: team_leader, due: 1d}}"
 DEDUCT = "{deduct: {points: 1}}"
 
 
@@ -122,6 +123,7 @@ RULES = "".join((
     rule("enough", "satisfied.month.base >= 1"),
     rule("talks", "talking.month > 0 || costs.month > 0", evidence="nothing"),
     rule("own", "costs.month > 0", evidence="{event: flow.audited, where: event.steps_followed < 5}"),
+    rule("to-do", "satisfied.month < p.share", TASK, at_close_only="true"),
     rule("uncounted", "satisfied.month < p.share", level="[team]", evidence="meeting.held"),
     rule("queue-waits", "wait.rolling_15m > p.limit", ALERT, level="[queue]", watch="live"),
 ))  # fmt: skip
@@ -231,6 +233,7 @@ def test_twenty_are_named_and_all_are_counted_and_a_late_one_takes_its_place(pac
     story.tick("2026-09-05T00:00")
     first = [f"n-{minute:02}" for minute in range(19)]
     assert final(story, "dissatisfied") == ([*first[:5], "n-04-late", *first[5:]], 58)
+    assert final(story, "to-do") == final(story, "dissatisfied")
 
 
 def answers(story: Story, count: int) -> list[Envelope]:

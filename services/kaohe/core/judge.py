@@ -1103,7 +1103,8 @@ class Judge:
             extra["proposal"] = effect.task.en
             if entry.status == "final":
                 extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
-        cause = Cause(moment.at_ms, entry.incident, evidence)
+        # What a period decided rests on all that speaks for it, and says how many events these are.
+        cause = Cause(moment.at_ms, entry.incident, evidence) if rule.trigger != "period" else None
         self._send(subject, pack, rule, moment, entry, NOTHING, cause, extra)
 
     def resolve_incident(
