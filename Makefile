@@ -24,8 +24,17 @@ $(STAMP): requirements/build.txt requirements/dev.txt pyproject.toml tools/check
 .PHONY: .python-asked-for
 .python-asked-for:
 
-test: install    ## Run all tests; those that need a program which is not here say so and are skipped
+# Tests that only compute share the processors; those with brokers and timeouts come after them, one by one.
+COMPUTING := tests/unit tests/packs tests/replay tests/simulation
+WAITING := tests/contract tests/integration
+
+test: install    ## Run all tests (ARGS=... some); those that need a program which is not here say so and are skipped
+ifeq ($(ARGS),)
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=loadgroup $(COMPUTING)
+	$(BIN)/pytest $(WAITING)
+else
 	$(BIN)/pytest $(ARGS)
+endif
 
 company: install ## Run 300 simulated people for 14 months to exported pay, and compare all with an independent calculation
 	KAOHE_COMPANY=300x14 $(BIN)/pytest tests/simulation/test_company.py -rP $(ARGS)

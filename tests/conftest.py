@@ -17,6 +17,8 @@ KEPT_PREFIX = "KAOHE_TEST_"
 
 # The quick folders first, so that a mistake shows in seconds and not behind the brokers.
 QUICK_FIRST = ("unit", "packs", "replay")
+# Where several processes share the tests, a module of these folders stays in one: its recordings are costly to make.
+TOGETHER = ("replay", "simulation")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,6 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return QUICK_FIRST.index(folder) if folder in QUICK_FIRST else len(QUICK_FIRST)
 
     items.sort(key=place)
+    for item in items:
+        if item.path.parent.name in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

@@ -118,3 +118,13 @@ def test_what_the_package_depends_on_is_pinned() -> None:
     ):
         names = {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~!; ]", line)[0].lower()) for line in wanted}
         assert names - set(pins(file)) == set(), file
+
+
+def test_make_test_runs_every_folder_of_tests() -> None:
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = (
+        re.search(r"^COMPUTING := (.*)$", made, re.MULTILINE),
+        re.search(r"^WAITING := (.*)$", made, re.MULTILINE),
+    )
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("**/test_*.py")}
+    assert {folder for found in named if found for folder in found[1].split()} == folders
