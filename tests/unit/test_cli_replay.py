@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kaohe.cli import run
+from kaohe.cli.replaying import _alert_order
+from kaohe.decisions import Alert
 from kaohe.packs.load import rules_dir
 
 NAMES = ("decisions.jsonl", "alerts.jsonl", "grades.jsonl", "rejects.jsonl", "metrics.json", "summary.json")
@@ -93,6 +96,13 @@ def test_the_order_is_that_of_time(whole: Path) -> None:
     for name in ("decisions.jsonl", "alerts.jsonl", "grades.jsonl"):
         times = [one["at"] for one in rows(whole / name)]
         assert times == sorted(times), name
+
+
+def test_what_two_sites_say_stands_in_the_order_of_the_instants(whole: Path) -> None:
+    one = msgspec.json.decode((whole / "alerts.jsonl").read_bytes().splitlines()[0], type=Alert)
+    shanghai = msgspec.structs.replace(one, at="2026-08-03T09:00:00+08:00", state="resolved")
+    berlin = msgspec.structs.replace(one, at="2026-08-03T04:00:00+02:00", state="firing")
+    assert sorted([berlin, shanghai], key=_alert_order) == [shanghai, berlin]
 
 
 def test_metrics_are_a_list_of_whole_records(whole: Path) -> None:

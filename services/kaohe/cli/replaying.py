@@ -162,9 +162,14 @@ def _feed_batch(work: Replay, batch: list[Timed]) -> None:
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
+def _instant(one: Decision | Alert | Grade) -> datetime:
+    """When it was said. The text is on the clock of somebody's site, so texts of two sites have no order."""
+    return datetime.fromisoformat(one.at)
+
+
 def _decision_order(one: Decision) -> tuple[Any, ...]:
     return (
-        one.at,
+        _instant(one),
         one.pack,
         one.rule,
         one.level,
@@ -177,11 +182,11 @@ def _decision_order(one: Decision) -> tuple[Any, ...]:
 
 
 def _alert_order(one: Alert) -> tuple[Any, ...]:
-    return (one.at, one.pack, one.rule, one.level, one.subject, one.incident, one.id, one.state)
+    return (_instant(one), one.pack, one.rule, one.level, one.subject, one.incident, one.id, one.state)
 
 
 def _grade_order(one: Grade) -> tuple[Any, ...]:
-    return (one.at, one.pack, one.level, one.subject, one.period, one.id, one.revision)
+    return (_instant(one), one.pack, one.level, one.subject, one.period, one.id, one.revision)
 
 
 def _write(
