@@ -2,8 +2,9 @@
 # Prints the Python that Kaohe is installed with, or says in one sentence what this machine lacks and exits with 1.
 #
 # A Python is taken only after it has run: version managers put commands on the PATH that exist and do not work. It
-# needs the modules venv and ensurepip and, because durable-rules ships as source, Python.h and a C compiler. Among the
-# Pythons found the first complete one is taken; PYTHON=... names one instead. Only bash itself is needed.
+# needs the modules venv and ensurepip and, because durable-rules ships as source and the counting is compiled, Python.h
+# and a C compiler. Among the Pythons found the first complete one is taken; PYTHON=... names one instead. Only bash
+# itself is needed.
 set -uo pipefail
 
 probe='
@@ -73,7 +74,7 @@ inspect "$chosen"
     fail "Python $version at $executable lacks the modules venv and ensurepip: install python$version-venv."
 compiler=${CC:-$compiler}
 "${compiler%% *}" --version >/dev/null 2>&1 </dev/null ||
-    fail "A C compiler is needed to build durable-rules and ${compiler%% *} does not run: install gcc (or set CC)."
+    fail "A C compiler is needed to build Kaohe, and ${compiler%% *} does not run: install gcc (or set CC)."
 [[ -r $header ]] ||
     fail "The C headers of Python $version are missing (no $header): install python$version-dev."
 printf '%s\n' "$executable"

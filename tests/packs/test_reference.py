@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kaohe.core import expressions, series
+from kaohe.core import counts, expressions
 from kaohe.core.attendance import OUTCOMES
 from kaohe.core.calendars import WINDOWS
 from kaohe.events import PAYLOADS
@@ -191,7 +191,7 @@ def test_every_word_that_can_be_chosen_is_in_the_reference(words: tuple[str, ...
         f"duration, 0 to `{source.show_ms(load.GRACE_MAX_MS)}`",
         f"duration, 0 to `{source.show_ms(rules.HOLD_MAX_MS)}`",
         f"`1m` to `{source.show_ms(rules.TASK_MAX_MS)}`",
-        f"up to {source.show_ms(series.MAX_SPAN_MS)};",
+        f"up to {source.show_ms(counts.MAX_SPAN_MS)};",
         f"at most {rules.EFFECTS_MAX} |",
         f"at most {rules.RULES_MAX}.",
         f"at most {source.DECIMALS_MAX} decimals",

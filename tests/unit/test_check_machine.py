@@ -127,9 +127,7 @@ def test_a_python_without_venv(machine: Machine) -> None:
 def test_no_c_compiler(machine: Machine) -> None:
     (machine.folder / "bin" / "fakecc").unlink()
     machine.add_python("python3.12", "3.12")
-    expected = (
-        "A C compiler is needed to build durable-rules and fakecc does not run: install gcc (or set CC)."
-    )
+    expected = "A C compiler is needed to build Kaohe, and fakecc does not run: install gcc (or set CC)."
     assert machine.complaint() == expected
 
 

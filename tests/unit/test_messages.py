@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from kaohe.core.calendars import calendar
 from kaohe.core.counting import Layout
+from kaohe.core.counts import Cell, Series
 from kaohe.core.effects import work_out
 from kaohe.core.facts import Moment, number_text, quotient_text
 from kaohe.core.messages import readable
 from kaohe.core.model import Pack
 from kaohe.core.scores import scale_of
-from kaohe.core.series import Series
 from kaohe.decisions import Step
 from tests.support.packs import at_ms, make_pack
 
@@ -117,7 +117,7 @@ def month(layout: Layout, pack: Pack, waited_ms: int, calls: int, day: str = "20
     series = Series(zone, 60_000, ())
     (top, _), *_ = layout.reads[pack.key, "wait_s"][0]
     (bottom, _), *_ = layout.reads[pack.key, "wait_s"][1]
-    series.add(start_ms, {top: waited_ms, bottom: calls}, start_ms + 60_000)
+    series.add(start_ms, Cell({top: waited_ms, bottom: calls}), start_ms + 60_000)
     period = zone.containing("month", start_ms)
     return Moment(series, ("", "", ""), start_ms + 60_000, day=date.fromisoformat(day), period=period)
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from kaohe.core.calendars import calendar
-from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell, Layout
+from kaohe.core.counting import Layout
+from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series
 from kaohe.core.expressions import And, Compare, CompareOp, Condition, ExprType, Known, Or
 from kaohe.core.facts import Moment, facts_reader, metric_windows, reader
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack
 from kaohe.core.rulesets import RuleBook, rolling_slots
 from kaohe.core.screens import screen
-from kaohe.core.series import Series, places_of
 from kaohe.packs.load import load_packs
 from tests.support.packs import at_ms
 
@@ -48,12 +48,12 @@ def some_count(rng: random.Random) -> int:
 
 def some_cell(rng: random.Random, layout: Layout) -> Cell:
     full = rng.random()
-    cell: Cell = {}
+    counts: dict[int, Any] = {}
     for slot in layout.slots.values():
         if rng.random() < full:
             count = some_count(rng)
-            cell[slot] = {rng.randrange(99)} if slot >= DISTINCT_SLOT else count
-    return cell
+            counts[slot] = {rng.randrange(99)} if slot >= DISTINCT_SLOT else count
+    return Cell(counts)
 
 
 def some_moment(
@@ -140,7 +140,7 @@ def test_no_condition_over_any_metric_and_window_is_kept_back(level: str) -> Non
                 matcher = Matcher("some", [("rule", condition)], types)
                 held = bool(matcher.match(facts(moment)))
                 matcher.close()
-                may_hold = screen(layout, pack, [condition], places_of({0: layout.slots.values()}))
+                may_hold = screen(layout, pack, [condition])
                 may = bool(may_hold(moment))
                 assert may or not held, condition
                 outcomes["held"] += held
@@ -154,7 +154,7 @@ def test_a_maximum_of_several_kinds_of_events_is_screened_by_each() -> None:
     pack = packs[0]
     slots = [slot for slot, _ in layout.reads[pack.key, "longest_wait_s"][0]]
     assert len(slots) == 2
-    may_hold = screen(layout, pack, [Compare(">", "longest_wait_s.rolling_15m", Fraction(300))], {})
+    may_hold = screen(layout, pack, [Compare(">", "longest_wait_s.rolling_15m", Fraction(300))])
     for cell, expected in (
         ({}, False),
         ({slots[0]: 300_000, slots[1]: 300_000}, False),
@@ -164,6 +164,6 @@ def test_a_maximum_of_several_kinds_of_events_is_screened_by_each() -> None:
         spans = (15 * MINUTE_MS,)
         series = Series(calendar("Asia/Shanghai"), MINUTE_MS, spans, {spans[0]: slots})
         assert all(slot >= MAX_SLOT for slot in slots)
-        series.add(NOW_MS - MINUTE_MS, dict(cell), NOW_MS)
+        series.add(NOW_MS - MINUTE_MS, Cell(cell), NOW_MS)
         moment = Moment(series, ("", "", ""), NOW_MS, day=series.calendar.day(NOW_MS))
         assert bool(may_hold(moment)) == expected

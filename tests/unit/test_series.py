@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kaohe.core.calendars import calendar
-from kaohe.core.counting import DISTINCT_SLOT, MAX_SLOT, Cell
-from kaohe.core.series import Series, pack_cell, span_ms, unpack_cell
+from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series, pack_cell, span_ms, unpack_cell
 from tests.support.packs import at_ms
 
 MINUTE_MS = 60_000
@@ -24,10 +22,6 @@ WATCHED = (0, MAX_SLOT)
 
 def series(*spans_ms: int, zone: str = "Asia/Shanghai") -> Series:
     return Series(calendar(zone), BUCKET_MS, spans_ms, dict.fromkeys(spans_ms, WATCHED))
-
-
-def count(cell: Cell, slot: int, amount: int) -> None:
-    cell[slot] = cell.get(slot, 0) + amount
 
 
 EVENTS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 9)), max_size=60)
@@ -46,10 +40,8 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
         now_ms += step * BUCKET_MS
         for minute, amount in left[:3]:
             time_ms = min(START + minute * MINUTE_MS, now_ms - 1)
-            count(own.cell(time_ms), 0, amount)
-            count(own.cell(time_ms), 1, amount)
-            for slot in (MAX_SLOT, MAX_SLOT + 1):
-                own.cell(time_ms)[slot] = max(own.cell(time_ms).get(slot, 0), amount)
+            for slot in (0, 1, MAX_SLOT, MAX_SLOT + 1):
+                own.cell(time_ms).add(slot, amount)
             arrived.append((time_ms, amount))
         del left[:3]
         own.fold(now_ms)
@@ -76,8 +68,8 @@ def test_windows_periods_and_total_are_plain_sums_whatever_the_order_of_arrival(
 
 def test_a_cell_that_is_not_over_stays_open() -> None:
     own = series(HOUR_MS)
-    count(own.cell(START), 0, 1)
-    count(own.cell(START + BUCKET_MS), 0, 2)
+    own.cell(START).add(0, 1)
+    own.cell(START + BUCKET_MS).add(0, 2)
     assert {period.label for period in own.fold(START + BUCKET_MS)} >= {"2026-07-31", "2026-07"}
     assert list(own.cells) == [(START + BUCKET_MS) // BUCKET_MS]
     assert own.total == {0: 1}
@@ -85,38 +77,39 @@ def test_a_cell_that_is_not_over_stays_open() -> None:
 
 def test_an_empty_window_is_empty_and_counts_nothing() -> None:
     own = series(HOUR_MS)
-    own.add(START, {0: 5, 1: 2, MAX_SLOT: 7}, START + MINUTE_MS)
-    own.add(START + MINUTE_MS, {0: -5, MAX_SLOT: 7}, START + 2 * MINUTE_MS)
+    own.add(START, Cell({0: 5, 1: 2, MAX_SLOT: 7}), START + MINUTE_MS)
+    own.add(START + MINUTE_MS, Cell({0: -5, MAX_SLOT: 7}), START + 2 * MINUTE_MS)
     rolling = own.rolling[HOUR_MS]
     assert (rolling.get(0), rolling.get(1), rolling.get(MAX_SLOT)) == (0, 2, 7)
     assert not rolling.expire(START + HOUR_MS)
     assert rolling.expire(START + HOUR_MS + 1)
     assert (rolling.get(0), rolling.get(1), rolling.get(MAX_SLOT)) == (-5, 0, 7)
     assert rolling.expire(START + MINUTE_MS + HOUR_MS + 1)
-    assert (list(rolling.cells), rolling.maxima, own.rolling_is_empty) == ([], {}, True)
+    own.expire(START + MINUTE_MS + HOUR_MS + 1)
+    assert (rolling.cells, own.rolling_is_empty) == ([], True)
     assert (rolling.get(MAX_SLOT, None), rolling.get(1, None), rolling.get(0)) == (None, None, 0)
 
 
 def test_a_late_cell_takes_its_place_and_leaves_on_time() -> None:
     own = series(15 * MINUTE_MS, HOUR_MS)
     for minute in (0, 30, 10):
-        own.add(START + minute * MINUTE_MS, {0: 1, DISTINCT_SLOT: {minute}}, START + 31 * MINUTE_MS)
+        own.add(START + minute * MINUTE_MS, Cell({0: 1, DISTINCT_SLOT: {minute}}), START + 31 * MINUTE_MS)
     short, rolling = own.rolling.values()
-    assert [added.start_ms - START for added in rolling.cells] == [0, 10 * MINUTE_MS, 30 * MINUTE_MS]
+    assert [start_ms - START for start_ms, _ in rolling.cells] == [0, 10 * MINUTE_MS, 30 * MINUTE_MS]
     assert rolling.get(DISTINCT_SLOT, set()) == {0, 10, 30}
     assert (rolling.get(0), short.get(0)) == (3, 1)
     own.expire(START + HOUR_MS + 11 * MINUTE_MS)
     assert (rolling.get(0), rolling.get(DISTINCT_SLOT, set())) == (1, {30})
-    assert (short.get(0), list(short.cells)) == (0, [])
+    assert (short.get(0), short.cells) == (0, [])
 
 
 def test_a_cell_too_old_for_one_window_counts_in_the_wider_one_alone() -> None:
     own = series(15 * MINUTE_MS, HOUR_MS)
     now_ms = START + HOUR_MS
-    own.add(START + 10 * MINUTE_MS, {0: 1}, START + 11 * MINUTE_MS)
-    own.add(START + 20 * MINUTE_MS, {0: 2}, now_ms)  # behind the other one, which is still in both
-    own.add(START + 50 * MINUTE_MS, {0: 4}, now_ms)
-    own.add(START + 30 * MINUTE_MS, {0: 8}, now_ms)
+    own.add(START + 10 * MINUTE_MS, Cell({0: 1}), START + 11 * MINUTE_MS)
+    own.add(START + 20 * MINUTE_MS, Cell({0: 2}), now_ms)  # behind the other one, which is still in both
+    own.add(START + 50 * MINUTE_MS, Cell({0: 4}), now_ms)
+    own.add(START + 30 * MINUTE_MS, Cell({0: 8}), now_ms)
     own.expire(now_ms)
     short, rolling = own.rolling.values()
     assert (short.get(0), rolling.get(0)) == (4, 15)
@@ -126,11 +119,11 @@ def test_a_cell_too_old_for_one_window_counts_in_the_wider_one_alone() -> None:
 
 def test_a_move_to_another_zone_goes_on_with_the_months_that_were_begun() -> None:
     own = series(HOUR_MS)
-    count(own.cell(START), 0, 1)
+    own.cell(START).add(0, 1)
     own.fold(START + BUCKET_MS)
     own.touched_periods.clear()
     own.move(calendar("Europe/Berlin"))
-    count(own.cell(START + BUCKET_MS), 0, 2)
+    own.cell(START + BUCKET_MS).add(0, 2)
     own.fold(START + 2 * BUCKET_MS)
     july = calendar("Europe/Berlin").period("month", "2026-07")
     assert own.periods[july] == {0: 3}
@@ -147,7 +140,7 @@ def test_only_hours_that_changed_are_stored_again_and_they_are_enough(chosen: in
     for step in range(60):
         now_ms += BUCKET_MS
         for _ in range(rng.randrange(3)):
-            count(own.cell(now_ms - rng.randrange(1, 2 * HOUR_MS)), rng.randrange(3), 1)
+            own.cell(now_ms - rng.randrange(1, 2 * HOUR_MS)).add(rng.randrange(3), 1)
         own.fold(now_ms)
         own.expire(now_ms)
         if step % every == 0:
@@ -161,15 +154,14 @@ def test_only_hours_that_changed_are_stored_again_and_they_are_enough(chosen: in
                 again.revive_cells(hour, stored[hour], now_ms)
             for span, rolling in own.rolling.items():
                 for one in (again.rolling[span], rolling):
-                    assert one.get(0) == sum(added.cell.get(0, 0) for added in one.cells)
-                stored_cells = [(added.start_ms, added.cell) for added in again.rolling[span].cells]
-                assert stored_cells == [(added.start_ms, added.cell) for added in rolling.cells]
+                    assert one.get(0) == sum(cell.get(0) for _, cell in one.cells)
+                assert again.rolling[span].cells == rolling.cells
             assert len(stored) <= 5
 
 
 def test_a_stored_cell_comes_back_and_terms_that_nobody_has_any_more_are_forgotten() -> None:
-    names: Mapping[int, str] = {0: "a", MAX_SLOT: "b", DISTINCT_SLOT: "c"}
-    cell: Cell = {0: 5, MAX_SLOT: 7, DISTINCT_SLOT: {3, 1, 2}}
+    names = {0: "a", MAX_SLOT: "b", DISTINCT_SLOT: "c"}
+    cell = Cell({0: 5, MAX_SLOT: 7, DISTINCT_SLOT: {3, 1, 2}})
     packed: dict[str, Any] = pack_cell(cell, names)
     assert packed == {"a": 5, "b": 7, "c": [1, 2, 3]}
     assert unpack_cell(packed, {name: slot for slot, name in names.items()}) == cell

@@ -1,15 +1,14 @@
-"""From declared metrics to straight counting code.
+"""From declared metrics to what an event adds, and from counts back to metrics.
 
 Theory of operation. Every metric is made of terms (``kaohe.core.model``). Equal terms of all packs share one *slot*.
-For each event type the terms that read it are turned into one Python function, generated once when the packs are
-loaded, that adds to the cells of the event's agent, queue, team and site. An event therefore touches
-only what it changes, and nothing is interpreted per event. Conditions are compiled into the code; a dated parameter
-becomes a comparison with the instants at which its value changes, so that an event is always counted by the value in
-force at its own time.
+For each event type the terms that read it become one ``Counter`` (``kaohe.core.counts``), made once when the packs are
+loaded, that adds to the cells of the event's agent, queue, team and site. An event therefore touches only what it
+changes. The conditions of a type become one Python function with a bit for each; a dated parameter becomes a comparison
+with the instants at which its value changes, so that an event is always counted by the value in force at its own time.
 
-A cell is a dictionary from slot to number. Slots below ``MAX_SLOT`` add up; those from ``MAX_SLOT`` keep the largest
-value, those from ``DISTINCT_SLOT`` keep a set of hashes. All three merge in any order with the same result, over time,
-partitions and members of a group, and all are integers: no order of additions can change a sum.
+Slots below ``MAX_SLOT`` add up; those from ``MAX_SLOT`` keep the largest value, those from ``DISTINCT_SLOT`` keep a set
+of hashes. All three merge in any order with the same result, over time, partitions and members of a group, and all are
+integers: no order of additions can change a sum.
 
 In stored state and between processes a slot is named by a short hash of its meaning, so that a new pack version keeps
 the counts of every term it did not change.
@@ -17,9 +16,8 @@ the counts of every term it did not change.
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -27,15 +25,10 @@ from typing import Any, Protocol
 import msgspec
 
 from kaohe.core.calendars import calendar
+from kaohe.core.counts import DISTINCT_KEPT, DISTINCT_SLOT, MAX_SLOT, Counter
 from kaohe.core.expressions import Expr, names, to_python
 from kaohe.core.model import Metric, Pack, Parameter, Term
 from kaohe.errors import KaoheError
-
-MAX_SLOT = 1_000_000
-DISTINCT_SLOT = 2_000_000
-
-Cell = dict[int, Any]
-"""Slot to integer (sum, maximum) or to a set of hashes (distinct)."""
 
 
 class Counts(Protocol):
@@ -46,14 +39,9 @@ class Counts(Protocol):
         ...
 
 
-CountFunction = Callable[[Any, int, Cell | None, Cell | None, Cell | None, Cell, int], None]
-"""``(data, time_ms, agent_cell, queue_cell, team_cell, site_cell, weight)``: adds one event to its cells."""
+LEVELS = ("agent", "queue", "team", "site")
+"""Whose cells an event adds to, in the order of the bits of a term's levels. Every event has a site, named or not."""
 
-CELLS = {"A": "agent", "Q": "queue", "T": "team", "S": "site"}
-"""The names of cells in generated code. Every event belongs to a site; the others may be None."""
-
-DISTINCT_KEPT = 2048
-"""How many of the smallest hashes a distinct count keeps: exact up to here, about 2 % standard error beyond."""
 _HASH_SPACE = 1 << 56
 
 NOT_SUMS = ("percentile", "distinct", "per_distinct", "max")
@@ -145,93 +133,46 @@ def _term_key(pack: Pack, term: Term) -> str:
     return blake2b("\x1f".join(meaning).encode(), digest_size=6).hexdigest()
 
 
-# --- generated code ---------------------------------------------------------------------------------------------------
+# --- what an event adds -----------------------------------------------------------------------------------------------
 
 
-def compile_counters(layout: Layout) -> dict[str, CountFunction]:
-    """One counting function per source that any term reads."""
-    return {source: _compile(source, layout) for source in sorted(layout.by_source)}
+def counters(layout: Layout) -> dict[str, Counter]:
+    """What counts the events, outcomes or stretches of time of each source that any term reads."""
+    return {source: _counter(source, layout) for source in sorted(layout.by_source)}
 
 
-def source_code(source: str, layout: Layout) -> str:
-    """The generated code for one source, for people who want to see it.
-
-    What is added is worked out once (``v0``, ``v1`` …) and then added to each cell that has a level which asks for it.
-    """
-    lines = ["def count(d, t, A, Q, T, S, w):"]
-    grouped: dict[str, list[tuple[Term, Pack, int, set[str]]]] = {}
-    for entry in layout.by_source[source]:
-        grouped.setdefault(condition_source(entry[0].where, entry[1]), []).append(entry)
-    for condition, entries in grouped.items():
-        indent = "    "
-        if condition:
-            lines.append(f"{indent}if {condition}:")
-            indent += "    "
-        values: dict[str, str] = {}
-        added = [
-            (levels, term, slot, values.setdefault(value, f"v{len(values)}") if value else "w")
-            for term, _, slot, levels in entries
-            for value in (_value(term, slot),)
-        ]
-        lines += [f"{indent}{name} = {value}" for value, name in values.items()]
-        for cell, level in CELLS.items():
-            body = [
-                line
-                for levels, term, slot, value in added
-                if level in levels
-                for line in _add(term, slot, value, cell)
-            ]
-            if body and level == "site":
-                lines += [f"{indent}{line}" for line in body]
-            elif body:
-                lines.append(f"{indent}if {cell} is not None:")
-                lines += [f"{indent}    {line}" for line in body]
-    lines.append("    return")
-    return "\n".join(lines) + "\n"
+def _counter(source: str, layout: Layout) -> Counter:
+    conditions = _conditions(source, layout)
+    fields = sorted({term.field for term, _, _, _ in layout.by_source[source]} - {""})
+    terms = []
+    for term, pack, slot, levels in layout.by_source[source]:
+        condition = condition_source(term.where, pack)
+        bit = 1 << conditions.index(condition) if condition else 0
+        place = fields.index(term.field) if term.field else -1
+        terms.append(
+            (term.how, slot, place, sum(1 << LEVELS.index(level) for level in levels & set(LEVELS)), bit)
+        )
+    holds = None
+    if conditions:
+        namespace: dict[str, Any] = {"Fraction": Fraction}
+        # The code is made from a checked pack: names of fields, literal texts and numbers only.
+        exec(compile(conditions_code(source, layout), f"<counting {source}>", "exec"), namespace)  # noqa: S102
+        holds = namespace["holds"]
+    return Counter(terms, fields, HISTOGRAM_BOUNDS, holds)
 
 
-def _compile(source: str, layout: Layout) -> CountFunction:
-    namespace: dict[str, Any] = {
-        "bisect": bisect.bisect_left,
-        "bounds": HISTOGRAM_BOUNDS,
-        "hash_of": distinct_hash,
-        "Fraction": Fraction,
-    }
-    code = compile(source_code(source, layout), f"<counting {source}>", "exec")
-    # The code is made above from a checked pack: names of fields and whole numbers only.
-    exec(code, namespace)  # noqa: S102 - straight code is several times faster than interpreting terms per event
-    function: CountFunction = namespace["count"]
-    return function
+def _conditions(source: str, layout: Layout) -> list[str]:
+    """The different conditions of a source's terms as source text."""
+    found = dict.fromkeys(condition_source(term.where, pack) for term, pack, _, _ in layout.by_source[source])
+    return [condition for condition in found if condition]
 
 
-def _value(term: Term, slot: int) -> str:
-    """What a term adds, as source text; empty where it adds the weight alone."""
-    if term.how == "sum":
-        return f"w * d.{term.field}" if term.field else ""
-    if term.how == "histogram":
-        return f"{slot} + bisect(bounds, d.{term.field})"
-    if term.how == "max":
-        return f"d.{term.field}"
-    return f"hash_of(d.{term.field}) if d.{term.field} else None"
-
-
-def _add(term: Term, slot: int, value: str, cell: str) -> list[str]:
-    """The lines that add a value to one cell.
-
-    Most cells see few events before they are folded or reported: most of what is added is the first of its slot, which
-    a plain dictionary takes twice as fast as a ``defaultdict``.
-    """
-    if term.how in ("sum", "histogram"):
-        key, more = (str(slot), value) if term.how == "sum" else (value, "w")
-        return [f"{cell}[{key}] = {cell}.get({key}, 0) + {more}"]
-    if term.how == "max":
-        return [f"m = {cell}.get({slot})", f"if m is None or m < {value}: {cell}[{slot}] = {value}"]
-    return [
-        f"if {value} is not None:",
-        f"    s = {cell}.get({slot})",
-        f"    if s is None: {cell}[{slot}] = {{{value}}}",
-        f"    else: s.add({value})",
-    ]
+def conditions_code(source: str, layout: Layout) -> str:
+    """The generated code of the conditions of one source, for people who want to see it: a bit for each that holds."""
+    lines = ["def holds(d, t):", "    found = 0"]
+    for place, condition in enumerate(_conditions(source, layout)):
+        lines.append(f"    if {condition}: found |= {1 << place}")
+    return "\n".join([*lines, "    return found"]) + "\n"
 
 
 def compile_condition(where: Expr, pack: Pack) -> Callable[[Any, int], bool]:
@@ -292,48 +233,7 @@ def dated_source(parameter: Parameter, pack: Pack, scale: Fraction) -> str:
     return source
 
 
-# --- merging and reading ----------------------------------------------------------------------------------------------
-
-
-def distinct_hash(word: str) -> int:
-    """A 56-bit hash. A pseudonym is a keyed hash already: its digits serve."""
-    if word[:2] == "c-" and len(word) >= 18:
-        try:
-            return int(word[2:16], 16)
-        except ValueError:
-            pass
-    return int.from_bytes(blake2b(word.encode(), digest_size=7).digest(), "big")
-
-
-def merge(into: Cell, cell: Mapping[int, Any]) -> None:
-    """Add a cell to another one.
-
-    A set in ``into`` belongs to it alone and grows in place; one of ``cell`` is copied, for its cell stays as it is.
-    """
-    for slot, value in cell.items():
-        if slot < MAX_SLOT:
-            into[slot] = into.get(slot, 0) + value
-        elif slot < DISTINCT_SLOT:
-            if slot not in into or value > into[slot]:
-                into[slot] = value
-        else:
-            own = into.get(slot)
-            if own is None:
-                own = into[slot] = set(value)
-            else:
-                own |= value
-            if len(own) > 2 * DISTINCT_KEPT:
-                into[slot] = trim(own)
-
-
-def trim(hashes: set[int]) -> set[int]:
-    """Keep a set of hashes bounded: the smallest ``DISTINCT_KEPT + 1`` of a large one.
-
-    One more than is estimated from, so that a set that was cut never looks like an exact one.
-    """
-    if len(hashes) <= 2 * DISTINCT_KEPT:
-        return hashes
-    return set(sorted(hashes)[: DISTINCT_KEPT + 1])
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def distinct_estimate(hashes: set[int]) -> int:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kaohe.core.counting import Layout
+from kaohe.core.counts import span_ms
 from kaohe.core.expressions import Expr, Name, bind, decider, evaluate, names, to_condition
 from kaohe.core.facts import (
     DAYS_KEPT,
@@ -33,7 +34,6 @@ from kaohe.core.facts import (
     reader,
 )
 from kaohe.core.model import Amount, Effect, Pack, Rule
-from kaohe.core.series import span_ms
 from kaohe.decisions import Step
 
 PLACEHOLDER = re.compile(r"\{([a-zA-Z_][\w.]*)\}")

@@ -37,7 +37,8 @@ from kaohe.core.calendars import (
     is_day,
     to_ms,
 )
-from kaohe.core.counting import Cell, CountFunction, Layout, compile_counters
+from kaohe.core.counting import Layout, counters
+from kaohe.core.counts import Cell, Counter, pack_cell, unpack_cell
 from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
 from kaohe.core.escalating import GroupAlert, escalations, group_alert, watches_groups
@@ -52,7 +53,6 @@ from kaohe.core.records import Output, Record
 from kaohe.core.reopening import ORDERS, Reopened, order_text, standing_open
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
-from kaohe.core.series import pack_cell, unpack_cell
 from kaohe.core.storing import is_own
 from kaohe.core.subjects import (
     MAX_STATES,
@@ -155,7 +155,7 @@ class Plan:
         self.tag = tag
         self.take = _own_copy(_take, tag)
         self.taken = 0
-        self.count: CountFunction | None = None
+        self.count: Counter | None = None
         self.seeing: Seeing | None = None
         self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
         self.rules: list[RuleSet] = []
@@ -231,9 +231,9 @@ _FRAME_DECODER = msgspec.msgpack.Decoder(StoredFrame)
 REPORT_DECODER = msgspec.json.Decoder(Report)
 
 
-def _state_counts(counters: Mapping[str, CountFunction]) -> dict[str, tuple[CountFunction, ...]]:
+def _state_counts(counters: Mapping[str, Counter]) -> dict[str, tuple[Counter, ...]]:
     """What counts the time in each state of work: its own counter and that of being logged in, where there are any."""
-    found: dict[str, tuple[CountFunction, ...]] = {}
+    found: dict[str, tuple[Counter, ...]] = {}
     for state in filter(None, STATES.values()):
         sources = (f"state/{state}", "state/logged_in")
         own = tuple(counters[source] for source in sources if source in counters)
@@ -369,7 +369,7 @@ class PartitionEngine:
         self.group_partitions = group_partitions
         self.topic = topic
         self.layout = Layout(self.packs)
-        self.counters = compile_counters(self.layout)
+        self.counters = counters(self.layout)
         by_key = {pack.key: pack for pack in self.packs}
         nowhere: tuple[int, ...] = ()
         alone = (*GROUP_LEVELS, "department")
@@ -634,11 +634,11 @@ class PartitionEngine:
             if len(groups) >= MAX_SUBJECTS:
                 raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} {level}s in one partition")
             cells = groups[name] = {}
-        return cells.setdefault(time_ms // BUCKETS_MS[level], {})
+        return cells.setdefault(time_ms // BUCKETS_MS[level], Cell())
 
     def count_apart(
         self,
-        counts: Iterable[CountFunction],
+        counts: Iterable[Counter],
         data: Any,
         at_ms: int,
         agent: Subject | None,
@@ -678,7 +678,7 @@ class PartitionEngine:
         try:
             return self.open_group(level, name, at_ms)
         except EventError:
-            return {}
+            return Cell()
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ from math import gcd
 from typing import Any
 
 from kaohe.core.calendars import WINDOWS, Calendar, Period
-from kaohe.core.counting import NOT_SUMS, Cell, Counts, Layout, base_reader, merge, read, value_reader
+from kaohe.core.counting import NOT_SUMS, Counts, Layout, base_reader, read, value_reader
+from kaohe.core.counts import Cell, Series, span_ms
 from kaohe.core.model import Metric, Pack, Parameter
-from kaohe.core.series import Series, span_ms
 from kaohe.decisions import UsedFact, UsedParameter
 
 Fact = Fraction | int | str | bool | None
@@ -126,11 +126,11 @@ def _around_opening(moment: Moment, *, before: bool) -> Counts:
     series, calendar = moment.series, moment.calendar
     opened = calendar.containing("day", moment.opened_ms)
     judged = calendar.containing("day", moment.at_ms)
-    counts: Cell = {}
+    counts = Cell()
     day, earlier = calendar.following(opened), opened
     while day.start_ms < judged.start_ms:
         earlier = calendar.previous(earlier)
-        merge(counts, series.period_with_open(earlier if before else day))
+        counts.merge(series.period_with_open(earlier if before else day))
         day = calendar.following(day)
     return counts
 
@@ -148,10 +148,13 @@ def _calendar_counts(window: str) -> Callable[[Moment], Counts | None]:
             period = moment.calendar.periods(min(moment.at_ms, period.end_ms) - 1)[position]
         if moment.open_cells:
             return moment.series.period_with_open(period)
-        return moment.series.period_counts(period) or {}
+        return moment.series.period_counts(period) or _NOTHING
 
     return find
 
+
+_NOTHING = Cell()
+"""The counts of a period in which nothing was counted; never added to."""
 
 Reader = Callable[[Moment], Fact]
 Quotient = tuple[int, int]

@@ -19,7 +19,8 @@ import msgspec
 from kaohe.core import reopening
 from kaohe.core.calendars import Calendar
 from kaohe.core.company import Company
-from kaohe.core.counting import Cell, Layout, merge
+from kaohe.core.counting import Layout
+from kaohe.core.counts import Cell, unpack_cell
 from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
 from kaohe.core.escalating import Escalations, watches_groups
 from kaohe.core.evidence import Reported, witnesses
@@ -29,7 +30,6 @@ from kaohe.core.judge import Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
-from kaohe.core.series import unpack_cell
 from kaohe.core.storing import is_own
 from kaohe.core.subjects import SEPARATOR, Subject
 from kaohe.errors import StateError
@@ -224,7 +224,7 @@ class GroupEngine:
             cell = unpack_cell(packed, self.layout.slots)
             found = cells.setdefault((level, name, start_ms), cell)
             if found is not cell:
-                merge(found, cell)
+                found.merge(cell)
         if report.seen is not msgspec.UNSET:
             seen += report.seen
         if self.escalations is not None and report.alerts is not msgspec.UNSET:

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import msgspec
 
 from kaohe.core.calendars import DAY_MS, calendar, check_moment, to_ms
-from kaohe.core.counting import TIME_UNITS_MS, CountFunction, compile_condition
+from kaohe.core.counting import TIME_UNITS_MS, compile_condition
+from kaohe.core.counts import Counter
 from kaohe.core.deadlines import Deadlines, Item, ItemState
 from kaohe.core.evidence import Seeing, Sightings
 from kaohe.core.facts import Moment
@@ -51,7 +52,7 @@ class Kind:
         self,
         pack: Pack,
         deadline: Deadline,
-        counters: Mapping[str, CountFunction],
+        counters: Mapping[str, Counter],
         rules: Mapping[str, list[RuleSet]],
         seeing: Mapping[str, Seeing],
     ) -> None:
@@ -131,7 +132,7 @@ def _limits(pack: Pack, name: str) -> list[tuple[int, dict[str, int]]]:
 
 
 def kinds(
-    packs: Iterable[Pack], counters: Mapping[str, CountFunction], rules: Mapping[str, list[RuleSet]],
+    packs: Iterable[Pack], counters: Mapping[str, Counter], rules: Mapping[str, list[RuleSet]],
     seeing: Mapping[str, Seeing],
 ) -> list[Kind]:  # fmt: skip
     """Every deadline of every version of every pack, in the order of declaration."""
@@ -164,7 +165,7 @@ class Host(Protocol):
         """An agent that was forgotten."""
 
     def count_apart(
-        self, counts: Iterable[CountFunction], data: Any, at_ms: int, agent: Subject | None,
+        self, counts: Iterable[Counter], data: Any, at_ms: int, agent: Subject | None,
         place: tuple[str, str, str], weight: int,
     ) -> None:  # fmt: skip
         """Count what became of an item."""

@@ -26,6 +26,7 @@ from kaohe.core import figures, messages, reopening, storing
 from kaohe.core.calendars import DAY_MS, WINDOWS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
+from kaohe.core.counts import Cell, Series
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
 from kaohe.core.evidence import evidence_for, of_periods, past
 from kaohe.core.facts import AROUND_OPENING, Moment, fact_text, number_text, reader
@@ -35,7 +36,6 @@ from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
 from kaohe.core.scores import scale_of
-from kaohe.core.series import Series
 from kaohe.core.subjects import (
     MAX_ENTRIES,
     MAX_WAIVERS,
@@ -1531,7 +1531,7 @@ class Judge:
         if self.grid_ms is not None and self.grid_ms > 0:
             for period in series.calendar.periods(self.grid_ms - 1):
                 if period.window in ("day", "month"):
-                    yield period.window, series.periods.get(period, {})
+                    yield period.window, series.periods.get(period) or Cell()
 
 
 def _reversed(subject: Subject, charging: Rule, effect: Effect, event: Any) -> bool:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from kaohe.core.calendars import WINDOWS, Period, to_ms
-from kaohe.core.counting import Cell, Layout, merge, read
+from kaohe.core.counting import Layout, read
+from kaohe.core.counts import Cell, Series
 from kaohe.core.engine import BUCKETS_MS, GROUP_BUCKET_MS, PartitionEngine, Zones
 from kaohe.core.evidence import witnesses
 from kaohe.core.facts import formula_text
@@ -24,7 +25,6 @@ from kaohe.core.group import GroupEngine
 from kaohe.core.judge import Judge
 from kaohe.core.model import Metric, Pack
 from kaohe.core.records import Output, Record
-from kaohe.core.series import Series
 from kaohe.core.subjects import Subject
 from kaohe.core.telling import newest
 from kaohe.decisions import (
@@ -242,13 +242,14 @@ class Replay:
                 )
             waiting = unreported.setdefault(subject.key, {})
             for period in subject.series.calendar.periods(start_ms):
-                merge(waiting.setdefault(period, {}), cell)
+                waiting.setdefault(period, Cell()).merge(cell)
         for key, subject in subjects.items():
             waiting = unreported.get(key, {})
             for period in set(subject.series.periods) | set(waiting):
-                counts: Cell = {}
-                merge(counts, subject.series.periods.get(period, {}))
-                merge(counts, waiting.get(period, {}))
+                counts = Cell()
+                for found in (subject.series.periods.get(period), waiting.get(period)):
+                    if found is not None:
+                        counts.merge(found)
                 yield from self._noted(judge, subject, period, counts)
 
     def _unreported(self) -> Iterator[tuple[str, str, int, Cell]]:

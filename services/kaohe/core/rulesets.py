@@ -17,13 +17,13 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from kaohe.core.counting import NOT_SUMS, Layout
+from kaohe.core.counts import span_ms
 from kaohe.core.effects import names_of
 from kaohe.core.expressions import ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 from kaohe.core.screens import Screen, screen
-from kaohe.core.series import places_of, span_ms
 
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
@@ -56,7 +56,6 @@ class RuleSet:
         self.slots = slots_of(layout, pack, on, read) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         self._layout = layout
-        self._places = places_of(rolling_slots(layout, level))
         self._in_force: dict[tuple[Fact, ...], _InForce] = {}
         self._by_day: dict[date, _InForce] = {}
 
@@ -90,7 +89,7 @@ class RuleSet:
             bound = [(rule, bind(condition, values)) for rule, condition in self._conditions]
             found = self._in_force[key] = _InForce(
                 Matcher(self._title, bound, self._types),
-                screen(self._layout, self.pack, [condition for _, condition in bound], self._places),
+                screen(self._layout, self.pack, [condition for _, condition in bound]),
             )
         if len(self._by_day) >= DAYS_KEPT:
             self._by_day.clear()

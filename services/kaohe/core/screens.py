@@ -14,7 +14,7 @@ with random facts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -22,7 +22,6 @@ from kaohe.core.counting import Layout
 from kaohe.core.expressions import And, Compare, Condition, Or
 from kaohe.core.facts import Moment, compared_with, metric_of
 from kaohe.core.model import Metric, Pack
-from kaohe.core.series import span_ms
 
 Screen = Callable[[Moment], int]
 """The rules that may hold, one bit for each in their order: a rule whose bit is 0 does not hold."""
@@ -31,12 +30,9 @@ _MAY = "True"
 _CANNOT = "False"
 
 
-def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition], places: Mapping[int, int]) -> Screen:
-    """The screen of some rules, given by their bound conditions.
-
-    ``places`` tells where series keep the running sum of each slot that rules of the level read.
-    """
-    writer = _Writer(layout, pack, places)
+def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen:
+    """The screen of some rules, given by their bound conditions."""
+    writer = _Writer(layout, pack)
     bits = [f"({1 << bit} if {writer.test(one)} else 0)" for bit, one in enumerate(conditions)]
     code = "\n".join(["def may_hold(moment):", *writer.heads(), f"    return {' | '.join(bits)}"])
     namespace: dict[str, Any] = {}
@@ -48,22 +44,15 @@ def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition], places: 
 class _Writer:
     """Writes the source of one screen."""
 
-    def __init__(self, layout: Layout, pack: Pack, places: Mapping[int, int]) -> None:
+    def __init__(self, layout: Layout, pack: Pack) -> None:
         self.layout = layout
         self.pack = pack
-        self.places = places
         self._windows: dict[str, str] = {}
 
     def heads(self) -> list[str]:
-        """Lines that look each window up once. What is read of a rolling window is kept as sums by the series."""
+        """Lines that look each window up once."""
         lines = []
         for window, variable in self._windows.items():
-            if window.startswith("rolling_"):
-                lines.append(f"    {variable} = moment.series.rolling[{span_ms(window)}]")
-                lines.append(
-                    f"    {variable}_now, {variable}_base = {variable}.running.sums, {variable}.base"
-                )
-                continue
             lines.append(f"    {variable} = moment.counts({window!r})")
             nothing = f"None if {variable} is None else " if window.startswith("previous_") else ""
             lines.append(f"    {variable}_get = {nothing}{variable}.get")
@@ -133,7 +122,7 @@ class _Writer:
         """A maximum that is above a limit: any of its slots is. Below a limit is not asked of maxima."""
         if op not in (">", ">=") or metric.scale <= 0 or window.startswith("previous_"):
             return _MAY
-        where = f"{self._window(window)}{'.maxima' * window.startswith('rolling_')}"
+        where = self._window(window)
         over = limit.numerator * metric.scale.denominator
         return self.any_of(
             [
@@ -170,9 +159,6 @@ class _Writer:
         variable = self._window(window)
 
         def count(slot: int) -> str:
-            if window.startswith("rolling_"):
-                place = self.places[slot]
-                return f"({variable}_now[{place}] - {variable}_base[{place}])"
             return f"{variable}_get({slot}, 0)"
 
         top, bottom = (

@@ -13,7 +13,7 @@ What is remembered in structs cannot be part of a cycle of references: the garba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, timedelta
 from fractions import Fraction
 from functools import lru_cache
@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kaohe.core.calendars import Period
-from kaohe.core.counting import Cell
+from kaohe.core.counts import Cell, Series, pack_cell, unpack_cell
 from kaohe.core.scorecard import Mark
-from kaohe.core.series import Series, pack_cell, unpack_cell
 
 SEPARATOR = "\x1f"
 """Between the parts of a key of stored state: no name may contain it (the engine refuses such names)."""
@@ -392,7 +391,7 @@ _ENTRIES_DECODER = msgspec.msgpack.Decoder(list[Entry])
 
 
 def store(
-    subject: Subject, slot_names: Mapping[int, str], unjudged: list[tuple[str, str, str]],
+    subject: Subject, slot_names: dict[int, str], unjudged: list[tuple[str, str, str]],
     figures: list[tuple[str, str, str]],
 ) -> bytes:  # fmt: skip
     """The bytes of a subject without its cells, periods and entries.
@@ -427,7 +426,7 @@ def load(raw: bytes) -> StoredSubject:
     return _SUBJECT_DECODER.decode(raw)
 
 
-def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int]) -> None:
+def revive(subject: Subject, stored: StoredSubject, slots: dict[str, int]) -> None:
     """Fill a fresh subject from its stored form."""
     subject.series.total = unpack_cell(stored.total, slots)
     subject.waivers = stored.waivers
@@ -445,12 +444,12 @@ def revive(subject: Subject, stored: StoredSubject, slots: Mapping[str, int]) ->
     subject.state_since_ms = stored.state_since_ms
 
 
-def store_cells(cells: Iterable[tuple[int, Mapping[int, Any]]], slot_names: Mapping[int, str]) -> bytes:
+def store_cells(cells: Iterable[tuple[int, Cell]], slot_names: dict[int, str]) -> bytes:
     """The bytes of some cells, each with its bucket or start, in their order."""
     return _ENCODER.encode([(start, pack_cell(cell, slot_names)) for start, cell in cells])
 
 
-def load_cells(raw: bytes, slots: Mapping[str, int]) -> list[tuple[int, Cell]]:
+def load_cells(raw: bytes, slots: dict[str, int]) -> list[tuple[int, Cell]]:
     """What ``store_cells`` wrote."""
     return [(start, unpack_cell(cell, slots)) for start, cell in _CELLS_DECODER.decode(raw)]
 
@@ -466,11 +465,11 @@ def revive_entries(subject: Subject, raw: bytes) -> None:
         subject.entries[entry.id] = entry
 
 
-def store_period(series: Series, period: Period, slot_names: Mapping[int, str]) -> bytes:
+def store_period(series: Series, period: Period, slot_names: dict[int, str]) -> bytes:
     """The bytes of one period's counts."""
     return _ENCODER.encode(pack_cell(series.periods[period], slot_names))
 
 
-def revive_period(series: Series, period: Period, raw: bytes, slots: Mapping[str, int]) -> None:
+def revive_period(series: Series, period: Period, raw: bytes, slots: dict[str, int]) -> None:
     """Put one stored period back."""
-    series.periods[period] = dict(unpack_cell(msgspec.msgpack.decode(raw), slots))
+    series.periods[period] = unpack_cell(msgspec.msgpack.decode(raw), slots)

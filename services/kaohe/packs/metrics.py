@@ -17,9 +17,9 @@ from typing import Literal, cast
 import msgspec
 
 from kaohe.core.attendance import OUTCOMES as ATTENDANCE_OUTCOMES
+from kaohe.core.counts import MAX_SPAN_MS
 from kaohe.core.expressions import And, Expr, ExprType, Known, to_condition
 from kaohe.core.model import CALENDAR_WINDOWS, NOTHING_SPEAKS, Deadline, Metric, Parameter, Term
-from kaohe.core.series import MAX_SPAN_MS
 from kaohe.core.workdays import WorkCalendar
 from kaohe.decisions import Level, Words
 from kaohe.errors import PackError
