@@ -459,24 +459,16 @@ def test_time_in_states_is_counted_to_the_millisecond(pack: Pack) -> None:
 
 
 def test_nothing_of_the_agents_own_is_opened_where_only_teams_count_states(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tmp_path: Path
 ) -> None:
     metrics = "ready_time:\n  sum: {state: ready}\n  level: [team]\n  windows: [month]\n"
-    opened: list[int] = []
-    open_cell = PartitionEngine.open_cell
-
-    def noted(engine: PartitionEngine, agent: Any, at_ms: int) -> Any:
-        opened.append(at_ms)
-        return open_cell(engine, agent, at_ms)
-
-    monkeypatch.setattr(PartitionEngine, "open_cell", noted)
     for one, least, most in ((pack, 8, 11), (make_pack(tmp_path, metrics=metrics), 0, 2)):
-        opened.clear()
         story = Story(one)
         story.tell("2026-08-03T08:00:00", "roster.changed", team="t-1")
         story.tell("2026-08-03T08:00:00", "agent.ready")
         story.tick("2026-08-03T08:42")
-        assert least <= len(opened) <= most
+        (agent,) = story.replay.engines[0].agents.values()
+        assert least <= agent.series.changes <= most, "each cell that was opened is folded at its boundary"
         assert story.figure("ready_time", "month", "2026-08", "t-1", "team") == 40 * 60_000
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from kaohe.adapters.base import SourceItem
 from kaohe.core.calendars import calendar
-from kaohe.core.engine import GROUP_BUCKET_MS, PartitionEngine, Zones
-from kaohe.core.evidence import keep
-from kaohe.core.model import Pack
 from kaohe.core.counts import Series
+from kaohe.core.engine import PartitionEngine, Zones
+from kaohe.core.evidence import keep
+from kaohe.core.intake import GROUP_BUCKET_MS
+from kaohe.core.model import Pack
 from kaohe.core.subjects import MAX_EVIDENCE, Evidence, Sighting, Subject, load, revive, store
 from kaohe.decisions import Decision
 from kaohe.errors import UsageError

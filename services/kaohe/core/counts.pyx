@@ -24,13 +24,22 @@ retention. There is no input, output or clock here.
 """
 
 cimport cython
-from cpython.datetime cimport datetime
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from functools import lru_cache
 from hashlib import blake2b
+from types import MemberDescriptorType
+
+cdef extern from "structmember.h":
+    ctypedef struct PyMemberDef:
+        int type
+        Py_ssize_t offset
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef *d_member
+    int T_OBJECT_EX
 
 cdef extern from *:
     """
@@ -58,11 +67,26 @@ cdef enum:
     QUARTER_HOUR = 900_000
 
 cdef int64_t SMALL = (<int64_t>1) << SMALL_BITS
-
-cdef enum How:
-    SUM, HISTOGRAM, MAX, DISTINCT
-
 cdef dict HOWS = {"sum": SUM, "histogram": HISTOGRAM, "max": MAX, "distinct": DISTINCT}
+
+
+cdef Py_ssize_t place_of(object kind, str name) except -2:
+    """Where objects of a class keep a field, in bytes from their beginning; -1 when it must be asked for by its name."""
+    descriptor = getattr(kind, name, None)
+    if type(descriptor) is not MemberDescriptorType:
+        return -1
+    cdef PyMemberDef *member = (<PyMemberDescrObject *>descriptor).d_member
+    return member.offset if member.type == T_OBJECT_EX else -1
+
+
+cdef object field(object owner, Py_ssize_t place, str name):
+    """A field of an object; ``place`` is ``place_of`` its class."""
+    cdef PyObject *found
+    if place >= 0:
+        found = (<PyObject **>(<char *><PyObject *>owner + place))[0]
+        if found is not NULL:
+            return <object>found
+    return getattr(owner, name)
 
 
 cpdef object distinct_hash(str word):
@@ -106,11 +130,6 @@ def trim(set hashes not None):
 cdef class Cell:
     """Slot to integer (a sum, a maximum) or to a set of hashes. A count that was touched is there, also when it is 0."""
 
-    cdef int n, room
-    cdef int64_t *values
-    cdef int32_t *slots    # in the same block, behind the values
-    cdef dict others       # sets of hashes; of a sum, what it has beyond ``values``
-
     def __init__(self, counts=None):
         if counts is not None:
             for slot, value in counts.items():
@@ -135,7 +154,7 @@ cdef class Cell:
         self.values, self.slots, self.room = values, slots, room
         return 0
 
-    cdef inline int place(self, int32_t slot) noexcept:
+    cdef int place(self, int32_t slot) noexcept:
         """Where a slot stands, or would have to."""
         cdef int low = 0, high = self.n, middle
         while low < high:
@@ -166,7 +185,7 @@ cdef class Cell:
             return self.insert(at, slot, value)
         return self.raise_at(at, value)
 
-    cdef inline int raise_at(self, int at, int64_t value) except -1:
+    cdef int raise_at(self, int at, int64_t value) except -1:
         cdef int64_t total
         if self.slots[at] >= FIRST_MAX:
             if value > self.values[at]:
@@ -270,7 +289,7 @@ cdef class Cell:
             added -= 1
         return 0
 
-    cdef inline int64_t plain(self, int32_t slot) noexcept:
+    cdef int64_t plain(self, int32_t slot) noexcept:
         """A count without what it has beyond 64 bits; 0 when it is not there."""
         cdef int at = self.place(slot)
         return self.values[at] if at < self.n and self.slots[at] == slot else 0
@@ -394,24 +413,9 @@ cdef class Joined:
 # --- counting ---------------------------------------------------------------------------------------------------------
 
 
-cdef struct Term:
-    How how
-    int32_t slot           # of a histogram: the first of its slots
-    int32_t field          # which of the counter's fields is read, or -1: the weight alone is added
-    int32_t levels         # one bit for each of the four cells
-    uint64_t condition     # the bit of its condition, or 0
-
-
 @cython.final
 cdef class Counter:
     """What the events (or outcomes, or stretches of time) of one source add to the cells of their subjects."""
-
-    cdef int n, n_bounds
-    cdef Term *terms
-    cdef int64_t *bounds
-    cdef int64_t *read     # the values of the fields, for one event
-    cdef tuple fields
-    cdef object holds
 
     def __init__(self, terms, fields, bounds, holds):
         """``terms`` are (how, slot, place of its field or -1, levels, bit of its condition or 0).
@@ -426,7 +430,8 @@ cdef class Counter:
         self.terms = <Term *>PyMem_Malloc(max(self.n, 1) * sizeof(Term))
         self.bounds = <int64_t *>PyMem_Malloc(max(self.n_bounds, 1) * sizeof(int64_t))
         self.read = <int64_t *>PyMem_Malloc(max(len(fields), 1) * sizeof(int64_t))
-        if self.terms is NULL or self.bounds is NULL or self.read is NULL:
+        self.places = <Py_ssize_t *>PyMem_Malloc(max(len(fields), 1) * sizeof(Py_ssize_t))
+        if self.terms is NULL or self.bounds is NULL or self.read is NULL or self.places is NULL:
             raise MemoryError
         for at, (how, slot, field, levels, condition) in enumerate(terms):
             self.terms[at].how = HOWS[how]
@@ -441,17 +446,20 @@ cdef class Counter:
         PyMem_Free(self.terms)
         PyMem_Free(self.bounds)
         PyMem_Free(self.read)
+        PyMem_Free(self.places)
 
-    def __call__(self, data, time_ms, Cell agent, Cell queue, Cell team, Cell site not None, int weight):
+    def __call__(self, data, int64_t time_ms, Cell agent, Cell queue, Cell team, Cell site not None, int weight):
         """Add one event to the cells of its agent, queue and team, each of which may be None, and of its site."""
         self.count(data, time_ms, agent, queue, team, site, weight)
 
-    cdef int count(self, data, time_ms, Cell agent, Cell queue, Cell team, Cell site, int weight) except -1:
+    cdef int count(self, data, int64_t time_ms, Cell agent, Cell queue, Cell team, Cell site, int weight) except -1:
         cdef uint64_t holds = 0, known = 0
         cdef int64_t value
         cdef int32_t slot
         cdef int at
         cdef Term *term
+        if type(data) is not self.kind:
+            self.learn(data)
         if self.holds is not None:
             holds = self.holds(data, time_ms)
         for at in range(self.n):
@@ -465,7 +473,7 @@ cdef class Counter:
             if term.field >= 0:
                 # Not sooner: what a condition guards may be unknown where it does not hold.
                 if not known >> term.field & 1:
-                    self.read[term.field] = getattr(data, self.fields[term.field])
+                    self.read[term.field] = self.value(data, term.field)
                     known |= (<uint64_t>1) << term.field
                 value = self.read[term.field]
                 if term.how == SUM:
@@ -482,8 +490,19 @@ cdef class Counter:
                 site.bump(slot, value)
         return 0
 
+    cdef int learn(self, data) except -1:
+        """Find out where data of another class keeps the fields."""
+        cdef int at
+        self.kind = type(data)
+        for at in range(len(self.fields)):
+            self.places[at] = place_of(self.kind, self.fields[at])
+        return 0
+
+    cdef inline object value(self, data, int32_t which):
+        return field(data, self.places[which], self.fields[which])
+
     cdef int see(self, Term *term, data, Cell agent, Cell queue, Cell team, Cell site) except -1:
-        word = getattr(data, self.fields[term.field])
+        cdef str word = self.value(data, term.field)
         if not word:
             return 0
         hashed = distinct_hash(word)
@@ -516,22 +535,13 @@ cdef class Counter:
 def span_ms(window):
     """The length of ``rolling_15m``, ``rolling_1h`` … in milliseconds."""
     assert window.startswith("rolling_"), window
-    number, unit = window[len("rolling_") : -1], window[-1]
-    return int(number) * {"m": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
+    last = len(window) - 1
+    return int(window[len("rolling_") : last]) * {"m": 60_000, "h": 3_600_000, "d": 86_400_000}[window[last]]
 
 
 @cython.final
 cdef class Row:
     """The cells of all rolling windows of a series, oldest first, with the sums of what rules read."""
-
-    cdef int width         # how many sums
-    cdef int32_t *slots    # of the sums, rising
-    cdef int first, n, room
-    cdef int64_t *starts   # when the bucket of each cell began, in ms
-    cdef int64_t *sums     # of each cell ``width`` of them, once it was added
-    cdef int64_t *base     # the sums before the first cell
-    cdef list cells
-    cdef bint large        # whether a count was too large for running sums to be exact
 
     def __init__(self, slots):
         cdef int at
@@ -572,7 +582,7 @@ cdef class Row:
         self.room = room
         return 0
 
-    cdef inline int64_t *before(self, int index) noexcept:
+    cdef int64_t *before(self, int index) noexcept:
         """The sums before a cell was added."""
         return self.sums + (self.first + index - 1) * self.width if index else self.base
 
@@ -605,14 +615,13 @@ cdef class Row:
                 self.sums[later * self.width + place] = around(self.sums[later * self.width + place], value)
         return index
 
-    cdef Cell pop(self):
+    cdef int pop(self) except -1:
         """The oldest cell leaves."""
-        cdef Cell left = self.cells[self.first]
         memcpy(self.base, self.sums + self.first * self.width, self.width * sizeof(int64_t))
         self.cells[self.first] = None
         self.first += 1
         self.n -= 1
-        return left
+        return 0
 
     cdef int place(self, int32_t slot) noexcept:
         """Which of the sums is that of a slot, or -1."""
@@ -634,12 +643,6 @@ cdef inline int64_t around(int64_t one, int64_t other) noexcept:
 @cython.final
 cdef class Rolling:
     """One rolling window: the last cells of a row, from ``first`` on, and the maxima among them that rules read."""
-
-    cdef readonly int64_t span_ms
-    cdef Row kept
-    cdef int first
-    cdef list watched      # slots of maxima that rules read
-    cdef dict maxima       # those of them that were asked for since one left
 
     def __init__(self, int64_t span, Row row not None, watched):
         assert 0 < span <= MAX_SPAN_MS
@@ -754,19 +757,6 @@ cdef tuple periods_of(calendar, int64_t moment_ms):
 @cython.final
 cdef class Series:
     """All counts of one subject."""
-
-    cdef readonly object calendar
-    cdef readonly int64_t bucket_ms
-    cdef readonly int64_t changes    # a number that differs whenever any counts may
-    cdef public dict cells           # the open ones, by the number of their bucket
-    cdef readonly dict rolling       # the windows by their span in ms
-    cdef Rolling widest              # every cell of a shorter window is in it too; None without windows
-    cdef Row kept
-    cdef dict counts                 # of each calendar period, without what was folded lately
-    cdef Cell all, recent            # of all that was folded, without what was folded lately; and that
-    cdef tuple recent_in             # the periods of what was folded lately
-    cdef set touched, stored, touched_hours
-    cdef int64_t stored_changes
 
     def __init__(self, calendar, bucket_ms, spans_ms, watched=None):
         """``watched`` gives for a rolling window's span the slots that rules read of it."""

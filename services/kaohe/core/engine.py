@@ -14,11 +14,9 @@ between two batches holds everything a successor needs.
 from __future__ import annotations
 
 import base64
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import timedelta
-from types import FunctionType
 from typing import Any, Literal
 from zlib import crc32
 
@@ -35,7 +33,6 @@ from kaohe.core.calendars import (
     calendar,
     check_moment,
     is_day,
-    to_ms,
 )
 from kaohe.core.counting import Layout, counters
 from kaohe.core.counts import Cell, Counter, pack_cell, unpack_cell
@@ -45,6 +42,7 @@ from kaohe.core.escalating import GroupAlert, escalations, group_alert, watches_
 from kaohe.core.evidence import Hit, Reported, Seeing, Sightings, witnesses
 from kaohe.core.facts import Moment
 from kaohe.core.grading import Proposal
+from kaohe.core.intake import AGENT_BUCKET_MS, FUTURE_MS, GROUP_BUCKET_MS, Intake, Route
 from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
@@ -68,7 +66,6 @@ from kaohe.core.workflow import Workflow
 from kaohe.decisions import ENCODER, Reject, Words
 from kaohe.errors import EventError
 from kaohe.events import (
-    DECODER,
     DERIVED,
     ENVELOPES,
     PAYLOADS,
@@ -85,20 +82,12 @@ from kaohe.events import (
 )
 from kaohe.privacy import mask
 
-AGENT_BUCKET_MS = 300_000
-GROUP_BUCKET_MS = 60_000
 BUCKETS_MS = {"queue": GROUP_BUCKET_MS, "site": GROUP_BUCKET_MS, "team": AGENT_BUCKET_MS}
-"""How finely groups are counted: queues and sites are steered by the minute, teams (and agents) by five."""
-LATE_MS = 60_000
-"""An event this much behind the log's clock came late; it counts all the same, where it belongs."""
-FUTURE_MS = 5_000
-"""An event this much ahead of the log's clock is from the future."""
 MAX_SUBJECTS = 200_000
 REPORT_PROPOSALS = 50
 """Closed results in one report, some kilobytes each."""
 REPORT_ALERTS = 500
 """Alerts of groups in one report, some hundred bytes each."""
-is_pseudonym = re.compile(r"c-[0-9a-f]{16,64}\Z").match
 MAX_SHIFT_MS = 16 * 3_600_000
 """A log-in without log-out ends by itself after this long."""
 GROUP_LEVELS = ("queue", "site", "team")
@@ -131,41 +120,22 @@ class StateTime(msgspec.Struct, frozen=True):
     ms: int
 
 
-class Plan:
+class Plan(Route):
     """What an event type asks for: counting, evidence, rules, deadlines, something special."""
 
     __slots__ = (
-        "cancels",
-        "check",
-        "count",
-        "has_customer",
-        "items",
-        "meets",
-        "more",
-        "opens",
-        "rules",
-        "seeing",
-        "special",
-        "tag",
-        "take",
-        "taken",
-    )
+        "cancels", "items", "meets", "opens", "rules", "seeing", "special",
+    )  # fmt: skip
 
     def __init__(self, tag: str) -> None:
-        self.tag = tag
-        self.take = _own_copy(_take, tag)
-        self.taken = 0
-        self.count: Counter | None = None
+        super().__init__(tag, ENVELOPES[tag], PAYLOADS[tag])
         self.seeing: Seeing | None = None
-        self.has_customer = "customer" in PAYLOADS[tag].__struct_fields__
         self.rules: list[RuleSet] = []
         self.opens: list[Kind] = []
         self.meets: list[Kind] = []
         self.cancels: list[Kind] = []
         self.special: Callable[[Envelope, int, Subject | None], None] | None = None
         self.items = False
-        self.more = False
-        self.check = False
 
     def settle(self) -> None:
         """Note whether anything must be checked before the counting, or follows it."""
@@ -253,89 +223,9 @@ def _reads_own_states(packs: Iterable[Pack]) -> bool:
     )
 
 
-def _take(engine: PartitionEngine, plan: Plan, event: Envelope) -> None:  # noqa: C901, PLR0912 - the way of every event
-    """Admit, count and judge one event; EventError when it cannot be used.
-
-    This is the one function that every event goes through: further calls, and looking anything up twice, would show.
-    """
-    since = event.time - EPOCH
-    time_ms = since.days * DAY_MS + since.seconds * 1000 + (since.microseconds + 500) // 1000
-    now_ms = engine.now_ms
-    if now_ms is None or not now_ms - LATE_MS <= time_ms <= now_ms + FUTURE_MS:
-        engine.check_time(time_ms, now_ms)
-    event_id = event.id
-    source = engine.seen.sources.get(event.source)
-    if source is not None and event_id in source.ids:
-        engine.judge.stats.duplicates += 1
-        return
-    data = event.data
-    if plan.has_customer and data.customer and not is_pseudonym(data.customer):
-        raise EventError(
-            "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
-        )
-    name, team, site = data.agent, data.team, data.site
-    agent = None
-    if name:
-        agent = engine.agents.get(name)
-        if agent is None or name != event.subject:
-            agent = engine.new_agent(event, name, time_ms)
-        if not team or not site:
-            if time_ms >= agent.roster_from_ms:
-                team, site = team or agent.team, site or agent.site
-            else:
-                found = agent.roster_at(time_ms)
-                team, site = team or found[0], site or found[1]
-    if plan.check:
-        engine.check(plan, event, time_ms, agent)
-    if plan.count is not None:
-        minute, five_minutes = time_ms // GROUP_BUCKET_MS, time_ms // AGENT_BUCKET_MS
-        cell = queue_cell = team_cell = None
-        if agent is not None:
-            cell = agent.series.cells.get(five_minutes)
-            if cell is None:
-                cell = engine.open_cell(agent, time_ms)
-        # A group's cell is there for all but the first of its events in a minute.
-        queue = data.queue
-        if queue:
-            try:
-                queue_cell = engine.queues[queue][minute]
-            except KeyError:
-                queue_cell = engine.open_group("queue", queue, time_ms)
-        if team:
-            try:
-                team_cell = engine.teams[team][five_minutes]
-            except KeyError:
-                team_cell = engine.open_group("team", team, time_ms)
-        try:
-            site_cell = engine.sites[site][minute]
-        except KeyError:
-            site_cell = engine.open_group("site", site, time_ms)
-        plan.count(data, time_ms, cell, queue_cell, team_cell, site_cell, 1)
-    if source is None:
-        source = engine.seen.open(event.source)
-    source.ids.add(event_id)
-    source.fresh.append(event_id)
-    plan.taken += 1
-    if plan.more:
-        engine.follow(plan, event, time_ms, agent, team, site)
-
-
 def company_partition(group_partitions: int) -> int:
     """The one partition of the group stage that looks at the whole company."""
     return crc32(b"company/company") % group_partitions
-
-
-TakeFunction = Callable[["PartitionEngine", "Plan", Any], None]
-
-
-def _own_copy(function: TakeFunction, tag: str) -> TakeFunction:
-    """The same function with byte code of its own, for one event type.
-
-    CPython remembers at each attribute access the class it met there last. In one function for all types these
-    memories would never hold; in a function per type they always do, which halves the time of such an access.
-    """
-    assert isinstance(function, FunctionType)
-    return FunctionType(function.__code__.replace(co_name=f"take {tag}"), function.__globals__)
 
 
 def _check_agent(tag: str, data: Any, time_ms: int, agent: Subject | None) -> None:
@@ -351,7 +241,7 @@ def _check_agent(tag: str, data: Any, time_ms: int, agent: Subject | None) -> No
         raise EventError("invalid", f"$.data.left_on: there is no day {data.left_on}")
 
 
-class PartitionEngine:
+class PartitionEngine(Intake):
     """The engine of one partition of ``kaohe.events``."""
 
     def __init__(
@@ -382,16 +272,10 @@ class PartitionEngine:
         self.items = Items(self, deadlines)
         self.deadlines = self.items.deadlines
         self.attending = Attending(self)
-        self.now_ms: int | None = None
-        self.due_ms = 0
         self.accrued_ms = 0
         self.reported_ms = 0
         self.report = 0
-        self.queues: dict[str, dict[int, Cell]] = {}
-        self.teams: dict[str, dict[int, Cell]] = {}
-        self.sites: dict[str, dict[int, Cell]] = {}
         self.groups = {"queue": self.queues, "site": self.sites, "team": self.teams}
-        self.agents: dict[str, Subject] = {}
         self.working: set[str] = set()
         self.seen = Seen()
         self.activations: list[tuple[int, str, str]] = []
@@ -413,7 +297,7 @@ class PartitionEngine:
         self.plans = self._plan(deadlines)
         self._listen()
         self.accept_ms = RETENTION_MS
-        self._tick_class = ENVELOPES["clock.tick"]
+        self.tick_class = ENVELOPES["clock.tick"]
         self._site = ""
 
     @property
@@ -496,23 +380,6 @@ class PartitionEngine:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def apply(self, records: Iterable[Record]) -> list[Output]:
-        """Apply records in the order of their offsets; what is to be sent, in order."""
-        decode_one, tick_class, plans = DECODER.decode, self._tick_class, self.plans
-        for record in records:
-            try:
-                event = decode_one(record.value)
-                if event.__class__ is tick_class:
-                    self.tick(to_ms(event.time))
-                else:
-                    plan = plans[event.__class__]
-                    plan.take(self, plan, event)
-            except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
-                self._reject_undecodable(record)
-            except EventError as error:
-                self._reject(record, error)
-        return self.judge.take_outputs()
-
     def _reject_undecodable(self, record: Record) -> None:
         try:
             decode(record.value)
@@ -532,11 +399,6 @@ class PartitionEngine:
             raw=raw,
         )
         self.judge.out.append(Output("rejects", error.code.encode(), ENCODER.encode(reject)))
-
-    def take(self, event: Envelope) -> None:
-        """Admit, count and judge one event; EventError when it cannot be used."""
-        plan = self.plans[event.__class__]
-        plan.take(self, plan, event)
 
     def check_time(self, time_ms: int, now_ms: int | None) -> None:
         if now_ms is None:
@@ -614,71 +476,20 @@ class PartitionEngine:
         agent = self.agents[name] = self.judge.subject("agent", name, time_ms)
         return agent
 
-    def open_cell(self, agent: Subject, time_ms: int) -> Cell:
-        self.judge.open.add(agent.key)
-        if time_ms < agent.first_seen_ms:
-            self._see_early(agent, time_ms)
-        return agent.series.cell(time_ms)
-
     def _see_early(self, agent: Subject, time_ms: int) -> None:
         """An event that came out of order is the first that is known of an agent."""
         agent.first_seen_ms = time_ms
         self.judge.touched.add(agent.key)
 
-    def open_group(self, level: str, name: str, time_ms: int) -> Cell:
+    def open_group(self, level: str, name: str) -> dict[int, Cell]:
+        """Where the open cells of a group are kept that has none; EventError when it cannot have any."""
         if SEPARATOR in name:
             raise EventError("invalid", f"$.data.{level} contains a control character")
         groups = self.groups[level]
-        cells = groups.get(name)
-        if cells is None:
-            if len(groups) >= MAX_SUBJECTS:
-                raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} {level}s in one partition")
-            cells = groups[name] = {}
-        return cells.setdefault(time_ms // BUCKETS_MS[level], Cell())
-
-    def count_apart(
-        self,
-        counts: Iterable[Counter],
-        data: Any,
-        at_ms: int,
-        agent: Subject | None,
-        place: tuple[str, str, str],
-        weight: int,
-    ) -> None:
-        """Count something that is no event itself: time in a state, an outcome of a deadline.
-
-        ``place`` is queue, team and site.
-        """
-        queue, team, site = place
-        minute, five_minutes = at_ms // GROUP_BUCKET_MS, at_ms // AGENT_BUCKET_MS
-        cell = queue_cell = team_cell = None
-        if agent is not None:
-            cell = agent.series.cells.get(five_minutes)
-            if cell is None or at_ms < agent.first_seen_ms:
-                cell = self.open_cell(agent, at_ms)
-        if queue:
-            try:
-                queue_cell = self.queues[queue][minute]
-            except KeyError:
-                queue_cell = self._open_or_spare("queue", queue, at_ms)
-        if team:
-            try:
-                team_cell = self.teams[team][five_minutes]
-            except KeyError:
-                team_cell = self._open_or_spare("team", team, at_ms)
-        try:
-            site_cell = self.sites[site][minute]
-        except KeyError:
-            site_cell = self._open_or_spare("site", site, at_ms)
-        for count in counts:
-            count(data, at_ms, cell, queue_cell, team_cell, site_cell, weight)
-
-    def _open_or_spare(self, level: str, name: str, at_ms: int) -> Cell:
-        """The open cell of a group; one that nobody reads where there are too many groups already."""
-        try:
-            return self.open_group(level, name, at_ms)
-        except EventError:
-            return Cell()
+        if len(groups) >= MAX_SUBJECTS:
+            raise EventError("too_many_subjects", f"more than {MAX_SUBJECTS} {level}s in one partition")
+        cells = groups[name] = {}
+        return cells
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 
@@ -1072,19 +883,6 @@ class PartitionEngine:
             from_ms = cut_ms
 
     # --- log time -----------------------------------------------------------------------------------------------------
-
-    def tick(self, time_ms: int) -> None:
-        """Move the log's clock. A tick that is not ahead of it changes nothing."""
-        now_ms = self.now_ms
-        if now_ms is not None and time_ms <= now_ms:
-            return
-        check_moment(time_ms, "$.time")
-        if now_ms is None:
-            self._begin(time_ms)
-        if time_ms >= self.due_ms:
-            self._advance(time_ms)
-        self.seen.tick(time_ms // 60_000)
-        self.now_ms = time_ms
 
     def _begin(self, time_ms: int) -> None:
         self.judge.start(time_ms)

@@ -25,9 +25,9 @@ import msgspec
 
 from kaohe.core.calendars import WINDOWS
 from kaohe.core.counting import Layout, condition_source
+from kaohe.core.counts import span_ms
 from kaohe.core.facts import Moment
 from kaohe.core.model import Pack, Rule
-from kaohe.core.counts import span_ms
 from kaohe.core.subjects import MAX_EVIDENCE, Evidence, Sighting, Subject
 from kaohe.core.witnesses import JUDGED, Order, Sight, Witness, limit_source, witnesses_of
 

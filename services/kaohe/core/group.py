@@ -21,11 +21,12 @@ from kaohe.core.calendars import Calendar
 from kaohe.core.company import Company
 from kaohe.core.counting import Layout
 from kaohe.core.counts import Cell, unpack_cell
-from kaohe.core.engine import GROUP_BUCKET_MS, GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
+from kaohe.core.engine import GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
 from kaohe.core.escalating import Escalations, watches_groups
 from kaohe.core.evidence import Reported, witnesses
 from kaohe.core.evidence import merge as merge_seen
 from kaohe.core.facts import metric_windows
+from kaohe.core.intake import GROUP_BUCKET_MS
 from kaohe.core.judge import Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Pack

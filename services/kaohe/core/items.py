@@ -165,7 +165,7 @@ class Host(Protocol):
         """An agent that was forgotten."""
 
     def count_apart(
-        self, counts: Iterable[Counter], data: Any, at_ms: int, agent: Subject | None,
+        self, counters: tuple[Counter, ...], data: Any, at_ms: int, agent: Subject | None,
         place: tuple[str, str, str], weight: int,
     ) -> None:  # fmt: skip
         """Count what became of an item."""

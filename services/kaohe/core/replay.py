@@ -18,10 +18,11 @@ from zlib import crc32
 from kaohe.core.calendars import WINDOWS, Period, to_ms
 from kaohe.core.counting import Layout, read
 from kaohe.core.counts import Cell, Series
-from kaohe.core.engine import BUCKETS_MS, GROUP_BUCKET_MS, PartitionEngine, Zones
+from kaohe.core.engine import BUCKETS_MS, PartitionEngine, Zones
 from kaohe.core.evidence import witnesses
 from kaohe.core.facts import formula_text
 from kaohe.core.group import GroupEngine
+from kaohe.core.intake import GROUP_BUCKET_MS
 from kaohe.core.judge import Judge
 from kaohe.core.model import Metric, Pack
 from kaohe.core.records import Output, Record

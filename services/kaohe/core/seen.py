@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kaohe.core.intake import Ids, Source
 from kaohe.core.subjects import SEPARATOR
 
 SEEN_MINUTES = 60
@@ -28,21 +29,12 @@ MAX_SEEN = 1_000_000
 _CHUNK_DECODER = msgspec.msgpack.Decoder(dict[str, list[str]])
 
 
-class Source:
-    """The ids of one source: all that are remembered, and those of the present part in the order they came."""
-
-    __slots__ = ("fresh", "ids")
+class Seen(Ids):
+    """The ids that are remembered in one partition. ``fresh`` counts those of the present part."""
 
     def __init__(self) -> None:
-        self.ids: set[str] = set()
-        self.fresh: list[str] = []
-
-
-class Seen:
-    """The ids that are remembered in one partition."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, Source] = {}
+        self.sources = {}
+        self.fresh = 0
         self.part = 0
         self.chunks: dict[int, int] = {}
         self._parts: dict[int, dict[str, list[str]]] = {0: {}}
@@ -73,15 +65,13 @@ class Seen:
         if minute != self.part // SEEN_PARTS:
             self._turn(minute * SEEN_PARTS)
             return
-        fresh = 0
-        for source in self.sources.values():
-            fresh += len(source.fresh)
-        if fresh >= SEEN_PART_IDS and self.part + 1 < (minute + 1) * SEEN_PARTS:
+        if self.fresh >= SEEN_PART_IDS and self.part + 1 < (minute + 1) * SEEN_PARTS:
             self._turn(self.part + 1)
 
     def _turn(self, part: int) -> None:
         """Begin a new part, and forget the parts that are past their horizon."""
         self.part = part
+        self.fresh = 0
         self._parts[part] = {}
         oldest = part // SEEN_PARTS - SEEN_MINUTES
         while len(self._parts) > 1:
@@ -137,6 +127,7 @@ class Seen:
             self._written[stored] = {name: len(ids) for name, ids in sources.items()}
         for name, source in self.sources.items():
             source.fresh = self._parts[part].setdefault(name, [])
+            self.fresh += len(source.fresh)
 
 
 def _stored_key(part: int, chunk: int) -> str:

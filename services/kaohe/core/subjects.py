@@ -23,6 +23,7 @@ import msgspec
 
 from kaohe.core.calendars import Period
 from kaohe.core.counts import Cell, Series, pack_cell, unpack_cell
+from kaohe.core.intake import Known
 from kaohe.core.scorecard import Mark
 
 SEPARATOR = "\x1f"
@@ -214,22 +215,19 @@ class Evidence(msgspec.Struct, gc=False):
     kept: list[Sighting] = []
 
 
-class Subject:
+class Subject(Known):
     """Everything remembered about one subject."""
 
     __slots__ = (
-        "_charged", "alerts", "entries", "evidence", "first_seen_ms", "grades", "key", "level", "marks", "name",
-        "packs", "position", "roster", "roster_from_ms", "series", "site", "sittings", "state", "state_from_ms",
-        "state_since_ms", "states", "team", "touched_entries", "waivers",
+        "_charged", "alerts", "entries", "evidence", "grades", "level", "marks", "name", "packs", "position", "roster",
+        "sittings", "state", "state_from_ms", "state_since_ms", "states", "touched_entries", "waivers",
     )  # fmt: skip
 
     def __init__(self, level: str, name: str, series: Series, first_seen_ms: int) -> None:
         assert SEPARATOR not in name, name
-        self.key = (level, name)
+        super().__init__((level, name), series, first_seen_ms)
         self.level = level
         self.name = name
-        self.series = series
-        self.first_seen_ms = first_seen_ms
         self.entries: dict[str, Entry] = {}
         self.touched_entries: set[tuple[str, str]] = set()
         # The sums of entries that were asked for, until one of the entries changes.
@@ -241,9 +239,6 @@ class Subject:
         self.marks: dict[str, list[Mark]] = {}
         self.evidence: dict[str, Evidence] = {}
         self.roster: list[RosterLine] = []
-        self.roster_from_ms = 0
-        self.team = ""
-        self.site = ""
         self.position = ""
         self.packs: list[str] = []
         self.state = ""

@@ -1,0 +1,76 @@
+from collections.abc import Iterable, Mapping
+from typing import Any, final
+
+from kaohe.core.counts import Cell, Counter, Series
+from kaohe.core.judge import Judge
+from kaohe.core.records import Output, Record
+from kaohe.core.seen import Seen
+from kaohe.core.subjects import Subject
+from kaohe.events import Envelope
+
+GROUP_BUCKET_MS: int
+AGENT_BUCKET_MS: int
+LATE_MS: int
+FUTURE_MS: int
+
+def is_pseudonym(word: str) -> bool: ...
+
+@final
+class Source:
+    fresh: list[str]
+
+    def __init__(self) -> None: ...
+    @property
+    def ids(self) -> set[str]: ...
+
+class Ids:
+    sources: dict[str, Source]
+    fresh: int
+
+class Known:
+    first_seen_ms: int
+    roster_from_ms: int
+    team: str
+    site: str
+
+    def __init__(self, key: tuple[str, str], series: Series, first_seen_ms: int) -> None: ...
+    @property
+    def key(self) -> tuple[str, str]: ...
+    @property
+    def series(self) -> Series: ...
+
+class Route:
+    count: Counter | None
+    check: bool
+    more: bool
+
+    def __init__(self, tag: str, envelope: type[Envelope], payload: type) -> None: ...
+    @property
+    def tag(self) -> str: ...
+    @property
+    def taken(self) -> int: ...
+
+class Intake:
+    judge: Judge
+    now_ms: int | None
+    tick_class: type[Envelope]
+    due_ms: int
+    agents: dict[str, Subject]
+    queues: dict[str, dict[int, Cell]]
+    teams: dict[str, dict[int, Cell]]
+    sites: dict[str, dict[int, Cell]]
+    plans: Mapping[type, Any]
+    seen: Seen
+
+    def apply(self, records: Iterable[Record]) -> list[Output]: ...
+    def take(self, event: Envelope) -> None: ...
+    def tick(self, time_ms: int) -> None: ...
+    def count_apart(
+        self,
+        counters: tuple[Counter, ...],
+        data: Any,
+        at_ms: int,
+        agent: Subject | None,
+        place: tuple[str, str, str],
+        weight: int,
+    ) -> None: ...

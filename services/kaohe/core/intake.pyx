@@ -1,0 +1,269 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The way of an event into the counts of its partition: admitted once, and added to the cells of whom it concerns.
+
+Theory of operation. ``Intake`` is what a ``PartitionEngine`` is built on: it holds what nearly every event touches (the
+log's clock, the ids that were seen, the agents, the open cells of groups) and goes the straight way itself. Whatever is
+not straight (an event that is late or of an unknown agent, the first of a group, a boundary of log time, what rules,
+deadlines and the engine itself do with an event) it leaves to methods of the engine, which are plain Python.
+
+Fields of events are read where ``msgspec`` keeps them (``counts.field``).
+"""
+
+cimport cython
+from cpython.datetime cimport (
+    datetime, datetime_day, datetime_hour, datetime_microsecond, datetime_minute, datetime_month, datetime_second,
+    datetime_tzinfo, datetime_year,
+)
+from libc.stdint cimport int64_t
+
+from kaohe.core.counts cimport Cell, Counter, Series, field, place_of
+
+from datetime import UTC
+
+from msgspec import DecodeError, ValidationError
+
+from kaohe.core.calendars import MOMENT_MAX_MS, check_moment, to_ms
+from kaohe.errors import EventError
+from kaohe.events import DECODER
+
+cdef enum:
+    MINUTE = 60_000
+    FIVE_MINUTES = 300_000
+    LATE = 60_000
+    FUTURE = 5_000
+
+GROUP_BUCKET_MS = MINUTE
+AGENT_BUCKET_MS = FIVE_MINUTES
+"""How finely groups are counted: queues and sites are steered by the minute, teams (and agents) by five."""
+LATE_MS = LATE
+"""An event this much behind the log's clock came late; it counts all the same, where it belongs."""
+FUTURE_MS = FUTURE
+"""An event this much ahead of the log's clock is from the future."""
+
+cdef int64_t LATEST = MOMENT_MAX_MS
+
+
+cdef int64_t moment_ms(datetime moment) except? -1:
+    """A moment as whole milliseconds since the epoch, as ``to_ms`` has it, from the fields of one in UTC.
+
+    Source of the days since the epoch: H. Hinnant, "chrono-compatible low-level date algorithms" (days_from_civil).
+    """
+    if datetime_tzinfo(moment) is not UTC:
+        return to_ms(moment)
+    cdef int64_t month = datetime_month(moment)
+    cdef int64_t year = datetime_year(moment) - (month <= 2)
+    cdef int64_t era_year = year % 400
+    cdef int64_t day_of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + datetime_day(moment) - 1
+    cdef int64_t days = year // 400 * 146_097 + era_year * 365 + era_year // 4 - era_year // 100 + day_of_year - 719_468
+    cdef int64_t seconds = datetime_hour(moment) * 3600 + datetime_minute(moment) * 60 + datetime_second(moment)
+    return days * 86_400_000 + seconds * 1000 + (datetime_microsecond(moment) + 500) // 1000
+
+
+cpdef bint is_pseudonym(str word):
+    """Whether a customer's name is ``c-`` and 16 to 64 hexadecimal digits in lower case."""
+    cdef Py_ssize_t size = len(word), at
+    cdef Py_UCS4 letter
+    if not 18 <= size <= 66 or word[0] != u"c" or word[1] != u"-":
+        return False
+    for at in range(2, size):
+        letter = word[at]
+        if not (u"0" <= letter <= u"9" or u"a" <= letter <= u"f"):
+            return False
+    return True
+
+
+@cython.final
+cdef class Source:
+    """The ids of one source: all that are remembered, and those of the present part in the order they came."""
+
+    cdef readonly set ids
+    cdef public list fresh
+
+    def __init__(self):
+        self.ids = set()
+        self.fresh = []
+
+
+cdef class Ids:
+    """What is asked at every event of the ids that are remembered. ``fresh`` counts those of the present part."""
+
+    cdef public dict sources
+    cdef public int64_t fresh
+
+
+cdef class Known:
+    """What is asked at every event of the subject that it is about."""
+
+    cdef readonly tuple key
+    cdef readonly Series series
+    cdef public int64_t first_seen_ms, roster_from_ms
+    cdef public str team, site
+
+    def __init__(self, tuple key not None, Series series not None, int64_t first_seen_ms):
+        self.key, self.series, self.first_seen_ms = key, series, first_seen_ms
+        self.roster_from_ms = 0
+        self.team = self.site = ""
+
+
+cdef class Route:
+    """Where an event type keeps its fields, and what is asked of it: counting, checks before it, more after it."""
+
+    cdef readonly str tag
+    cdef public Counter count
+    cdef public bint check, more
+    cdef readonly int64_t taken
+    cdef object payload
+    cdef bint has_customer
+    cdef Py_ssize_t id, source, subject, time, data, agent, queue, team, site, customer
+
+    def __init__(self, str tag not None, envelope, payload):
+        self.tag, self.payload = tag, payload
+        self.has_customer = "customer" in payload.__struct_fields__
+        self.id, self.source, self.subject = [place_of(envelope, one) for one in ("id", "source", "subject")]
+        self.time, self.data = place_of(envelope, "time"), place_of(envelope, "data")
+        self.agent, self.queue = place_of(payload, "agent"), place_of(payload, "queue")
+        self.team, self.site = place_of(payload, "team"), place_of(payload, "site")
+        self.customer = place_of(payload, "customer") if self.has_customer else -1
+
+
+cdef class Intake:
+    """What a partition keeps of what nearly every event touches, and the straight way of an event through it."""
+
+    cdef public object judge, now_ms, tick_class
+    cdef public int64_t due_ms
+    cdef public dict agents, queues, teams, sites, plans
+    cdef public Ids seen
+    # The buckets of the last moment, as keys: nearly always those of the next one.
+    cdef int64_t minute
+    cdef object minute_key, five_minutes_key
+
+    def __cinit__(self):
+        self.due_ms, self.minute = 0, -1
+        self.agents, self.queues, self.teams, self.sites = {}, {}, {}, {}
+
+    def apply(self, records):
+        """Apply records in the order of their offsets; what is to be sent, in order."""
+        decode = DECODER.decode
+        for record in records:
+            try:
+                self.take(decode(record.value))
+            except (ValidationError, DecodeError, RecursionError):
+                self._reject_undecodable(record)
+            except EventError as error:
+                self._reject(record, error)
+        return self.judge.take_outputs()
+
+    cpdef int take(self, event) except -1:
+        """Admit, count and judge one event, or move the log's clock; EventError when it cannot be used."""
+        if type(event) is self.tick_class:
+            return self.tick(moment_ms(event.time))
+        cdef Route plan = self.plans[type(event)]
+        cdef int64_t time_ms = moment_ms(field(event, plan.time, "time"))
+        cdef int64_t now_ms = -1 if self.now_ms is None else self.now_ms
+        if now_ms < 0 or not now_ms - LATE <= time_ms <= now_ms + FUTURE:
+            self.check_time(time_ms, self.now_ms)
+        event_id, of = field(event, plan.id, "id"), field(event, plan.source, "source")
+        source = self.seen.sources.get(of)
+        if source is not None and event_id in (<Source>source).ids:
+            self.judge.stats.duplicates += 1
+            return 0
+        data = field(event, plan.data, "data")
+        assert type(data) is plan.payload, (plan.tag, type(data))
+        if plan.has_customer:
+            customer = field(data, plan.customer, "customer")
+            if customer and not is_pseudonym(customer):
+                raise EventError(
+                    "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
+                )
+        cdef str name = field(data, plan.agent, "agent")
+        cdef str team = field(data, plan.team, "team"), site = field(data, plan.site, "site")
+        cdef Known agent = None
+        if name:
+            agent = self.agents.get(name)
+            if agent is None or name != field(event, plan.subject, "subject"):
+                agent = self.new_agent(event, name, time_ms)
+            if not team or not site:
+                if time_ms >= agent.roster_from_ms:
+                    team, site = team or agent.team, site or agent.site
+                else:
+                    found = agent.roster_at(time_ms)
+                    team, site = team or found[0], site or found[1]
+        if plan.check:
+            self.check(plan, event, time_ms, agent)
+        if plan.count is not None:
+            queue = field(data, plan.queue, "queue")
+            self.add((plan.count,), data, time_ms, agent, queue, team, site, 1, False)
+        if source is None:
+            source = self.seen.open(of)
+        (<Source>source).ids.add(event_id)
+        (<Source>source).fresh.append(event_id)
+        self.seen.fresh += 1
+        plan.taken += 1
+        if plan.more:
+            self.follow(plan, event, time_ms, agent, team, site)
+        return 0
+
+    cpdef int tick(self, int64_t time_ms) except -1:
+        """Move the log's clock. A tick that is not ahead of it changes nothing."""
+        if self.now_ms is not None and time_ms <= <int64_t>self.now_ms:
+            return 0
+        if not 0 <= time_ms < LATEST:
+            check_moment(time_ms, "$.time")
+        if self.now_ms is None:
+            self._begin(time_ms)
+        if time_ms >= self.due_ms:
+            self._advance(time_ms)
+        self.seen.tick(time_ms // MINUTE)
+        self.now_ms = time_ms
+        return 0
+
+    def count_apart(self, tuple counters not None, data, int64_t at_ms, Known agent, tuple place not None, int weight):
+        """Count something that is no event itself: time in a state, an outcome of a deadline.
+
+        ``place`` is queue, team and site. A group for which there is no room is not counted.
+        """
+        queue, team, site = place
+        self.add(counters, data, at_ms, agent, queue, team, site, weight, True)
+
+    cdef int add(
+        self, tuple counters, data, int64_t at_ms, Known agent, str queue, str team, str site, int weight, bint apart
+    ) except -1:
+        cdef Cell own = None, of_queue = None, of_team = None, of_site
+        cdef Counter counter
+        if at_ms // MINUTE != self.minute or self.minute_key is None:
+            self.minute = at_ms // MINUTE
+            self.minute_key, self.five_minutes_key = self.minute, at_ms // FIVE_MINUTES
+        minute, five_minutes = self.minute_key, self.five_minutes_key
+        if agent is not None:
+            own = agent.series.cells.get(five_minutes)
+            if own is None or (apart and at_ms < agent.first_seen_ms):
+                own = self.open_cell(agent, at_ms)
+        if queue:
+            of_queue = self.group_cell("queue", self.queues, queue, minute, at_ms, apart)
+        if team:
+            of_team = self.group_cell("team", self.teams, team, five_minutes, at_ms, apart)
+        of_site = self.group_cell("site", self.sites, site, minute, at_ms, apart)
+        for counter in counters:
+            counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)
+        return 0
+
+    cdef Cell open_cell(self, Known agent, int64_t at_ms):
+        self.judge.open.add(agent.key)
+        if at_ms < agent.first_seen_ms:
+            self._see_early(agent, at_ms)
+        return agent.series.cell(at_ms)
+
+    cdef Cell group_cell(self, str level, dict groups, str name, bucket, int64_t at_ms, bint apart):
+        """The open cell of a group; of one that cannot be had a spare one where it is no event that counts."""
+        cells = groups.get(name)
+        if cells is None:
+            try:
+                cells = self.open_group(level, name)
+            except EventError:
+                if apart:
+                    return Cell()
+                raise
+        found = (<dict>cells).get(bucket)
+        if found is None:
+            found = (<dict>cells)[bucket] = Cell()
+        return found
