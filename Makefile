@@ -17,7 +17,7 @@ install: $(STAMP)  ## Make .venv with the command .venv/bin/kaohe
 # A changed requirement, package description or compiled module, or a PYTHON other than the last one asked for, installs
 # again.
 $(STAMP): requirements/build.txt requirements/dev.txt pyproject.toml tools/check_machine.sh tools/install.sh \
-		services/kaohe/core/counts.pyx \
+		$(wildcard services/kaohe/core/*.pyx services/kaohe/core/*.pxd) \
 		$(if $(filter-out $(shell cat $(STAMP) 2>/dev/null),$(PYTHON)),.python-asked-for)
 	@rm -f $(STAMP)
 	@bash tools/install.sh
@@ -64,5 +64,5 @@ lock: install    ## Pin the requirements anew for all PYTHONS (ARGS=--upgrade ta
 
 clean:           ## Remove .venv and everything else that was made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/kaohe.egg-info
-	rm -f services/kaohe/core/counts.c services/kaohe/core/counts.*.so
+	rm -f services/kaohe/core/*.c services/kaohe/core/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

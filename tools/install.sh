@@ -2,7 +2,7 @@
 # Makes or completes .venv with everything in requirements/dev.txt and the command .venv/bin/kaohe.
 #
 # A .venv that works is kept, unless PYTHON=... asks for another version. Packages come with the hashes that the
-# requirement files hold. durable-rules and the extension module of this package are built from source with the pinned
+# requirement files hold. durable-rules and the extension modules of this package are built from source with the pinned
 # tools instead of ones fetched anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,4 +23,4 @@ echo "Installing the packages of requirements/dev.txt into .venv (a minute or tw
 "${pip[@]}" --require-hashes --no-build-isolation -r requirements/dev.txt
 "${pip[@]}" --no-deps --no-build-isolation --editable .
 .venv/bin/python -m pip --disable-pip-version-check check
-.venv/bin/python -c 'import durable_rules_engine, faust, kaohe.core.counts'
+.venv/bin/python -c 'import durable_rules_engine, faust, kaohe.core.intake'

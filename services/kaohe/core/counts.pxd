@@ -83,6 +83,7 @@ cdef class Rolling:
     cdef int entered(self, Cell cell) except -1
     cdef int left(self, Cell cell) except -1
     cdef bint drop(self, int64_t edge) except -1
+    cdef object count(self, int32_t slot, object default)
     cdef object together(self, int32_t slot)
 
 

@@ -26,6 +26,8 @@ retention. There is no input, output or clock here.
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memmove
 
@@ -87,6 +89,12 @@ cdef object field(object owner, Py_ssize_t place, str name):
         if found is not NULL:
             return <object>found
     return getattr(owner, name)
+
+
+cdef inline void put(tuple row, Py_ssize_t at, object count):
+    """Fill a place of a new tuple."""
+    Py_INCREF(count)
+    PyTuple_SET_ITEM(row, at, count)
 
 
 cpdef object distinct_hash(str word):
@@ -310,7 +318,11 @@ cdef class Cell:
 
     def row(self, tuple slots not None):
         """The sums of some slots; 0 where there is none."""
-        return tuple([self.count(slot, 0) for slot in slots])
+        cdef Py_ssize_t at, size = len(slots)
+        cdef tuple found = PyTuple_New(size)
+        for at in range(size):
+            put(found, at, self.count(slots[at], 0))
+        return found
 
     def __getitem__(self, int32_t slot):
         found = self.count(slot, None)
@@ -407,7 +419,11 @@ cdef class Joined:
 
     def row(self, tuple slots not None):
         """The sums of some slots; 0 where there is none."""
-        return tuple([self.first.count(slot, 0) + self.second.count(slot, 0) for slot in slots])
+        cdef Py_ssize_t at, size = len(slots)
+        cdef tuple found = PyTuple_New(size)
+        for at in range(size):
+            put(found, at, self.first.count(slots[at], 0) + self.second.count(slots[at], 0))
+        return found
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
@@ -692,6 +708,9 @@ cdef class Rolling:
 
     def get(self, int32_t slot, default=0):
         """The window's count of one slot."""
+        return self.count(slot, default)
+
+    cdef object count(self, int32_t slot, object default):
         cdef Row row = self.kept
         cdef int place
         if slot < FIRST_MAX:
@@ -709,7 +728,11 @@ cdef class Rolling:
 
     def row(self, tuple slots not None):
         """The sums of some slots; 0 where there is none."""
-        return tuple([self.get(slot, 0) for slot in slots])
+        cdef Py_ssize_t at, size = len(slots)
+        cdef tuple found = PyTuple_New(size)
+        for at in range(size):
+            put(found, at, self.count(slots[at], 0))
+        return found
 
     cdef object together(self, int32_t slot):
         """The count of one slot in all cells; None when it is in none of them."""

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, final
 
 from kaohe.core.counts import Cell, Counter, Series
@@ -13,6 +14,7 @@ AGENT_BUCKET_MS: int
 LATE_MS: int
 FUTURE_MS: int
 
+def moment_ms(moment: datetime) -> int: ...
 def is_pseudonym(word: str) -> bool: ...
 
 @final

@@ -43,7 +43,7 @@ FUTURE_MS = FUTURE
 cdef int64_t LATEST = MOMENT_MAX_MS
 
 
-cdef int64_t moment_ms(datetime moment) except? -1:
+cpdef int64_t moment_ms(datetime moment) except? -1:
     """A moment as whole milliseconds since the epoch, as ``to_ms`` has it, from the fields of one in UTC.
 
     Source of the days since the epoch: H. Hinnant, "chrono-compatible low-level date algorithms" (days_from_civil).
