@@ -6,6 +6,7 @@ Everything is read from the syntax tree, so an import inside a function or under
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,41 @@ def test_the_core_is_pure() -> None:
     checked = [(name, source) for name, source in modules() if name.split(".")[1] in PURE]
     assert len(checked) > len(PURE)
     assert [complaint for name, source in checked for complaint in impurities(source, name)] == []
+
+
+def compiled_impurities(source: str) -> list[str]:
+    """As ``impurities``, of a compiled module, by its lines: what it imports, and calls that are banned."""
+    found = []
+    for line in source.splitlines():
+        imported = re.match(r"\s*(?:from\s+(\S+)\s+c?import|c?import\s+(.+))|cdef extern from (\S+)", line)
+        words = re.split(r"[.,\s\"<>]+", " ".join(filter(None, imported.groups()))) if imported else []
+        calls = rf"(?<![.\w])(?:{'|'.join(BANNED_CALLS)})\(|\.(?:{'|'.join(BANNED_METHODS)})\b"
+        banned = BANNED_MODULES | {"stdio", "stdlib", "unistd"}
+        if banned.intersection(words) or re.search(calls, line):
+            found.append(line.strip())
+    return found
+
+
+def test_compiled_modules_are_pure() -> None:
+    checked = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.pyx")}
+    assert checked.keys() >= {"counts", "intake"}
+    assert [line for source in checked.values() for line in compiled_impurities(source)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from libc.time cimport time",
+        "from libc.stdio cimport printf",
+        "import os",
+        "    from random import random",
+        "cdef extern from <unistd.h>:",
+        "    print(value)",
+        "    moment = datetime.now()",
+    ],
+)
+def test_the_check_sees_what_makes_two_runs_of_a_compiled_module_differ(line: str) -> None:
+    assert compiled_impurities(line) == [line.strip()]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,10 @@ cdef enum:
     HOUR = 3_600_000
     QUARTER_HOUR = 900_000
 
+ctypedef fused Number:
+    int32_t
+    int64_t
+
 cdef int64_t SMALL = (<int64_t>1) << SMALL_BITS
 cdef dict HOWS = {"sum": SUM, "histogram": HISTOGRAM, "max": MAX, "distinct": DISTINCT}
 
@@ -89,6 +93,18 @@ cdef object field(object owner, Py_ssize_t place, str name):
         if found is not NULL:
             return <object>found
     return getattr(owner, name)
+
+
+cdef inline int first_from(const Number *rising, int n, Number value) noexcept:
+    """The place of the first of some rising numbers that is not below a value."""
+    cdef int low = 0, high = n, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if rising[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 cdef inline void put(tuple row, Py_ssize_t at, object count):
@@ -164,14 +180,7 @@ cdef class Cell:
 
     cdef int place(self, int32_t slot) noexcept:
         """Where a slot stands, or would have to."""
-        cdef int low = 0, high = self.n, middle
-        while low < high:
-            middle = (low + high) >> 1
-            if self.slots[middle] < slot:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return first_from(self.slots, self.n, slot)
 
     cdef int insert(self, int at, int32_t slot, int64_t value) except -1:
         """Put a slot that is new to its place."""
@@ -534,14 +543,7 @@ cdef class Counter:
 
     cdef int32_t bucket(self, int64_t value) noexcept:
         """Which bucket of a histogram a value belongs to: the first whose bound is not below it."""
-        cdef int32_t low = 0, high = self.n_bounds, middle
-        while low < high:
-            middle = (low + high) >> 1
-            if self.bounds[middle] < value:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return first_from(self.bounds, self.n_bounds, value)
 
 
 # --- rolling windows --------------------------------------------------------------------------------------------------
@@ -641,14 +643,8 @@ cdef class Row:
 
     cdef int place(self, int32_t slot) noexcept:
         """Which of the sums is that of a slot, or -1."""
-        cdef int low = 0, high = self.width, middle
-        while low < high:
-            middle = (low + high) >> 1
-            if self.slots[middle] < slot:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < self.width and self.slots[low] == slot else -1
+        cdef int at = first_from(self.slots, self.width, slot)
+        return at if at < self.width and self.slots[at] == slot else -1
 
 
 cdef inline int64_t around(int64_t one, int64_t other) noexcept:
@@ -911,12 +907,10 @@ cdef class Series:
                     rolling.drop(now_ms - rolling.span_ms)  # so that the cell lies before all that it holds
         index = self.kept.insert(start_ms, cell)
         for rolling in self.rolling.values():
-            if start_ms < now_ms - rolling.span_ms:
+            if index < rolling.first or start_ms < now_ms - rolling.span_ms:
                 rolling.first += 1
-            else:
-                assert index >= rolling.first, (index, rolling.first)
-                if rolling.watched:
-                    rolling.entered(cell)
+            elif rolling.watched:
+                rolling.entered(cell)
         return 0
 
     def expire(self, int64_t now_ms):

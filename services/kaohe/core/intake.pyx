@@ -168,7 +168,8 @@ cdef class Intake:
             self.judge.stats.duplicates += 1
             return 0
         data = field(event, plan.data, "data")
-        assert type(data) is plan.payload, (plan.tag, type(data))
+        if type(data) is not plan.payload:  # its fields would be read at the wrong places
+            raise TypeError(f"{plan.tag} carries {plan.payload}, not {type(data)}")
         if plan.has_customer:
             customer = field(data, plan.customer, "customer")
             if customer and not is_pseudonym(customer):
