@@ -79,6 +79,25 @@ def _working(layout: Layout, pack: Pack, effect: Effect) -> Working:
     return _Fixed(layout, pack, amount, sign) if amount.per is None else _Stepped(layout, pack, amount, sign)
 
 
+class Steps(msgspec.Struct, frozen=True):
+    """How many steps an amount has: ``floor((top * top_factor - bottom * bottom_factor) / (bottom * steps_factor))`` of
+    the quotient ``of``, from 0 to ``most``, beyond which it is worth no more. ``of`` is empty for one that has none."""
+
+    of: str = ""
+    top_factor: int = 0
+    bottom_factor: int = 0
+    steps_factor: int = 1
+    most: int = 0
+
+
+def steps_on(layout: Layout, pack: Pack, effect: Effect, day: date) -> Steps | None:
+    """The steps of an amount with the parameters in force on a day; None when more than these decides what it is."""
+    working: Working = layout.remembered((id(pack), id(effect)), lambda: _working(layout, pack, effect))
+    if isinstance(working, _Fixed):
+        return working.steps()
+    return working.steps_on(effect, day) if isinstance(working, _Stepped) else None
+
+
 class _Table:
     """The line of a table parameter that a word names; its numbers carry their own sign."""
 
@@ -102,6 +121,10 @@ class _Fixed:
         assert amount.points is not None
         self._points = _Inputs(layout, pack, (amount.points,), lambda found: found[0])
         self._sign = sign
+
+    def steps(self) -> Steps | None:
+        """None at all, unless the points depend on more than parameters."""
+        return Steps() if self._points.is_dated else None
 
     def __call__(self, moment: Moment) -> Worked:
         each = self._points(moment)
@@ -135,6 +158,13 @@ class _Scale:
         self.steps_factor = limit.denominator * per.numerator
         self.limit_text, self.per_text = number_text(limit), number_text(per)
         self._worth: dict[int, tuple[Fraction, tuple[Step, ...]]] = {}
+
+    @property
+    def most(self) -> int:
+        """Beyond so many steps the points stay the same."""
+        if self.cap is None or self.each <= 0:
+            return 1 << 62
+        return max(0, -(-self.cap // self.each))
 
     def worth(self, count: int) -> tuple[Fraction, tuple[Step, ...]]:
         """What so many steps are worth, signed, and how. The same few numbers of steps come again and again."""
@@ -176,6 +206,19 @@ class _Stepped:
             value = _Inputs(layout, pack, (amount.of,), lambda found: found[0])
             self._of = lambda moment: _quotient(value(moment))
 
+    def steps_on(self, effect: Effect, day: date) -> Steps | None:
+        """As the function of this name, for the effect that this works out."""
+        assert effect.amount is not None
+        if not self._scale.is_dated or not isinstance(effect.amount.of, Name):
+            return None
+        scale = self._scale.on_day(day)
+        if scale is None:
+            return Steps()
+        sign = 1 if self._over else -1
+        return Steps(
+            effect.amount.of.name, sign * scale.top_factor, sign * scale.bottom_factor, scale.steps_factor, scale.most
+        )  # fmt: skip
+
     def __call__(self, moment: Moment) -> Worked:
         scale, of = self._scale(moment), self._of(moment)
         if scale is None or of is None:
@@ -209,8 +252,8 @@ def _ending(points: Fraction) -> Fraction:
 
 
 class _Inputs(Generic[Made]):
-    """What ``make`` gives of some expressions' values at a moment. As a rule they name parameters alone: then it is
-    made once for each day."""
+    """What ``make`` gives of some expressions' values at a moment. As a rule they name parameters alone (``is_dated``):
+    then it is made once for each day."""
 
     def __init__(
         self,
@@ -224,11 +267,12 @@ class _Inputs(Generic[Made]):
         wanted = sorted({name for expr in expressions for name in names(expr)})
         self._readers = [(name, reader(layout, pack, name)) for name in wanted]
         self._parameters = [(name, pack.parameters[name[2:]]) for name in wanted if name.startswith("p.")]
-        self._on_day = lru_cache(maxsize=DAYS_KEPT)(self._made_on)
+        self.is_dated = len(self._parameters) == len(self._readers)
+        self.on_day = lru_cache(maxsize=DAYS_KEPT)(self._made_on)
 
     def __call__(self, moment: Moment) -> Made:
-        if len(self._parameters) == len(self._readers):
-            return self._on_day(moment.day)
+        if self.is_dated:
+            return self.on_day(moment.day)
         return self._made({name: read(moment) for name, read in self._readers})
 
     def _made_on(self, day: date) -> Made:
@@ -288,14 +332,20 @@ class _Clearing:
 # --- what was used ----------------------------------------------------------------------------------------------------
 
 
-def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
-    """Every name that the condition, the effect's amount, the explanation and a report look at, sorted."""
+def decided_by(rule: Rule, effect: Effect) -> set[str]:
+    """Every name that the condition and the effect's amount look at."""
     wanted = set(names(rule.condition))
     if effect.amount is not None:
         for expr in _expressions(effect.amount):
             wanted |= names(expr)
         if effect.amount.by:
             wanted.add(effect.amount.by)
+    return wanted
+
+
+def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
+    """Every name that the condition, the effect's amount, the explanation and a report look at, sorted."""
+    wanted = decided_by(rule, effect)
     if effect.clear is not None:
         wanted |= names(effect.clear)
     for template in (rule.explanation.en, rule.explanation.zh):

@@ -148,12 +148,12 @@ def _calendar_counts(window: str) -> Callable[[Moment], Counts | None]:
             period = moment.calendar.periods(min(moment.at_ms, period.end_ms) - 1)[position]
         if moment.open_cells:
             return moment.series.period_with_open(period)
-        return moment.series.period_counts(period) or _NOTHING
+        return moment.series.period_counts(period) or NO_COUNTS
 
     return find
 
 
-_NOTHING = Cell()
+NO_COUNTS = Cell()
 """The counts of a period in which nothing was counted; never added to."""
 
 Reader = Callable[[Moment], Fact]

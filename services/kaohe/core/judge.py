@@ -29,10 +29,11 @@ from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
 from kaohe.core.counts import Cell, Series
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
 from kaohe.core.evidence import evidence_for, of_periods, past
-from kaohe.core.facts import AROUND_OPENING, Moment, fact_text, number_text, reader
+from kaohe.core.facts import AROUND_OPENING, NO_COUNTS, Moment, fact_text, number_text, reader
 from kaohe.core.fines import Fines, Money, may_fine
 from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
+from kaohe.core.outcomes import Outcomes
 from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
 from kaohe.core.scores import scale_of
@@ -112,6 +113,45 @@ def _today(calendar: Calendar, now_ms: int) -> _Today:
     return _Today(calendar.day(now_ms), calendar.containing("day", now_ms).start_ms, before_ms)
 
 
+class _Judging(msgspec.Struct, kw_only=True):
+    """How one period of a zone is judged by a pack for a level, and the outcomes at the last judgement of each subject.
+
+    ``weighed`` are the counts that a scorecard looks at, for what it weighs may have changed although nothing did that
+    a rule looks at; None when it looks at more than these.
+    """
+
+    period: Period
+    day: date
+    in_force: bool
+    rules: RuleSet | None
+    outcomes: Outcomes | None
+    weighs: bool
+    weighed: tuple[int, ...] | None
+    known: dict[str, tuple[Any, ...]] = {}
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everything that a judgement before the close rests on is in the outcome."""
+        return self.weighed is not None and (self.weighs or self.rules is not None)
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything can follow from it before the period is closed."""
+        if not self.in_force:
+            return False
+        return self.weighs or self.rules is None or (self.outcomes is not None and bool(self.outcomes.rules))
+
+
+class _Turn(NamedTuple):
+    """A period that is judged at an evaluation: ``open``, ``closed`` already, ``reopened``, or empty where nothing can
+    follow but what is reported. ``at_ms`` is the moment by which it is told whether the pack judges a subject."""
+
+    judging: _Judging
+    state: str
+    reports: bool
+    at_ms: int
+
+
 def _count(counters: dict[Any, int], key: Any) -> None:
     counters[key] = counters.get(key, 0) + 1
 
@@ -150,8 +190,7 @@ class Judge:
         self.early: set[tuple[str, str, str]] = set()
         self.open: set[tuple[str, str]] = set()
         self.live: set[tuple[str, str]] = set()
-        self._judged: dict[tuple[str, tuple[str, str], Period], tuple[int, ...]] = {}
-        self._period_slots: dict[tuple[str, str, str], tuple[int, ...] | None] = {}
+        self._judgings: dict[tuple[str, str, str, Period], _Judging] = {}
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
         self._active_watch: dict[str, list[RuleSet]] = {}
@@ -288,7 +327,7 @@ class Judge:
         self.live |= self.resting
         self.resting.clear()
         self._active_watch.clear()
-        self._judged.clear()
+        self._judgings.clear()
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
                 self.await_close((after, zone, window), period)
@@ -319,6 +358,8 @@ class Judge:
             return
         subject.series.move(calendar)
         self.touched.add(subject.key)
+        for judging in self._judgings.values():
+            judging.known.pop(subject.name, None)
         for waiting in (*self.unjudged.values(), *self.figures.values()):
             periods = waiting.get(subject.key)
             if periods:
@@ -622,68 +663,119 @@ class Judge:
 
     def _judge_waiting(self, pack: Pack, now_ms: int) -> None:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
+        known: dict[tuple[str, str, frozenset[Period]], list[_Turn]] = {}
         for key in sorted(waiting):
             subject = self.subjects[key]
             self.touched.add(key)
-            for period in sorted(waiting[key]):
-                if not self.judges_in(pack, subject, period, now_ms):
+            alike = (subject.level, subject.series.calendar.name, waiting[key])
+            turns = known.get(alike)
+            if turns is None:
+                turns = known[alike] = self._turns(pack, subject, waiting[key], now_ms)
+            for turn in turns:
+                period = turn.judging.period
+                packs = (
+                    subject.packs if turn.at_ms >= subject.roster_from_ms else subject.packs_at(turn.at_ms)
+                )
+                if (packs and pack.name not in packs) or (subject.leaves and subject.left_before(period)):
                     continue
-                figures.wait(self, subject, pack, period)
-                if self.reopened and self.is_reopened(pack, period):
+                if turn.reports:
+                    figures.wait(self, subject, pack, period)
+                if turn.state == "open":
+                    self._judge_open(subject, pack, turn.judging, now_ms)
+                elif turn.state == "reopened":
                     reopening.revise(self, subject, pack, period, now_ms)
-                elif self.is_closed(pack, subject, period, now_ms):
-                    # Of a period that is past its retention the entries are forgotten: all of it would be charged anew.
-                    if period.end_ms > now_ms - self.retention_ms:
-                        self._adjust(subject, pack, period, now_ms)
-                else:
-                    self._judge_period(subject, pack, period, now_ms, "provisional")
+                elif turn.state == "closed":
+                    self._adjust(subject, pack, period, now_ms)
+
+    def _turns(self, pack: Pack, subject: Subject, periods: Iterable[Period], now_ms: int) -> list[_Turn]:
+        """What is judged at an evaluation for all subjects of a level and zone for which the same periods wait."""
+        found = []
+        for period in sorted(periods):
+            if self.version_of(pack.name, subject, period) is not pack:
+                continue
+            judging = self._judging(pack, subject, period)
+            if self.reopened and self.is_reopened(pack, period):
+                state = "reopened"
+            elif self.is_closed(pack, subject, period, now_ms):
+                # Of a period that is past its retention the entries are forgotten: all of it would be charged anew.
+                state = "closed" if period.end_ms > now_ms - self.retention_ms else ""
+            else:
+                state = "open" if judging.moves else ""
+            reports = (pack.key, subject.level, period.window) in self.reporting
+            if state or reports:
+                found.append(_Turn(judging, state, reports, min(now_ms, period.end_ms) - 1))
+        return found
+
+    def _judging(self, pack: Pack, subject: Subject, period: Period) -> _Judging:
+        """How a pack judges a period of the subject's level and zone."""
+        calendar = subject.series.calendar
+        key = (pack.key, subject.level, calendar.name, period)
+        found = self._judgings.get(key)
+        if found is None:
+            day = calendar.day(period.start_ms)
+            rules = self.book.period.get((pack.key, subject.level, period.window))
+            weighs = bool(pack.cards) and (pack.key, subject.level, period.window) in self.grader.weighing
+            found = self._judgings[key] = _Judging(
+                period=period,
+                day=day,
+                in_force=day >= pack.in_force_from,
+                rules=rules,
+                outcomes=rules.outcomes_on(day) if rules is not None and day >= pack.in_force_from else None,
+                weighs=weighs,
+                weighed=self.grader.slots(pack, subject.level, period.window) if weighs else (),
+            )
+        return found
+
+    def _judge_open(self, subject: Subject, pack: Pack, judging: _Judging, now_ms: int) -> None:
+        """Bring the provisional entries and the grade of a running period up to date, as far as anything moved."""
+        period, outcomes = judging.period, judging.outcomes
+        series = subject.series
+        counts: Counts = series.period_counts(period) or NO_COUNTS
+        moment = None
+        now: tuple[Any, ...] = ()
+        if outcomes is not None:
+            if outcomes.told is not None:
+                now = outcomes.told(counts)
+            if outcomes.shown is not None:
+                moment = self.period_moment(subject, period, now_ms)
+                now += outcomes.shown(moment)
+        if judging.weighed:
+            now += tuple([counts.get(slot, 0) for slot in judging.weighed])
+        before = judging.known.get(subject.name)
+        if before == now and judging.is_told:
+            return
+        judging.known[subject.name] = now
+        if moment is None:
+            moment = self.period_moment(subject, period, now_ms)
+        changed = False
+        if judging.rules is not None and outcomes is not None:
+            moved = [
+                place for at, place in enumerate(outcomes.rules) if before is None or before[at] != now[at]
+            ]
+            if moved:
+                changed = self._apply_period_rules(
+                    subject, judging.rules, moment, "provisional", sorted(moved)
+                )
+        if changed or judging.weighs or judging.rules is None:
+            self._grade(subject, pack, period, now_ms, "provisional")
 
     def period_moment(self, subject: Subject, period: Period, now_ms: int) -> Moment:
         calendar = subject.series.calendar
         roster = subject.roster_at(min(now_ms, period.end_ms) - 1)
         return Moment(subject.series, roster, now_ms, day=calendar.day(period.start_ms), period=period)
 
-    def _judge_period(self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any) -> None:
-        if subject.series.calendar.day(period.start_ms) < pack.in_force_from:
+    def _judge_finally(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
+        """Judge a period for good."""
+        judging = self._judging(pack, subject, period)
+        if not judging.in_force:
             return
-        rules = self.book.period.get((pack.key, subject.level, period.window))
-        # What a scorecard weighs may have changed although nothing did that a rule looks at.
-        weighs = bool(pack.cards) and (pack.key, subject.level, period.window) in self.grader.weighing
-        if status == "provisional" and (rules is not None or weighs):
-            slots = self._read_slots(pack, subject.level, period.window, weighs)
-            if slots is not None and self._is_judged(subject, pack.key, slots, period):
-                return
         moment = self.period_moment(subject, period, now_ms)
-        if rules is not None:
-            changed = self._apply_period_rules(subject, rules, moment, status)
-            if not changed and not weighs and status == "provisional":
-                return
-        if status == "final":
-            self._judged.pop((pack.key, subject.key, period), None)
-            self._settle_left(subject, pack, moment)
-            figures.done(self, subject, pack, period)
-        self._grade(subject, pack, period, now_ms, status)
-
-    def _read_slots(self, pack: Pack, level: str, window: str, weighs: bool) -> tuple[int, ...] | None:
-        """The counts that the rules and the scorecard of a period look at; None when they look at more than these."""
-        known = (pack.key, level, window)
-        if known not in self._period_slots:
-            rules = self.book.period.get(known)
-            slots = rules.slots if rules is not None else ()
-            weighed = self.grader.slots(pack, level, window) if weighs else ()
-            both = tuple(sorted({*slots, *weighed})) if slots is not None and weighed is not None else None
-            self._period_slots[known] = both
-        return self._period_slots[known]
-
-    def _is_judged(self, subject: Subject, pack_key: str, slots: tuple[int, ...], period: Period) -> bool:
-        """Whether everything that a judgement looks at is as it was at the last one; remembers it otherwise."""
-        counts = subject.series.period_counts(period)
-        now = tuple([counts.get(slot, 0) for slot in slots]) if counts is not None else ()
-        key = (pack_key, subject.key, period)
-        if self._judged.get(key) == now:
-            return True
-        self._judged[key] = now
-        return False
+        if judging.rules is not None:
+            self._apply_period_rules(subject, judging.rules, moment, "final", range(len(judging.rules.rules)))
+        judging.known.pop(subject.name, None)
+        self._settle_left(subject, pack, moment)
+        figures.done(self, subject, pack, period)
+        self._grade(subject, pack, period, now_ms, "final")
 
     def _settle_left(self, subject: Subject, pack: Pack, moment: Moment) -> None:
         """Take back provisional entries of the period that no rule of this version keeps up any more."""
@@ -706,8 +798,10 @@ class Judge:
                     continue
                 self._post(subject, owner, rule, entry.effect, moment, period, NOTHING, "final")
 
-    def _apply_period_rules(self, subject: Subject, rules: RuleSet, moment: Moment, status: Any) -> bool:
-        """Bring the entries of all rules of a period to what the facts say; whether anything changed."""
+    def _apply_period_rules(
+        self, subject: Subject, rules: RuleSet, moment: Moment, status: Any, places: Iterable[int]
+    ) -> bool:
+        """Bring the entries of a period's rules, given by their places, to what the facts say; whether any changed."""
         period = moment.period
         assert period is not None
         fired = {rule.id for rule in rules.fired(moment)}
@@ -718,7 +812,8 @@ class Judge:
         if state is not None:
             known |= state.caps.keys()
         changed = False
-        for rule in rules.rules:
+        for place in places:
+            rule = rules.rules[place]
             holds = rule.id in fired
             if (holds or rule.id in known) and (rule.provisional or status == "final"):
                 changed |= self._apply_period_rule(subject, rules.pack, rule, moment, holds, status)
@@ -805,12 +900,12 @@ class Judge:
         if subject.first_seen_ms >= period.end_ms or period.window not in self.book.windows[pack.key]:
             return
         if self.judges_in(pack, subject, period, now_ms):
-            self._judge_period(subject, pack, period, now_ms, "final")
+            self._judge_finally(subject, pack, period, now_ms)
             if self.on_close is not None:
                 self.on_close(subject, pack, period, now_ms)
         elif self.active.get(pack.name) == pack.version:
             # Who came under another policy in the course of the period is not charged by this one for a part of it.
-            self._judged.pop((pack.key, subject.key, period), None)
+            self._judging(pack, subject, period).known.pop(subject.name, None)
             self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
             shown = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
             if shown is not None and shown.revision and not shown.settled and shown.status != "withdrawn":
@@ -1424,8 +1519,8 @@ class Judge:
         Each zone by its own midnights: when somebody's past is forgotten must not depend on who else is judged here.
         """
         edge = now_ms - self.retention_ms
-        for known in [known for known in self._judged if known[2].end_ms <= edge]:
-            del self._judged[known]
+        for known in [known for known in self._judgings if known[3].end_ms <= edge]:
+            del self._judgings[known]
         for ordered in (self.reopened, self.early):
             for one in sorted(ordered):
                 if shared_calendar(zone).period(one[1], one[2]).end_ms <= edge:

@@ -6,28 +6,32 @@ follows from it is decided by ``judge``.
 
 Parameters are not sent with every fact: they keep one value for a long time, so a matcher is made for each set of
 values in force and the values stand in its conditions. That is several times faster than comparing two fields. Before
-a matcher is asked, a *screen* (``screens``) sees from the counts whether any of its rules can hold at all.
+a matcher is asked, a *screen* (``screens``) sees from the counts whether any of its rules can hold at all. What it
+answered about rules that compare sums is remembered by the comparisons that hold; of these there are few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kaohe.core.counting import NOT_SUMS, Layout
 from kaohe.core.counts import span_ms
-from kaohe.core.effects import names_of
-from kaohe.core.expressions import ExprType, bind, names, to_condition
+from kaohe.core.effects import decided_by, names_of
+from kaohe.core.expressions import Condition, ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
-from kaohe.core.screens import Screen, screen
+from kaohe.core.outcomes import Outcomes
+from kaohe.core.screens import Screen, screen, truths
 
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
 DAYS_KEPT = 1_000
+ANSWERS_KEPT = 4_096
+"""Answers of one matcher that are remembered by the comparisons that hold."""
 
 
 class RuleSet:
@@ -52,9 +56,10 @@ class RuleSet:
         self._conditions = [(rule.id, to_condition(rule.condition)) for rule in rules]
         self._types = {name: found for name, found in types.items() if not name.startswith("p.")}
         self._facts = facts_reader(layout, pack, self._types)
-        read = {name for rule in rules for effect in rule.effects for name in names_of(rule, effect)}
-        self.slots = slots_of(layout, pack, on, read) if trigger == "period" else None
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
+        deciding = {name for rule in rules for effect in rule.effects for name in decided_by(rule, effect)}
+        self._deciding = tuple(sorted(name for name in deciding if name.startswith("p.")))
+        self._outcomes: dict[tuple[Any, ...], Outcomes] = {}
         self._layout = layout
         self._in_force: dict[tuple[Fact, ...], _InForce] = {}
         self._by_day: dict[date, _InForce] = {}
@@ -69,27 +74,64 @@ class RuleSet:
 
     def matched(self, moment: Moment) -> tuple[Rule, ...]:
         """As ``fired``, asking the matcher in any case."""
-        matcher = (self._by_day.get(moment.day) or self._of(moment.day)).matcher
-        found = matcher.match(self._facts(moment))
+        now = self._by_day.get(moment.day) or self._of(moment.day)
+        if now.truths is None:
+            return self._asked(now, moment)
+        holding = now.truths(moment)
+        found = now.answers.get(holding)
+        if found is None:
+            if len(now.answers) >= ANSWERS_KEPT:
+                now.answers.clear()
+            found = now.answers[holding] = self._asked(now, moment)
+        return found
+
+    def _asked(self, now: _InForce, moment: Moment) -> tuple[Rule, ...]:
+        found = now.matcher.match(self._facts(moment))
         return tuple([self._by_id[rule] for rule in found]) if found else ()
 
-    def _of(self, day: date) -> _InForce:
-        """Matcher and screen for the parameters in force on a day."""
+    def outcomes_on(self, day: date) -> Outcomes:
+        """What tells the outcomes of these rules about a period, with the parameters in force on a day."""
+        values = [self.pack.parameters[name[2:]].value_at(day) for name in self._deciding]
+        key = tuple([tuple(sorted(one.items())) if isinstance(one, dict) else one for one in values])
+        found = self._outcomes.get(key)
+        if found is None:
+            if len(self._outcomes) >= MATCHERS_KEPT:
+                self._outcomes.clear()
+            bound = dict(self.bound_on(day))
+            found = Outcomes(self._layout, self.pack, self.on, self.rules, bound, day)
+            self._outcomes[key] = found
+        return found
+
+    def bound_on(self, day: date) -> list[tuple[str, Condition]]:
+        """The rules by their ids, with the parameters in force on a day put into their conditions."""
+        values = self._values_on(day)
+        return [(rule, bind(condition, values)) for rule, condition in self._conditions]
+
+    def _values_on(self, day: date) -> Mapping[str, bool | str | int | Fraction]:
+        """What the conditions' parameters are on a day."""
         values: dict[str, bool | str | int | Fraction] = {}
         for name in self._parameters:
             value = self.pack.parameters[name[2:]].value_at(day)
             assert not isinstance(value, dict), name
             values[name] = value
+        return values
+
+    def _of(self, day: date) -> _InForce:
+        """Matcher and screen for the parameters in force on a day."""
+        values = self._values_on(day)
         key = tuple(values.values())
         found = self._in_force.get(key)
         if found is None:
             if len(self._in_force) >= MATCHERS_KEPT:
                 self._in_force.pop(next(iter(self._in_force))).matcher.close()
                 self._by_day.clear()
-            bound = [(rule, bind(condition, values)) for rule, condition in self._conditions]
+            bound = self.bound_on(day)
+            conditions = [condition for _, condition in bound]
             found = self._in_force[key] = _InForce(
                 Matcher(self._title, bound, self._types),
-                screen(self._layout, self.pack, [condition for _, condition in bound]),
+                screen(self._layout, self.pack, conditions),
+                truths(self._layout, self.pack, conditions),
+                {},
             )
         if len(self._by_day) >= DAYS_KEPT:
             self._by_day.clear()
@@ -102,6 +144,8 @@ class _InForce(NamedTuple):
 
     matcher: Matcher
     may_hold: Screen
+    truths: Screen | None
+    answers: dict[int, tuple[Rule, ...]]
 
 
 def slots_of(layout: Layout, pack: Pack, window: str, names: Iterable[str]) -> tuple[int, ...] | None:

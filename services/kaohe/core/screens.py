@@ -1,173 +1,293 @@
-"""Screens: a cheap test of raw counts that tells which rules of a set may hold.
+"""Tests of raw counts in integer arithmetic: which rules may hold, which alerts may end, and what makes a difference.
 
 Theory of operation. Most judgements end with no rule firing: the queue answers in time, the agent's rate is within its
-limit. Building a fact, sending it and matching it costs far more than seeing this from the counts. So each rule set
-has a screen: its conditions, with the parameters in force bound in, turned into expressions over integers. A metric
-is a quotient of sums, ``top / bottom > p / q`` holds exactly when ``top * q > p * bottom`` (``bottom`` is above 0, or
-there is no data), and sums are read straight from the cells.
+limit. Building a fact, sending it and matching it costs far more than seeing this from the counts. So conditions, with
+the parameters in force bound in, are turned into expressions over integers. A field of a fact is a quotient of sums;
+``top / bottom > p / q`` holds exactly when ``top * q > p * bottom`` (``bottom`` is above 0, or there is no data). Each
+count is read once, whatever number of conditions look at it.
 
-A screen is *necessary*, never sufficient: what it cannot say exactly (texts, percentiles, baselines, fields of events,
-comparisons of two facts) counts as "may hold". durable-rules judges everything a screen lets through, so a screen that
-lets too much through costs time and changes nothing; that none keeps back what the matcher would report is tested
-with random facts.
+Three kinds of functions are made of them. A *screen* is *necessary*, never sufficient: what it cannot say exactly
+(texts, percentiles, baselines, fields of events) counts as "may hold". durable-rules judges everything a screen lets
+through, so a screen that lets too much through costs time and changes nothing. A *look* is the screen of all rules that
+watch one subject, and of the conditions that end their alerts. *Truths* number the comparisons of some conditions that
+hold: what durable-rules answered once it answers whenever the same comparisons hold, for it sees a number by its
+comparisons only. That nothing is kept back, and that no other answer is taken for the matcher's, is tested with random
+facts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
+from kaohe.core.calendars import WINDOWS, Period
 from kaohe.core.counting import Layout
-from kaohe.core.expressions import And, Compare, Condition, Or
-from kaohe.core.facts import Moment, compared_with, metric_of
-from kaohe.core.model import Metric, Pack
+from kaohe.core.counts import MAX_SLOT, Series, span_ms
+from kaohe.core.expressions import And, Compare, Condition, FieldRef, Known, Or
+from kaohe.core.facts import NO_COUNTS, Moment, compared_with, metric_of
+from kaohe.core.model import Pack
 
 Screen = Callable[[Moment], int]
 """The rules that may hold, one bit for each in their order: a rule whose bit is 0 does not hold."""
+Look = Callable[[Series, tuple[Period, ...]], int]
+"""Of a subject's counts, and the periods of the moment looked at: a bit for each test, in their order."""
 
 _MAY = "True"
 _CANNOT = "False"
 
 
+class Quotient(NamedTuple):
+    """A field as source text: ``top / bottom``, when each of ``known`` holds; otherwise there is no data."""
+
+    top: str
+    bottom: str
+    known: tuple[str, ...]
+
+
 def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen:
     """The screen of some rules, given by their bound conditions."""
-    writer = _Writer(layout, pack)
-    bits = [f"({1 << bit} if {writer.test(one)} else 0)" for bit, one in enumerate(conditions)]
-    code = "\n".join(["def may_hold(moment):", *writer.heads(), f"    return {' | '.join(bits)}"])
-    namespace: dict[str, Any] = {}
-    exec(compile(code, "<screen>", "exec"), namespace)  # noqa: S102 - written just above, of numbers only
-    found: Screen = namespace["may_hold"]
+    sums = Sums(layout, _of_moment)
+    found: Screen = _bits("moment", sums, [sums.test(pack, one) for one in conditions])
     return found
 
 
-class _Writer:
-    """Writes the source of one screen."""
+def truths(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> Screen | None:
+    """The comparisons of some bound conditions that hold, a bit for each; None when one is not about sums alone."""
+    sums = Sums(layout, _of_moment)
+    if not all(sums.is_exact(pack, one) for one in conditions):
+        return None
+    atoms = dict.fromkeys(atom for one in conditions for atom in _atoms(one))
+    found: Screen = _bits("moment", sums, [sums.test(pack, atom) for atom in atoms])
+    return found
 
-    def __init__(self, layout: Layout, pack: Pack) -> None:
+
+def look(
+    layout: Layout,
+    watched: Iterable[tuple[Pack, Condition]],
+    ends: Iterable[tuple[Pack, Sequence[tuple[Condition, Iterable[str]] | None]]],
+) -> Look:
+    """Which of the conditions ``watched`` may hold, and after these which of ``ends`` may.
+
+    An end stands for one rule: for each of its effects the bound condition and the fields that end its alert, the
+    fields when one of them is without data; None for an effect that ends whenever its rule does not hold.
+    """
+    sums = Sums(layout, _of_series)
+    tests = [sums.test(pack, condition) for pack, condition in watched]
+    for pack, effects in ends:
+        found = []
+        for one in effects:
+            if one is None:
+                found.append(_MAY)
+                continue
+            condition, fields = one
+            found += [sums.unknown(pack, field) for field in sorted(fields)] + [sums.test(pack, condition)]
+        tests.append(any_of(found))
+    function: Look = _bits("series, periods", sums, tests)
+    return function
+
+
+def _bits(arguments: str, sums: Sums, tests: list[str]) -> Any:
+    bits = " | ".join([f"({1 << bit} if {test} else 0)" for bit, test in enumerate(tests) if test != _CANNOT])
+    return compiled(arguments, [*sums.heads(), f"return {bits or '0'}"])
+
+
+def compiled(arguments: str, lines: Iterable[str]) -> Any:
+    """A function of written lines."""
+    code = "\n    ".join([f"def test({arguments}):", *lines])
+    namespace: dict[str, Any] = {"NOTHING": NO_COUNTS}
+    exec(compile(code, "<counts>", "exec"), namespace)  # noqa: S102 - written here, of numbers and checked names only
+    return namespace["test"]
+
+
+def _atoms(condition: Condition) -> list[Condition]:
+    if isinstance(condition, (And, Or)):
+        return [atom for part in condition.parts for atom in _atoms(part)]
+    return [condition]
+
+
+def _of_moment(window: str) -> str:
+    """Where a judgement's counts of a window are."""
+    if window.startswith("rolling_"):
+        return f"moment.series.rolling[{span_ms(window)}]"
+    return f"moment.counts({window!r})"
+
+
+def _of_series(window: str) -> str:
+    """Where the counts of a window are for a subject that is watched."""
+    if window.startswith("rolling_"):
+        return f"series.rolling[{span_ms(window)}]"
+    if window == "now":
+        return "series.total_counts()"
+    if window.startswith("previous_"):
+        position = WINDOWS.index(window[len("previous_") :])
+        return f"series.period_counts(series.calendar.previous(periods[{position}]))"
+    return f"(series.period_counts(periods[{WINDOWS.index(window)}]) or NOTHING)"
+
+
+class Sums:
+    """Writes tests of counts, and the lines before them that read each count once."""
+
+    def __init__(self, layout: Layout, source: Callable[[str], str]) -> None:
         self.layout = layout
-        self.pack = pack
-        self._windows: dict[str, str] = {}
+        self._source = source
+        self._reads: dict[str, dict[int, str]] = {}
+        self._locals: dict[str, str] = {}
 
     def heads(self) -> list[str]:
-        """Lines that look each window up once."""
+        """Lines that read the counts."""
         lines = []
-        for window, variable in self._windows.items():
-            lines.append(f"    {variable} = moment.counts({window!r})")
-            nothing = f"None if {variable} is None else " if window.startswith("previous_") else ""
-            lines.append(f"    {variable}_get = {nothing}{variable}.get")
-        return lines
+        for number, (window, slots) in enumerate(self._reads.items()):
+            where = f"w{number}"
+            lines.append(f"{where} = {self._source(window)}")
+            if window.startswith("previous_"):
+                where = f"({where} or NOTHING)"
+            read = [slot for slot in slots if slot < MAX_SLOT]
+            if read:
+                names = ", ".join([slots[slot] for slot in read])
+                lines.append(f"{names}, = {where}.row({tuple(read)})")
+            lines += [
+                f"{name} = {where}.get({slot}, None)" for slot, name in slots.items() if slot >= MAX_SLOT
+            ]
+        return lines + [f"{name} = {source}" for source, name in self._locals.items()]
 
-    def test(self, condition: Condition) -> str:
+    def is_exact(self, pack: Pack, condition: Condition) -> bool:
+        """Whether the test of a condition says exactly whether it holds."""
+        match condition:
+            case And(parts=parts) | Or(parts=parts):
+                return all(self.is_exact(pack, part) for part in parts)
+            case Known(field=field):
+                return self.quotient(pack, field) is not None
+            case Compare(field=field, value=FieldRef(name=other)):
+                return None not in (self.quotient(pack, field), self.quotient(pack, other))
+            case Compare(field=field, value=value):
+                return isinstance(value, Fraction) and self.quotient(pack, field) is not None
+
+    def test(self, pack: Pack, condition: Condition) -> str:
         """The source of a test that a fact which satisfies the condition cannot fail."""
         match condition:
             case And(parts=parts):
-                return self.all_of([self.test(part) for part in parts])
+                return all_of([self.test(pack, part) for part in parts])
             case Or(parts=parts):
-                return self.any_of([self.test(part) for part in parts])
-            case Compare(op=op, field=field, value=value) if isinstance(value, Fraction):
-                return self._compared(field, op, value)
+                return any_of([self.test(pack, part) for part in parts])
+            case Known(field=field, known=known):
+                found = self.quotient(pack, field)
+                if found is None:
+                    return _MAY
+                return all_of(found.known) if known else self.unknown(pack, field)
+            case Compare(op=op, field=field, value=FieldRef(name=name)):
+                one, other = self.quotient(pack, field), self.quotient(pack, name)
+                if one is None or other is None:
+                    return _MAY
+                compared = f"({one.top}) * ({other.bottom}) {op} ({other.top}) * ({one.bottom})"
+                return all_of([*one.known, *other.known, compared], ordered=True)
+            case Compare(op=op, field=field, value=Fraction() as limit):
+                found = self.quotient(pack, field)
+                if found is None:
+                    return _MAY
+                left = times(found.top, limit.denominator)
+                compared = f"{left} {op} {times(found.bottom, limit.numerator)}"
+                return all_of([*found.known, compared], ordered=True)
             case _:
                 return _MAY
 
-    @staticmethod
-    def all_of(tests: list[str]) -> str:
-        """All of some tests, short ones (a sum, a smallest number of cases) first: they decide most often."""
-        if _CANNOT in tests:
-            return _CANNOT
-        left = sorted({test for test in tests if test != _MAY}, key=lambda test: (len(test), test))
-        return f"({' and '.join(left)})" if left else _MAY
+    def unknown(self, pack: Pack, field: str) -> str:
+        """The source of a test that a field without data cannot fail."""
+        found = self.quotient(pack, field)
+        return _MAY if found is None else any_of([f"not {one}" for one in found.known])
 
-    @staticmethod
-    def any_of(tests: list[str]) -> str:
-        """Any of some tests."""
-        if _MAY in tests:
-            return _MAY
-        left = list(dict.fromkeys(test for test in tests if test != _CANNOT))
-        return f"({' or '.join(left)})" if left else _CANNOT
-
-    def _metric(self, field: str) -> tuple[Metric, str, str] | None:
-        """Metric, window and aspect of a field that is made of sums or a maximum; None for any other."""
-        if field.partition(".")[0] not in self.pack.metrics:
+    def quotient(self, pack: Pack, field: str) -> Quotient | None:
+        """A field that is made of sums or a maximum; None for any other."""
+        if field.partition(".")[0] not in pack.metrics:
             return None
-        metric, window, aspect = metric_of(self.pack, field)
+        metric, window, aspect = metric_of(pack, field)
         if metric.kind in ("percentile", "distinct", "per_distinct") or "baseline" in window + aspect:
             return None
-        return metric, window, aspect
-
-    def _compared(self, field: str, op: str, limit: Fraction) -> str:
-        found = self._metric(field)
-        if found is None:
-            return _MAY
-        metric, window, aspect = found
-        if aspect.startswith("vs_"):
-            return self._change(metric, window, compared_with(window, aspect), op, limit)
+        if (metric.scale <= 0 and aspect.startswith("vs_")) or (metric.kind == "max" and aspect):
+            return None
+        known = (self._known(window),) if window.startswith("previous_") else ()
+        up, down = str(metric.scale.numerator), str(metric.scale.denominator)
+        tops, bottoms = self.layout.reads[pack.key, metric.name]
         if metric.kind == "max":
-            return self._largest(metric, window, op, limit) if not aspect else _MAY
-        top, bottom = self._sides(metric, window)
-        known = [f"{self._window(window)} is not None"] if window.startswith("previous_") else []
-        over, under = limit.numerator, limit.denominator
+            largest = self._largest(window, [slot for slot, _ in tops])
+            return Quotient(times(largest, int(up)), down, (*known, f"({largest} is not None)"))
+        top, bottom = self._sum(window, tops), self._sum(window, bottoms) if bottoms else ""
         if aspect == "base" and bottom:
-            tests = [f"{_times(bottom, under)} {op} {over}"]
-        elif not bottom:
-            scale = metric.scale
-            tests = [f"{_times(top, scale.numerator * under)} {op} {over * scale.denominator}"]
-        else:
-            scale = metric.scale
-            left = _times(top, scale.numerator * under)
-            tests = [f"(b := {bottom}) > 0", f"{left} {op} {_times('b', over * scale.denominator)}"]
-        return f"({' and '.join([*known, *tests])})"
+            return Quotient(bottom, "1", known)
+        if aspect.startswith("vs_"):
+            return self._change(window, compared_with(window, aspect), (top, bottom), (tops, bottoms), known)
+        if not bottom:
+            return Quotient(times(top, int(up)), down, known)
+        return Quotient(times(top, int(up)), times(bottom, int(down)), (*known, f"({bottom} > 0)"))
 
-    def _largest(self, metric: Metric, window: str, op: str, limit: Fraction) -> str:
-        """A maximum that is above a limit: any of its slots is. Below a limit is not asked of maxima."""
-        if op not in (">", ">=") or metric.scale <= 0 or window.startswith("previous_"):
-            return _MAY
-        where = self._window(window)
-        over = limit.numerator * metric.scale.denominator
-        return self.any_of(
-            [
-                f"((m := {where}.get({slot}, None)) is not None"
-                f" and {_times('m', metric.scale.numerator * limit.denominator)} {op} {over})"
-                for slot, _ in self.layout.reads[self.pack.key, metric.name][0]
-            ]
-        )
+    def _change(
+        self, window: str, compared: str, now: tuple[str, str], reads: tuple[Any, Any], known: tuple[str, ...]
+    ) -> Quotient:
+        """``now / before - 1``, where the value before is above 0; a scale stands on both sides."""
+        assert window != compared
+        top, bottom = now
+        tops, bottoms = reads
+        before = self._sum(compared, tops)
+        known = (*known, self._known(compared), f"({before} > 0)")
+        if not bottom:
+            return Quotient(f"{top} - {before}", before, known)
+        under = self._sum(compared, bottoms)
+        whole = self._local(f"{before} * {bottom}")
+        known = (*known, f"({bottom} > 0)", f"({under} > 0)")
+        return Quotient(f"{top} * {under} - {whole}", whole, known)
 
-    def _change(self, metric: Metric, window: str, compared: str, op: str, limit: Fraction) -> str:
-        """``now / before - 1`` compared with a limit: ``(now - before) * q`` with ``p * before``, before above 0."""
-        if metric.kind == "max" or metric.scale <= 0:
-            return _MAY
-        before = self._window(compared)
-        top, bottom = self._sides(metric, window)
-        old_top, old_bottom = self._sides(metric, compared)
-        over, under = limit.numerator, limit.denominator
-        tests = [f"{before} is not None"]
-        if window.startswith("previous_"):
-            tests.append(f"{self._window(window)} is not None")
-        if bottom:
-            tests += [f"(b := {bottom}) > 0", f"(o := {old_bottom}) > 0"]
-            now, then = f"({top}) * o", f"({old_top}) * b"
-        else:
-            now, then = f"({top})", f"({old_top})"
-        tests += [f"(t := {then}) > 0", f"({now} - t) * {under} {op} {_times('t', over)}"]
-        return f"({' and '.join(tests)})"
+    def _known(self, window: str) -> str:
+        """A test that something is known of a past period."""
+        self._reads.setdefault(window, {})
+        return f"(w{list(self._reads).index(window)} is not None)"
 
-    def _window(self, window: str) -> str:
-        return self._windows.setdefault(window, f"c{len(self._windows)}")
+    def _sum(self, window: str, reads: Iterable[tuple[int, int]]) -> str:
+        """A sum of counts, each with its weight."""
+        parts = [times(self._count(window, slot, "c"), weight) for slot, weight in reads]
+        if len(parts) == 1 and parts[0].isalnum():
+            return parts[0]
+        return self._local(" + ".join(parts) or "0")
 
-    def _sides(self, metric: Metric, window: str) -> tuple[str, str]:
-        """The sums above and below; nothing below for a metric that is no quotient."""
-        variable = self._window(window)
+    def _largest(self, window: str, slots: list[int]) -> str:
+        """The largest of some maxima; None where there is none."""
+        largest = self._count(window, slots[0], "m")
+        for slot in slots[1:]:
+            other = self._count(window, slot, "m")
+            largest = self._local(
+                f"{largest} if {other} is None or ({largest} is not None and {largest} >= {other}) else {other}"
+            )
+        return largest
 
-        def count(slot: int) -> str:
-            return f"{variable}_get({slot}, 0)"
+    def _count(self, window: str, slot: int, kind: str) -> str:
+        slots = self._reads.setdefault(window, {})
+        return slots.setdefault(slot, f"{kind}{list(self._reads).index(window)}x{slot}")
 
-        top, bottom = (
-            " + ".join([_times(count(slot), weight) for slot, weight in side])
-            for side in self.layout.reads[self.pack.key, metric.name]
-        )
-        return top or "0", bottom
+    def _local(self, source: str) -> str:
+        return self._locals.setdefault(source, f"s{len(self._locals)}")
 
 
-def _times(source: str, factor: int) -> str:
+def all_of(tests: Iterable[str], *, ordered: bool = False) -> str:
+    """All of some tests; unless they must stay ``ordered``, short ones come first: they decide most often."""
+    found = list(dict.fromkeys(tests))
+    if _CANNOT in found:
+        return _CANNOT
+    left = [test for test in found if test != _MAY]
+    if not ordered:
+        left.sort(key=lambda test: (len(test), test))
+    return f"({' and '.join(left)})" if left else _MAY
+
+
+def any_of(tests: Iterable[str]) -> str:
+    """Any of some tests."""
+    found = list(dict.fromkeys(tests))
+    if _MAY in found:
+        return _MAY
+    left = [test for test in found if test != _CANNOT]
+    return f"({' or '.join(left)})" if left else _CANNOT
+
+
+def times(source: str, factor: int) -> str:
     """A sum times a whole number; a factor of 1 is left away."""
-    return source if factor == 1 else f"{factor} * ({source})"
+    if factor == 1:
+        return source
+    return f"{factor} * {source}" if source.isalnum() else f"{factor} * ({source})"

@@ -219,8 +219,8 @@ class Subject(Known):
     """Everything remembered about one subject."""
 
     __slots__ = (
-        "_charged", "alerts", "entries", "evidence", "grades", "level", "marks", "name", "packs", "position", "roster",
-        "sittings", "state", "state_from_ms", "state_since_ms", "states", "touched_entries", "waivers",
+        "_charged", "alerts", "entries", "evidence", "grades", "leaves", "level", "marks", "name", "packs", "position",
+        "roster", "sittings", "state", "state_from_ms", "state_since_ms", "states", "touched_entries", "waivers",
     )  # fmt: skip
 
     def __init__(self, level: str, name: str, series: Series, first_seen_ms: int) -> None:
@@ -239,6 +239,7 @@ class Subject(Known):
         self.marks: dict[str, list[Mark]] = {}
         self.evidence: dict[str, Evidence] = {}
         self.roster: list[RosterLine] = []
+        self.leaves = False
         self.position = ""
         self.packs: list[str] = []
         self.state = ""
@@ -252,6 +253,7 @@ class Subject(Known):
         self.roster = sorted([*kept, line], key=lambda one: one.from_ms)[-MAX_ROSTER_LINES:]
         newest = self.roster[-1]
         self.roster_from_ms = newest.from_ms
+        self.leaves = any(one.left_on for one in self.roster)
         self.team, self.site, self.position, self.packs = (
             newest.team,
             newest.site,
