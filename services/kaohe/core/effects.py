@@ -20,7 +20,7 @@ import msgspec
 
 from kaohe.core.counting import Layout
 from kaohe.core.counts import span_ms
-from kaohe.core.expressions import Expr, Name, bind, decider, evaluate, names, to_condition
+from kaohe.core.expressions import Condition, Expr, Name, bind, decider, evaluate, names, to_condition
 from kaohe.core.facts import (
     DAYS_KEPT,
     Fact,
@@ -306,6 +306,16 @@ def clears(layout: Layout, pack: Pack, rule: Rule, effect: Effect, moment: Momen
     return clearing(moment)
 
 
+def ending(pack: Pack, rule: Rule, effect: Effect, day: date) -> tuple[Condition, frozenset[str]] | None:
+    """What ends an alert that no longer holds, for a screen: its clear condition with the parameters in force on a day,
+    and the fields without whose data it ends as well. None for one that ends in any case."""
+    if effect.clear is None:
+        return None
+    wanted = names(effect.clear) | names(rule.condition)
+    values = {name: dated(pack.parameters[name[2:]], day) for name in wanted if name[:2] == "p."}
+    return bind(to_condition(effect.clear), values), frozenset(name for name in wanted if name[:2] != "p.")
+
+
 class _Clearing:
     """An alert's clear condition, compiled; the parameters in force on a day stand in it."""
 
@@ -333,8 +343,10 @@ class _Clearing:
 
 
 def decided_by(rule: Rule, effect: Effect) -> set[str]:
-    """Every name that the condition and the effect's amount look at."""
+    """Every name that the condition, the effect's amount and the end of its alert look at."""
     wanted = set(names(rule.condition))
+    if effect.clear is not None:
+        wanted |= names(effect.clear)
     if effect.amount is not None:
         for expr in _expressions(effect.amount):
             wanted |= names(expr)
@@ -346,8 +358,6 @@ def decided_by(rule: Rule, effect: Effect) -> set[str]:
 def names_of(rule: Rule, effect: Effect) -> tuple[str, ...]:
     """Every name that the condition, the effect's amount, the explanation and a report look at, sorted."""
     wanted = decided_by(rule, effect)
-    if effect.clear is not None:
-        wanted |= names(effect.clear)
     for template in (rule.explanation.en, rule.explanation.zh):
         wanted.update(name for name in PLACEHOLDER.findall(template) if "." in name)
     if rule.report is not None:

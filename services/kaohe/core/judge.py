@@ -35,7 +35,7 @@ from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.outcomes import Outcomes
 from kaohe.core.records import Output
-from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
+from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
 from kaohe.core.scores import scale_of
 from kaohe.core.subjects import (
     MAX_ENTRIES,
@@ -60,6 +60,8 @@ MAX_HISTORY = 64
 """Activations of a pack, and periods closed by order, that are remembered: they tell which version closed what."""
 TEAM_WATCH_MS = 300_000
 """Teams are watched every five minutes, like agents; queues and sites every minute."""
+WATCHES_KEPT = 64
+"""Days and combinations of packs for which the live rules of a level are kept ready."""
 
 
 class Stats(msgspec.Struct):
@@ -193,7 +195,8 @@ class Judge:
         self._judgings: dict[tuple[str, str, str, Period], _Judging] = {}
         self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._activations = 0
-        self._active_watch: dict[str, list[RuleSet]] = {}
+        self._watches: dict[tuple[str, tuple[str, ...], date], Watch] = {}
+        self._same_watches: dict[tuple[Any, ...], Watch] = {}
         self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
         self._looking_back = _looking_back(packs, triggers)
         self._members = _members(layout, packs)
@@ -326,7 +329,7 @@ class Judge:
         self._activations += 1
         self.live |= self.resting
         self.resting.clear()
-        self._active_watch.clear()
+        self._watches.clear()
         self._judgings.clear()
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
@@ -507,29 +510,32 @@ class Judge:
     # --- live alerts --------------------------------------------------------------------------------------------------
 
     def _watch(self, now_ms: int) -> None:
-        zones: dict[str, _Today] = {}
+        zones: dict[str, tuple[_Today, tuple[Period, ...]]] = {}
+        teams = now_ms % TEAM_WATCH_MS == 0
         for key in sorted(self.live):
-            subject = self.subjects[key]
-            if subject.level == "team" and now_ms % TEAM_WATCH_MS:
+            if key[0] == "team" and not teams:
                 continue
+            subject = self.subjects[key]
             series, alerts = subject.series, subject.alerts
             series.expire(now_ms)
             calendar = series.calendar
-            today = zones.get(calendar.name)
-            if today is None:
-                today = zones[calendar.name] = _today(calendar, now_ms)
+            shared = zones.get(calendar.name)
+            if shared is None:
+                shared = zones[calendar.name] = _today(calendar, now_ms), calendar.periods(now_ms - 1)
+            today, periods = shared
             packs = subject.packs_at(now_ms)
             seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
             waits = bool(alerts) and any(not state.firing for state in alerts.values())
             known = self._watched.get(key)
             if waits or known != seen:
                 self._watched[key] = seen
-                moment = Moment(series, seen[2], now_ms, day=today.day)
-                for rules in self._watch_sets(subject.level):
-                    if (not packs or rules.pack.name in packs) and today.day >= rules.pack.in_force_from:
-                        self._watch_one(subject, rules, moment)
+                watch = self._watch_of(subject.level, packs, today.day)
+                may_hold, judged = watch.look(series, periods, alerts)
+                if judged:
+                    moment = Moment(series, seen[2], now_ms, day=today.day)
+                    self._judge_watched(subject, watch, moment, may_hold, judged)
                 if alerts and (known is None or known[3:] != seen[3:]):
-                    self._end_orphans(subject, moment)
+                    self._end_orphans(subject, Moment(series, seen[2], now_ms, day=today.day))
             if not series.rolling_is_empty:
                 continue
             if alerts:
@@ -561,48 +567,55 @@ class Judge:
             if subject.level in self._looking_back:
                 self.live.add(key)
 
-    def _watch_sets(self, level: str) -> list[RuleSet]:
-        """The watch rules of the versions that judge now."""
-        found = self._active_watch.get(level)
+    def _watch_of(self, level: str, packs: list[str], day: date) -> Watch:
+        """The live rules, of the versions that judge now, for subjects under these packs (none: all) on a day."""
+        key = (level, tuple(packs), day)
+        found = self._watches.get(key)
         if found is None:
-            found = self._active_watch[level] = [
+            sets = [
                 rules
                 for rules in self.book.watch[level]
                 if self.active[rules.pack.name] == rules.pack.version
+                and (not packs or rules.pack.name in packs)
+                and day >= rules.pack.in_force_from
             ]
+            # On most days the parameters are what they were on the day before.
+            same = (level, tuple([(rules.pack.key, rules.values_on(day)) for rules in sets]))
+            if len(self._watches) >= WATCHES_KEPT:
+                self._watches.clear()
+            if same not in self._same_watches:
+                if len(self._same_watches) >= WATCHES_KEPT:
+                    self._same_watches.clear()
+                self._same_watches[same] = Watch(self.layout, sets, day)
+            found = self._watches[key] = self._same_watches[same]
         return found
 
-    def _watch_one(self, subject: Subject, rules: RuleSet, moment: Moment) -> None:
-        """Begin, carry on and end the alerts of one rule set.
+    def _judge_watched(
+        self, subject: Subject, watch: Watch, moment: Moment, may_hold: int, judged: int
+    ) -> None:
+        """Begin, carry on and end the alerts of the rules ``judged``.
 
         The matcher is asked when its answer changes something: an alert that fires goes on, whether or not its rule
         still holds, until its clear condition is met.
         """
-        alerts, may_hold = subject.alerts, rules.may_hold(moment)
-        if not may_hold and not alerts:
-            return
-        fired: frozenset[str] | None = None
-        for bit, rule in enumerate(rules.rules):
-            state = alerts.get(rules.alert_keys[rule.id])
-            may = may_hold >> bit & 1
-            if not may if state is None else state.firing and not self._may_end(rules.pack, rule, moment):
+        fired: dict[RuleSet, tuple[Rule, ...]] = {}
+        for rules, rule, key, bit in watch.watched:
+            if not judged & bit:
                 continue
-            if may and fired is None:
-                fired = frozenset([one.id for one in rules.matched(moment)])
-            holds = bool(may) and fired is not None and rule.id in fired
+            holds = False
+            if may_hold & bit:
+                if rules not in fired:
+                    fired[rules] = rules.matched(moment)
+                holds = rule in fired[rules]
+            state = subject.alerts.get(key)
             if state is not None and state.firing and holds:
                 continue
             for effect in rule.effects:
-                self._move_alert(subject, rules, rule, effect, moment, holds)
-
-    def _may_end(self, pack: Pack, rule: Rule, moment: Moment) -> bool:
-        """Whether an alert of the rule would end if the rule did not hold."""
-        return any(clears(self.layout, pack, rule, effect, moment) for effect in rule.effects)
+                self._move_alert(subject, rules.pack, rule, key, effect, moment, holds)
 
     def _move_alert(
-        self, subject: Subject, rules: RuleSet, rule: Rule, effect: Effect, moment: Moment, holds: bool
+        self, subject: Subject, pack: Pack, rule: Rule, key: str, effect: Effect, moment: Moment, holds: bool
     ) -> None:
-        pack, key = rules.pack, rules.alert_keys[rule.id]
         state = subject.alerts.get(key)
         if state is None:
             if not holds:

@@ -17,15 +17,17 @@ from datetime import date
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from kaohe.core.calendars import Period
 from kaohe.core.counting import NOT_SUMS, Layout
-from kaohe.core.counts import span_ms
-from kaohe.core.effects import decided_by, names_of
+from kaohe.core.counts import Series, span_ms
+from kaohe.core.effects import decided_by, ending, names_of
 from kaohe.core.expressions import Condition, ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 from kaohe.core.outcomes import Outcomes
-from kaohe.core.screens import Screen, screen, truths
+from kaohe.core.screens import Screen, look, screen, truths
+from kaohe.core.subjects import AlertState
 
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
@@ -58,7 +60,7 @@ class RuleSet:
         self._facts = facts_reader(layout, pack, self._types)
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         deciding = {name for rule in rules for effect in rule.effects for name in decided_by(rule, effect)}
-        self._deciding = tuple(sorted(name for name in deciding if name.startswith("p.")))
+        self._deciding = tuple(sorted(name[2:] for name in deciding if name.startswith("p.")))
         self._outcomes: dict[tuple[Any, ...], Outcomes] = {}
         self._layout = layout
         self._in_force: dict[tuple[Fact, ...], _InForce] = {}
@@ -91,8 +93,7 @@ class RuleSet:
 
     def outcomes_on(self, day: date) -> Outcomes:
         """What tells the outcomes of these rules about a period, with the parameters in force on a day."""
-        values = [self.pack.parameters[name[2:]].value_at(day) for name in self._deciding]
-        key = tuple([tuple(sorted(one.items())) if isinstance(one, dict) else one for one in values])
+        key = self.values_on(day)
         found = self._outcomes.get(key)
         if found is None:
             if len(self._outcomes) >= MATCHERS_KEPT:
@@ -102,12 +103,17 @@ class RuleSet:
             self._outcomes[key] = found
         return found
 
+    def values_on(self, day: date) -> tuple[Any, ...]:
+        """What the parameters are on a day that decide what follows from these rules."""
+        values = [self.pack.parameters[name].value_at(day) for name in self._deciding]
+        return tuple([tuple(sorted(one.items())) if isinstance(one, dict) else one for one in values])
+
     def bound_on(self, day: date) -> list[tuple[str, Condition]]:
         """The rules by their ids, with the parameters in force on a day put into their conditions."""
-        values = self._values_on(day)
+        values = self._bound_values_on(day)
         return [(rule, bind(condition, values)) for rule, condition in self._conditions]
 
-    def _values_on(self, day: date) -> Mapping[str, bool | str | int | Fraction]:
+    def _bound_values_on(self, day: date) -> Mapping[str, bool | str | int | Fraction]:
         """What the conditions' parameters are on a day."""
         values: dict[str, bool | str | int | Fraction] = {}
         for name in self._parameters:
@@ -118,7 +124,7 @@ class RuleSet:
 
     def _of(self, day: date) -> _InForce:
         """Matcher and screen for the parameters in force on a day."""
-        values = self._values_on(day)
+        values = self._bound_values_on(day)
         key = tuple(values.values())
         found = self._in_force.get(key)
         if found is None:
@@ -137,6 +143,51 @@ class RuleSet:
             self._by_day.clear()
         self._by_day[day] = found
         return found
+
+
+class Watched(NamedTuple):
+    """A rule that watches: its set, its place in it, and its bit in what a look finds."""
+
+    rules: RuleSet
+    rule: Rule
+    key: str
+    bit: int
+
+
+class Watch:
+    """The live rules of the packs that judge a subject, looked at together."""
+
+    def __init__(self, layout: Layout, sets: Iterable[RuleSet], day: date) -> None:
+        self.watched: list[Watched] = []
+        conditions: list[tuple[Pack, Condition]] = []
+        ends: list[tuple[Pack, list[tuple[Condition, frozenset[str]] | None]]] = []
+        for rules in sets:
+            bound = dict(rules.bound_on(day))
+            for rule in rules.rules:
+                key = rules.alert_keys[rule.id]
+                self.watched.append(Watched(rules, rule, key, 1 << len(self.watched)))
+                conditions.append((rules.pack, bound[rule.id]))
+                ends.append((rules.pack, [ending(rules.pack, rule, effect, day) for effect in rule.effects]))
+        self._bits = {one.key: one.bit for one in self.watched}
+        self._count = len(self.watched)
+        self._every = (1 << self._count) - 1
+        self._look = look(layout, conditions, ends)
+
+    def look(
+        self, series: Series, periods: tuple[Period, ...], alerts: Mapping[str, AlertState]
+    ) -> tuple[int, int]:
+        """Which rules may hold, and which must be judged because an alert may begin, go on waiting, or end."""
+        found = self._look(series, periods)
+        may_hold = found & self._every
+        if not alerts:
+            return may_hold, may_hold
+        firing = waiting = 0
+        for key, state in alerts.items():
+            if state.firing:
+                firing |= self._bits.get(key, 0)
+            else:
+                waiting |= self._bits.get(key, 0)
+        return may_hold, (may_hold & ~firing) | waiting | (firing & found >> self._count)
 
 
 class _InForce(NamedTuple):
