@@ -32,7 +32,7 @@ from kaohe.core.model import Combined, Item, Pack, Scorecard, Tally
 from kaohe.core.records import Output
 from kaohe.core.rulesets import slots_of
 from kaohe.core.scorecard import Earned, Mark
-from kaohe.core.scores import scale_of
+from kaohe.core.scores import Terms, scale_of, terms_of
 from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
 from kaohe.core.telling import brief, digests
 from kaohe.decisions import (
@@ -260,11 +260,7 @@ class Grader:
         period = moment.period
         assert period is not None
         day = moment.day
-        bounds = (number_of(pack, card.lowest, day), number_of(pack, card.highest, day))
-        bands = table_of(pack, card.bands, day)
-        weights = (
-            table_of(pack, card.weights, day) if card.weights else {card.dimensions[0].name: Fraction(1)}
-        )
+        terms = terms_of(self.judge.layout, pack, card, day)
         sitting = subject.sittings.get(f"{pack.name}|{period.window}|{period.label}")
         entries = subject.score_entries(pack.name, period.window, period.label)
         belongs = _belongings(entries)
@@ -272,24 +268,25 @@ class Grader:
         earned = []
         for dimension in card.dimensions:
             for item in dimension.items:
-                read = reads[item.name] = self._read(subject, pack, item, moment, sitting, belongs)
-                earned.append(Earned(dimension.name, item.name, number_of(pack, item.most, day), read.share))
+                most = terms.most[item.name]
+                read = reads[item.name] = self._read(subject, pack, item, most, moment, sitting, belongs)
+                earned.append(Earned(dimension.name, item.name, most, read.share))
         taken = {entry for read in reads.values() for entry in read.entries}
         others = {entry.id: entry.worth for entry in entries if entry.worth and entry.id not in taken}
-        worked = cards.work_out(earned, weights, sum(others.values(), Fraction(0)), bounds, card.step)
+        worked = terms.worked(earned, sum(others.values(), Fraction(0)))
         ruling = ruling_on(sitting, "")
         if worked is None and ruling is None:
             return None
         exact = worked.exact if worked is not None else Fraction(0)
-        score = worked.score if worked is not None else bounds[0]
+        score = worked.score if worked is not None else terms.bounds[0]
         notes: list[Words] = []
-        grade, score = self._decide(card, bands, bounds, score, state, ruling, notes)
+        grade, score = self._decide(card, terms, score, state, ruling, notes)
         parts = {line.item: line for line in worked.lines} if worked is not None else {}
         told = {found: number_text(worth) for found, worth in sorted(others.items())}
         line = subject.line_at(min(moment.at_ms, period.end_ms) - 1)
         detail = ScoreDetail(
-            word=card.words.get(grade), dimensions=_dimensions(card, weights, parts),
-            lines=_lines(pack, card, reads, parts, day), others=told, exact=number_text(exact), notes=notes,
+            word=card.words.get(grade), dimensions=_dimensions(card, terms, parts),
+            lines=_lines(card, terms, reads, parts), others=told, exact=number_text(exact), notes=notes,
             department=(line.department or line.team) if line is not None else "",
         )  # fmt: skip
         return _Sheet(
@@ -304,15 +301,15 @@ class Grader:
 
     @staticmethod
     def _decide(
-        card: Scorecard, bands: Mapping[str, Fraction], bounds: tuple[Fraction, Fraction], score: Fraction,
-        state: GradeState, ruling: Ruling | None, notes: list[Words],
+        card: Scorecard, terms: Terms, score: Fraction, state: GradeState, ruling: Ruling | None, notes: list[Words]
     ) -> tuple[str, Fraction]:  # fmt: skip
         """The grade, and the score that goes with it: by the score, by caps, or by the leader's final word."""
+        bands, bounds = terms.bands, terms.bounds
         if ruling is not None:
             reason = f": {ruling.reason}" if ruling.reason else ""
             if ruling.score is not None:
                 score = Fraction(ruling.score, 100)
-                grade = cards.grade_of(score, bands)
+                grade = terms.grade(score)
             else:
                 grade = ruling.grade
                 score = cards.held_in_band(score, grade, bands, card.step, bounds) if card.agree else score
@@ -323,8 +320,8 @@ class Grader:
                 )
             )
             return grade, score
-        grade = cards.grade_of(score, bands, state.caps.values())
-        if grade != cards.grade_of(score, bands):
+        grade = cards.grade_of(score, bands, state.caps.values()) if state.caps else terms.grade(score)
+        if state.caps and grade != terms.grade(score):
             rules = sorted({key.partition("|")[0] for key in state.caps})
             notes.append(Words(en=f"held down by {', '.join(rules)}", zh=f"受{'、'.join(rules)}限制"))
             if card.agree:
@@ -334,11 +331,10 @@ class Grader:
     # --- items --------------------------------------------------------------------------------------------------------
 
     def _read(
-        self, subject: Subject, pack: Pack, item: Item, moment: Moment, sitting: Sitting | None,
+        self, subject: Subject, pack: Pack, item: Item, most: Fraction, moment: Moment, sitting: Sitting | None,
         belongs: Mapping[str, list[Entry]],
     ) -> _Read:  # fmt: skip
-        """What an item earned."""
-        most = number_of(pack, item.most, moment.day)
+        """What an item earned, of ``most`` points."""
         ruling = ruling_on(sitting, item.name)
         if item.kind == "metric":
             read = self._metric(pack, item, moment)
@@ -631,18 +627,14 @@ class Grader:
             for dimension, item, most, share in state.earned
             if item not in left
         ]
-        bounds = (number_of(pack, card.lowest, day), number_of(pack, card.highest, day))
-        weights = (
-            table_of(pack, card.weights, day) if card.weights else {card.dimensions[0].name: Fraction(1)}
-        )
+        terms = terms_of(self.judge.layout, pack, card, day)
         others = sum(
             (Fraction(points) for rule, points in state.others.items() if rule not in left), Fraction(0)
         )
-        worked = cards.work_out(kept, weights, others, bounds, card.step)
+        worked = cards.work_out(kept, terms.weights, others, terms.bounds, card.step)
         if worked is None:
             return None
-        bands = table_of(pack, card.bands, day)
-        return self._decide(card, bands, bounds, worked.score, state, None, [])[1]
+        return self._decide(card, terms, worked.score, state, None, [])[1]
 
 
 # --- items ------------------------------------------------------------------------------------------------------------
@@ -763,15 +755,13 @@ def _periods(subject: Subject, pack: Pack, item: Item, moment: Moment) -> _Read:
     return _Read(share, text, seen=seen, rests=labels)
 
 
-def _dimensions(
-    card: Scorecard, weights: Mapping[str, Fraction], parts: Mapping[str, cards.Line]
-) -> list[ScoreDimension]:
+def _dimensions(card: Scorecard, terms: Terms, parts: Mapping[str, cards.Line]) -> list[ScoreDimension]:
     found = []
     for one in card.dimensions:
         earned = [parts[item.name].contribution for item in one.items if item.name in parts]
         found.append(
             ScoreDimension(
-                name=one.name, clause=one.clause, title=one.title, weight=number_text(weights[one.name]),
+                name=one.name, clause=one.clause, title=one.title, weight=terms.weight_texts[one.name],
                 contribution=number_text(sum(earned, Fraction(0))),
             )
         )  # fmt: skip
@@ -779,10 +769,10 @@ def _dimensions(
 
 
 def _lines(
-    pack: Pack, card: Scorecard, reads: Mapping[str, _Read], parts: Mapping[str, cards.Line], day: date
+    card: Scorecard, terms: Terms, reads: Mapping[str, _Read], parts: Mapping[str, cards.Line]
 ) -> list[ScoreLine]:
     return [
-        _line(pack, dimension.name, item, reads[item.name], parts.get(item.name), day)
+        _line(dimension.name, item, terms.most_texts[item.name], reads[item.name], parts.get(item.name))
         for dimension in card.dimensions
         for item in dimension.items
     ]
@@ -802,12 +792,9 @@ def _seen(
     return seen
 
 
-def _line(
-    pack: Pack, dimension: str, item: Item, read: _Read, line: cards.Line | None, day: date
-) -> ScoreLine:
+def _line(dimension: str, item: Item, most: str, read: _Read, line: cards.Line | None) -> ScoreLine:
     return ScoreLine(
-        dimension=dimension, item=item.name, clause=item.clause, title=item.title,
-        most=number_text(number_of(pack, item.most, day)),
+        dimension=dimension, item=item.name, clause=item.clause, title=item.title, most=most,
         share=number_text(read.share) if read.share is not None else None,
         part=number_text(line.part) if line is not None else "0",
         contribution=number_text(line.contribution) if line is not None else "0",

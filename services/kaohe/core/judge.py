@@ -110,9 +110,17 @@ class _Today(NamedTuple):
     before_ms: int
 
 
-def _today(calendar: Calendar, now_ms: int) -> _Today:
-    before_ms = calendar.containing("day", now_ms - 1).start_ms
-    return _Today(calendar.day(now_ms), calendar.containing("day", now_ms).start_ms, before_ms)
+class _Boundary:
+    """What all subjects of a zone that are looked at share: the day, the periods of the moment before, and the live
+    rules of those under all packs, by level."""
+
+    __slots__ = ("periods", "today", "watches")
+
+    def __init__(self, calendar: Calendar, now_ms: int) -> None:
+        self.periods = calendar.periods(now_ms - 1)
+        start_ms = calendar.containing("day", now_ms).start_ms
+        self.today = _Today(calendar.day(now_ms), start_ms, self.periods[0].start_ms)
+        self.watches: dict[str, Watch] = {}
 
 
 class _Judging(msgspec.Struct, kw_only=True):
@@ -510,43 +518,54 @@ class Judge:
     # --- live alerts --------------------------------------------------------------------------------------------------
 
     def _watch(self, now_ms: int) -> None:
-        zones: dict[str, tuple[_Today, tuple[Period, ...]]] = {}
+        zones: dict[str, _Boundary] = {}
         teams = now_ms % TEAM_WATCH_MS == 0
-        for key in sorted(self.live):
-            if key[0] == "team" and not teams:
-                continue
+        for key in sorted([key for key in self.live if teams or key[0] != "team"]):
             subject = self.subjects[key]
             series, alerts = subject.series, subject.alerts
             series.expire(now_ms)
             calendar = series.calendar
-            shared = zones.get(calendar.name)
-            if shared is None:
-                shared = zones[calendar.name] = _today(calendar, now_ms), calendar.periods(now_ms - 1)
-            today, periods = shared
-            packs = subject.packs_at(now_ms)
+            boundary = zones.get(calendar.name)
+            if boundary is None:
+                boundary = zones[calendar.name] = _Boundary(calendar, now_ms)
+            today, packs = boundary.today, subject.packs_at(now_ms)
             seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
-            waits = bool(alerts) and any(not state.firing for state in alerts.values())
+            waits = False
+            for state in alerts.values():
+                waits |= not state.firing
             known = self._watched.get(key)
             if waits or known != seen:
                 self._watched[key] = seen
-                watch = self._watch_of(subject.level, packs, today.day)
-                may_hold, judged = watch.look(series, periods, alerts)
+                watch = None if packs else boundary.watches.get(key[0])
+                if watch is None:
+                    watch = self._watch_of(key[0], packs, today.day)
+                    if not packs:
+                        boundary.watches[key[0]] = watch
+                may_hold, judged = watch.look(series, boundary.periods, alerts)
                 if judged:
                     moment = Moment(series, seen[2], now_ms, day=today.day)
                     self._judge_watched(subject, watch, moment, may_hold, judged)
                 if alerts and (known is None or known[3:] != seen[3:]):
                     self._end_orphans(subject, Moment(series, seen[2], now_ms, day=today.day))
-            if not series.rolling_is_empty:
-                continue
-            if alerts:
-                # Nothing moves an alert that stands but what is counted, another day, roster or version.
-                if known == seen and not waits and subject.roster_from_ms <= now_ms:
-                    self.live.discard(key)
-                    self.resting.add(key)
-            elif known == seen or today.start_ms != now_ms or subject.level not in self._looking_back:
+            if series.rolling_is_empty:
+                at_midnight = today.start_ms == now_ms
+                self._let_rest(subject, now_ms, same=known == seen, waits=waits, at_midnight=at_midnight)
+
+    def _let_rest(self, subject: Subject, now_ms: int, *, same: bool, waits: bool, at_midnight: bool) -> None:
+        """Look no more at a subject whose rolling windows are empty, as soon as nothing can come of it.
+
+        ``same``: all that it was judged by was what it was the time before.
+        """
+        key = subject.key
+        if subject.alerts:
+            # Nothing moves an alert that stands but what is counted, another day, roster or version.
+            if same and not waits and subject.roster_from_ms <= now_ms:
                 self.live.discard(key)
-                self._watched.pop(key, None)
-                self.touched.add(key)
+                self.resting.add(key)
+        elif same or not at_midnight or subject.level not in self._looking_back:
+            self.live.discard(key)
+            self._watched.pop(key, None)
+            self.touched.add(key)
 
     def _next_day_ms(self, after_ms: int) -> int:
         """The next moment at which a day begins somewhere."""

@@ -2,19 +2,20 @@
 
 A score is the card's base plus the points of a period's entries, held between its lowest and its highest. The grade is
 the best one whose band the score reaches, but none better than a rule allows. The same few sums of points come again
-and again, so what they lead to is remembered.
+and again, so what they lead to is remembered; so is what a card of dimensions comes to with the same shares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from fractions import Fraction
 from functools import lru_cache
 
 from kaohe.core.counting import Layout
 from kaohe.core.facts import DAYS_KEPT, number_text
-from kaohe.core.model import Pack
+from kaohe.core.model import Pack, Scorecard
+from kaohe.core.scorecard import Earned, Worked, grade_of, work_out
 
 SUMS_KEPT = 2_000
 """How many sums of points one scale remembers the score of."""
@@ -38,9 +39,7 @@ class Scale:
             _number(pack, name, day) for name in (card.base, card.lowest, card.highest)
         )
         self.base_text = number_text(self._base)
-        bands = pack.parameters[card.bands].value_at(day)
-        assert isinstance(bands, dict)
-        self._bands = sorted(bands.items(), key=lambda band: (-band[1], band[0]))
+        self._bands = sorted(_table(pack, card.bands, day).items(), key=lambda band: (-band[1], band[0]))
         self._ranks = {grade: rank for rank, (grade, _) in enumerate(self._bands)}
         self._scores: dict[tuple[int, int], tuple[str, int]] = {}
 
@@ -61,6 +60,60 @@ class Scale:
     def grade(self, rank: int, caps: Iterable[str]) -> str:
         """The grade of a rank, but none better than any of ``caps``."""
         return self._bands[max([rank, *(self._ranks[cap] for cap in caps)])][0]
+
+
+def terms_of(layout: Layout, pack: Pack, card: Scorecard, day: date) -> Terms:
+    """A card of dimensions with the parameters in force on a day."""
+    on_day: Callable[[date], Terms] = layout.remembered(
+        ("terms", id(card)), lambda: lru_cache(maxsize=DAYS_KEPT)(lambda one: Terms(pack, card, one))
+    )
+    return on_day(day)
+
+
+class Terms:
+    """A card of dimensions on one day: its bounds, bands and weights, and the most that each item can earn."""
+
+    def __init__(self, pack: Pack, card: Scorecard, day: date) -> None:
+        self.bounds = _number(pack, card.lowest, day), _number(pack, card.highest, day)
+        self.bands = _table(pack, card.bands, day)
+        self.weights = (
+            _table(pack, card.weights, day) if card.weights else {card.dimensions[0].name: Fraction(1)}
+        )
+        self.weight_texts = {name: number_text(weight) for name, weight in self.weights.items()}
+        items = [item for dimension in card.dimensions for item in dimension.items]
+        self.most = {item.name: _number(pack, item.most, day) for item in items}
+        self.most_texts = {name: number_text(most) for name, most in self.most.items()}
+        self._step = card.step
+        self._worked: dict[tuple[int | None, ...], Worked | None] = {}
+        self._grades: dict[tuple[int, int], str] = {}
+
+    def worked(self, earned: Sequence[Earned], others: Fraction) -> Worked | None:
+        """The card worked out, of what all of its items earned; None when nothing has data."""
+        key: list[int | None] = [others.numerator, others.denominator]
+        for one in earned:
+            key += (None, None) if one.share is None else (one.share.numerator, one.share.denominator)
+        same = tuple(key)
+        if same not in self._worked:
+            if len(self._worked) >= SUMS_KEPT:
+                self._worked.clear()
+            self._worked[same] = work_out(earned, self.weights, others, self.bounds, self._step)
+        return self._worked[same]
+
+    def grade(self, score: Fraction) -> str:
+        """The grade of a score that nothing else decides."""
+        key = (score.numerator, score.denominator)
+        found = self._grades.get(key)
+        if found is None:
+            if len(self._grades) >= SUMS_KEPT:
+                self._grades.clear()
+            found = self._grades[key] = grade_of(score, self.bands)
+        return found
+
+
+def _table(pack: Pack, name: str, day: date) -> dict[str, Fraction]:
+    value = pack.parameters[name].value_at(day)
+    assert isinstance(value, dict), name
+    return value
 
 
 def _number(pack: Pack, name: str, day: date) -> Fraction:
