@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from kaohe.core import deadlines as module
-from kaohe.core.deadlines import ABANDONED_MS, KEPT_MS, Deadlines, Item
+from kaohe.core.deadlines import ABANDONED_MS, KEPT_MS, Deadlines, Item, ItemId, Queue
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack
 from kaohe.core.verdicts import MAX_WORDS, Word, bounded, segments
@@ -530,3 +531,29 @@ def test_a_verdict_of_a_closed_month_is_taken_back_in_the_running_one(judged: St
     judged.late("2026-09-03T12:00", "complaint.dismissed", complaint_id="c-1")
     judged.tick("2026-09-04T11:00")
     assert judged.decisions() == [("blamed", "2026-08", "-2", "final"), ("blamed", "2026-09", "2", "final")]
+
+
+def test_a_queue_gives_its_items_in_the_order_of_their_moments() -> None:
+    rng = random.Random(7)
+    moments: dict[ItemId, int] = {}
+    queue = Queue(moments.get)
+    given: list[tuple[int, ItemId]] = []
+    now_ms = 0
+    for number in range(3_000):
+        key = (
+            "p/d",
+            "a-1",
+            f"{number:04}" if rng.random() < 0.8 or not number else f"{rng.randrange(number):04}",
+        )
+        moments[key] = now_ms + rng.randrange(20 * 60_000)
+        queue.add(moments[key], key)
+        if rng.random() < 0.5:
+            moments.pop(rng.choice(list(moments)))  # met before it is due
+        if rng.random() < 0.05:
+            now_ms += rng.randrange(3 * 60_000)
+            while (first := queue.first()) is not None and first[0] < now_ms:
+                assert first == min((at_ms, one) for one, at_ms in moments.items())
+                assert queue.take() == first[1]
+                del moments[first[1]]
+                given.append(first)
+    assert len(given) > 100

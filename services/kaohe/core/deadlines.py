@@ -6,13 +6,15 @@ or after the item was missed although it happened in time: both are put right, s
 events arrive does not matter.
 
 An item is kept until ``KEPT_MS`` (or what its deadline says) after it ended, or ``ABANDONED_MS`` after it was missed,
-and there are at most ``MAX_ITEMS``. The queue of due times is not part of the state: it is made anew from the items.
+and there are at most ``MAX_ITEMS``. The queues of due times and of what is to be forgotten are not part of the state:
+they are made anew from the items. Most items are met long before they are due, so a queue keeps no order but among
+those of the minute that comes next (``Queue``).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +24,7 @@ from kaohe.core.subjects import SEPARATOR
 from kaohe.core.verdicts import Word
 from kaohe.errors import EventError
 
+MINUTE_MS = 60_000
 KEPT_MS = 7 * DAY_MS
 ABANDONED_MS = 400 * DAY_MS
 MAX_ITEMS = 500_000
@@ -64,6 +67,53 @@ ITEM_ENCODER = msgspec.msgpack.Encoder()
 ITEM_DECODER = msgspec.msgpack.Decoder(Item)
 
 
+class Queue:
+    """Items by a moment, earliest first. One that is there no more at its moment is passed over when its turn comes."""
+
+    __slots__ = ("_at", "_front", "_front_minute", "_later", "_minutes")
+
+    def __init__(self, at: Callable[[ItemId], int | None]) -> None:
+        """``at`` tells the moment at which an item stands in the queue now, or None."""
+        self._at = at
+        self._front: list[tuple[int, ItemId]] = []
+        self._front_minute = -1
+        self._later: dict[int, list[tuple[int, ItemId]]] = {}
+        self._minutes: list[int] = []
+
+    def add(self, at_ms: int, key: ItemId) -> None:
+        """Put an item to its moment."""
+        minute = at_ms // MINUTE_MS
+        if minute <= self._front_minute:
+            heapq.heappush(self._front, (at_ms, key))
+            return
+        known = self._later.get(minute)
+        if known is None:
+            known = self._later[minute] = []
+            heapq.heappush(self._minutes, minute)
+        known.append((at_ms, key))
+
+    def first(self) -> tuple[int, ItemId] | None:
+        """The earliest moment and its item; None when there is nothing."""
+        at = self._at
+        while True:
+            front = self._front
+            while front:
+                found = front[0]
+                if at(found[1]) == found[0]:
+                    return found
+                heapq.heappop(front)
+            if not self._minutes:
+                return None
+            self._front_minute = heapq.heappop(self._minutes)
+            waiting = self._later.pop(self._front_minute)
+            self._front = [found for found in waiting if at(found[1]) == found[0]]
+            heapq.heapify(self._front)
+
+    def take(self) -> ItemId:
+        """The item that ``first`` told, which stands in the queue no more."""
+        return heapq.heappop(self._front)[1]
+
+
 class Deadlines:
     """All items of one partition."""
 
@@ -73,8 +123,8 @@ class Deadlines:
         self.items: dict[ItemId, Item] = {}
         self.touched: set[ItemId] = set()
         self.dropped: list[ItemId] = []
-        self._due: list[tuple[int, ItemId]] = []
-        self._ends: list[tuple[int, ItemId]] = []
+        self._due = Queue(self._due_at)
+        self._ends = Queue(self._end_at)
 
     def add(self, item: Item) -> None:
         """Add a new item. The caller has asked ``check_room`` before."""
@@ -102,12 +152,10 @@ class Deadlines:
         """Whether there is room for an item; the one that ended first is forgotten for it."""
         if len(self.items) < MAX_ITEMS:
             return True
-        self._skim()
-        if not self._ends or self.items[self._ends[0][1]].state == "missed":
+        ended = self._ends.first()
+        if ended is None or self.items[ended[1]].state == "missed":
             return False
-        key = self._ends[0][1]
-        heapq.heappop(self._ends)
-        self._drop(key)
+        self._drop(self._ends.take())
         return True
 
     def _drop(self, key: ItemId) -> None:
@@ -123,42 +171,34 @@ class Deadlines:
     def _queue(self, item: Item) -> None:
         """Note when the item is missed; or, when it is open no more, when it is to be forgotten."""
         if item.state == "open":
-            heapq.heappush(self._due, (item.due_ms, item.id))
+            self._due.add(item.due_ms, item.id)
         else:
-            heapq.heappush(self._ends, (self._end_ms(item), item.id))
+            self._ends.add(self._end_ms(item), item.id)
 
     def next_ms(self) -> int | None:
         """The earliest moment at which an item is missed or forgotten: just after its due time."""
-        self._skim()
-        found = [heap[0][0] + 1 for heap in (self._due, self._ends) if heap]
+        found = [one[0] + 1 for one in (self._due.first(), self._ends.first()) if one is not None]
         return min(found) if found else None
-
-    def _skim(self) -> None:
-        while self._due:
-            due_ms, key = self._due[0]
-            item = self.items.get(key)
-            if item is not None and item.state == "open" and item.due_ms == due_ms:
-                break
-            heapq.heappop(self._due)
-        while self._ends:
-            end_ms, key = self._ends[0]
-            item = self.items.get(key)
-            if item is not None and item.state != "open" and self._end_ms(item) == end_ms:
-                break
-            heapq.heappop(self._ends)
 
     def missed_before(self, now_ms: int) -> Iterator[Item]:
         """The items whose due time has passed, in order of due time; each is now missed. Old ones are forgotten."""
-        self._skim()
-        while self._due and self._due[0][0] < now_ms:
-            item = self.items[heapq.heappop(self._due)[1]]
+        while (due := self._due.first()) is not None and due[0] < now_ms:
+            item = self.items[self._due.take()]
             item.state = "missed"
             self.changed(item)
             yield item
-            self._skim()
-        while self._ends and self._ends[0][0] < now_ms:
-            self._drop(heapq.heappop(self._ends)[1])
-            self._skim()
+        while (ended := self._ends.first()) is not None and ended[0] < now_ms:
+            self._drop(self._ends.take())
+
+    def _due_at(self, key: ItemId) -> int | None:
+        """When an item that is open is missed."""
+        item = self.items.get(key)
+        return item.due_ms if item is not None and item.state == "open" else None
+
+    def _end_at(self, key: ItemId) -> int | None:
+        """When an item that is open no more is forgotten."""
+        item = self.items.get(key)
+        return self._end_ms(item) if item is not None and item.state != "open" else None
 
     def _end_ms(self, item: Item) -> int:
         """When an item that is open no more is forgotten."""

@@ -44,8 +44,9 @@ class Kind:
     """A deadline of one version of a pack, ready for events."""
 
     __slots__ = (
-        "ahead", "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "pack", "pack_name",
-        "payload", "rules", "seeing", "stands", "version", "word_of",
+        "ahead", "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "noted",
+        "noted_opening", "pack", "pack_name", "payload", "remember_ms", "rules", "seeing", "stands", "version",
+        "word_of",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +83,10 @@ class Kind:
             for outcome in OUTCOMES
             if (source := f"deadline/{self.name}/{outcome}") in seeing
         }
+        # What somebody counts, or is to see.
+        self.noted = self.counts.keys() | self.seeing.keys()
+        self.noted_opening = [outcome for outcome in ("opened", "standing") if outcome in self.noted]
+        self.remember_ms = deadline.remember_ms
         self.rules = {
             outcome: own
             for outcome in OUTCOMES
@@ -204,9 +209,10 @@ class Items:
         deadlines.add(item)
         if due_ms < self.engine.due_ms:
             self.engine.due_ms = due_ms + 1
-        self._count(kind, item, "opened", time_ms)
-        self._count(kind, item, "standing", time_ms)
-        self._judge(kind, item, "standing", after="judge", at_ms=time_ms)
+        for outcome in kind.noted_opening:
+            self._count(kind, item, outcome, time_ms)
+        if "standing" in kind.rules:
+            self._judge(kind, item, "standing", after="judge", at_ms=time_ms)
         if old is not None and (kind.deadline.met_by or old.closed_ms >= time_ms):
             item.evidence += old.evidence
             self._end(kind, item, old.closed_ms, met=old.state == "early_met")
@@ -232,14 +238,14 @@ class Items:
             return
         key = (kind.name, event.subject, str(kind.key_of(event.data)))
         item = self.deadlines.items.get(key)
-        if kind.deadline.remember_ms and (item is None or item.state not in ("open", "missed")):
+        if item is not None and item.state in ("open", "missed"):
+            item.evidence = (*item.evidence[:1], event.id)
+            self._end(kind, item, time_ms, met=met)
+        elif kind.remember_ms:
             self._remember(kind, item, event, time_ms, place, met=met)
         elif item is None or (item.state in EARLY and time_ms < item.closed_ms):
             state: ItemState = "early_met" if met else "early_cancelled"
             self.deadlines.add_if_room(Item(key, state, place, time_ms, time_ms, time_ms, None, (event.id,)))
-        elif item.state in ("open", "missed"):
-            item.evidence = (*item.evidence[:1], event.id)
-            self._end(kind, item, time_ms, met=met)
         elif item.state not in EARLY and time_ms < item.closed_ms:
             item.evidence = (*item.evidence[:1], event.id)
             self._end_earlier(kind, item, time_ms, met=met)
@@ -281,7 +287,7 @@ class Items:
 
         What is remembered for long may have been met long ago: it counts when it was asked for.
         """
-        if kind.deadline.remember_ms:
+        if kind.remember_ms:
             time_ms = max(time_ms, item.opened_ms)
         in_time = time_ms <= item.due_ms
         was_missed = item.state == "missed"
@@ -296,14 +302,16 @@ class Items:
                 was_missed = True
             item.state = "late" if met else "cancelled_late"
         self.deadlines.changed(item)
-        self._count(kind, item, item.state, time_ms)
+        if item.state in kind.noted:
+            self._count(kind, item, item.state, time_ms)
         if item.state == "cancelled":
             self._count(kind, item, "standing", item.opened_ms, weight=-1)
             self._judge(kind, item, "standing", after="take_back", at_ms=time_ms)
         if was_missed:
             self._judge(kind, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms)
             item.alerts = ()
-        self._judge(kind, item, item.state, after="judge", at_ms=time_ms)
+        if item.state in kind.rules:
+            self._judge(kind, item, item.state, after="judge", at_ms=time_ms)
 
     # --- what nothing can meet ----------------------------------------------------------------------------------------
 
