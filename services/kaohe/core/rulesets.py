@@ -177,9 +177,8 @@ class Watch:
         self, series: Series, periods: tuple[Period, ...], alerts: Mapping[str, AlertState]
     ) -> tuple[int, int]:
         """Which rules may hold, and which must be judged because an alert may begin, go on waiting, or end."""
-        found = self._look(series, periods)
-        may_hold = found & self._every
         if not alerts:
+            may_hold = self._look(series, periods, False)
             return may_hold, may_hold
         firing = waiting = 0
         for key, state in alerts.items():
@@ -187,6 +186,8 @@ class Watch:
                 firing |= self._bits.get(key, 0)
             else:
                 waiting |= self._bits.get(key, 0)
+        found = self._look(series, periods, bool(firing))
+        may_hold = found & self._every
         return may_hold, (may_hold & ~firing) | waiting | (firing & found >> self._count)
 
 

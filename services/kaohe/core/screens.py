@@ -30,8 +30,9 @@ from kaohe.core.model import Pack
 
 Screen = Callable[[Moment], int]
 """The rules that may hold, one bit for each in their order: a rule whose bit is 0 does not hold."""
-Look = Callable[[Series, tuple[Period, ...]], int]
-"""Of a subject's counts, and the periods of the moment looked at: a bit for each test, in their order."""
+Look = Callable[[Series, tuple[Period, ...], bool], int]
+"""Of a subject's counts, and the periods of the moment looked at: a bit for each rule that may hold, in their order;
+and above these one for each whose alert may end, if that is asked."""
 
 _MAY = "True"
 _CANNOT = "False"
@@ -48,8 +49,7 @@ class Quotient(NamedTuple):
 def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen:
     """The screen of some rules, given by their bound conditions."""
     sums = Sums(layout, _of_moment)
-    found: Screen = _bits("moment", sums, [sums.test(pack, one) for one in conditions])
-    return found
+    return _bits(sums, [sums.test(pack, one) for one in conditions])
 
 
 def truths(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> Screen | None:
@@ -58,8 +58,7 @@ def truths(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> Scree
     if not all(sums.is_exact(pack, one) for one in conditions):
         return None
     atoms = dict.fromkeys(atom for one in conditions for atom in _atoms(one))
-    found: Screen = _bits("moment", sums, [sums.test(pack, atom) for atom in atoms])
-    return found
+    return _bits(sums, [sums.test(pack, atom) for atom in atoms])
 
 
 def look(
@@ -67,13 +66,14 @@ def look(
     watched: Iterable[tuple[Pack, Condition]],
     ends: Iterable[tuple[Pack, Sequence[tuple[Condition, Iterable[str]] | None]]],
 ) -> Look:
-    """Which of the conditions ``watched`` may hold, and after these which of ``ends`` may.
+    """Which of the conditions ``watched`` may hold, and which of ``ends`` may.
 
     An end stands for one rule: for each of its effects the bound condition and the fields that end its alert, the
     fields when one of them is without data; None for an effect that ends whenever its rule does not hold.
     """
     sums = Sums(layout, _of_series)
-    tests = [sums.test(pack, condition) for pack, condition in watched]
+    begin = _found([sums.test(pack, condition) for pack, condition in watched], 0)
+    tests = []
     for pack, effects in ends:
         found = []
         for one in effects:
@@ -83,13 +83,25 @@ def look(
             condition, fields = one
             found += [sums.unknown(pack, field) for field in sorted(fields)] + [sums.test(pack, condition)]
         tests.append(any_of(found))
-    function: Look = _bits("series, periods", sums, tests)
+    end = _found(tests, len(tests))
+    lines = [*sums.heads(), "found = 0", *begin, "if not ending:", "    return found", *end, "return found"]
+    function: Look = compiled("series, periods, ending", lines)
     return function
 
 
-def _bits(arguments: str, sums: Sums, tests: list[str]) -> Any:
-    bits = " | ".join([f"({1 << bit} if {test} else 0)" for bit, test in enumerate(tests) if test != _CANNOT])
-    return compiled(arguments, [*sums.heads(), f"return {bits or '0'}"])
+def _bits(sums: Sums, tests: list[str]) -> Screen:
+    function: Screen = compiled("moment", [*sums.heads(), "found = 0", *_found(tests, 0), "return found"])
+    return function
+
+
+def _found(tests: Iterable[str], first: int) -> list[str]:
+    """Lines that set a bit for each test that is passed, from the bit ``first`` on."""
+    return [
+        line
+        for bit, test in enumerate(tests, first)
+        if test != _CANNOT
+        for line in (f"if {test}:", f"    found |= {1 << bit}")
+    ]
 
 
 def compiled(arguments: str, lines: Iterable[str]) -> Any:
