@@ -15,13 +15,14 @@ import pytest
 from kaohe.core.calendars import calendar
 from kaohe.core.counting import Layout
 from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series
-from kaohe.core.effects import work_out
+from kaohe.core.effects import clears, work_out
 from kaohe.core.expressions import And, Compare, CompareOp, Condition, ExprType, Known, Or, names
 from kaohe.core.facts import NO_COUNTS, Moment, facts_reader, metric_windows, reader
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack
-from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
+from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
 from kaohe.core.screens import screen, truths
+from kaohe.core.subjects import AlertState
 from kaohe.packs.load import load_packs
 from tests.support.packs import at_ms
 
@@ -143,6 +144,52 @@ def test_no_rule_of_the_packs_is_kept_back(level: str) -> None:
             outcomes["held"] += bool(matched)
             outcomes["screened"] += not may_hold
     assert min(outcomes.values()) > 100, "both happen often, or this test would show nothing"
+
+
+@pytest.mark.parametrize("level", ["queue", "team", "site"])
+def test_a_look_finds_what_begins_and_what_ends(level: str) -> None:
+    packs, layout = loaded()
+    book = RuleBook(layout, packs, {level: frozenset({"watch"})})
+    sets = book.watch[level]
+    watch = Watch(layout, sets, TODAY)
+    fires = {one.key: AlertState("id", 0, firing=True) for one in watch.watched}
+    waits = {one.key: AlertState("id", 0, firing=False) for one in watch.watched}
+    rng = random.Random(f"look {level}")
+    found = {"begins": 0, "ends": 0, "stays": 0}
+    for _ in range(400):
+        moment = some_moment(rng, layout, packs, level, rules_only=True)
+        periods = moment.calendar.periods(NOW_MS - 1)
+        may_hold, judged = watch.look(moment.series, periods, {})
+        assert judged == may_hold
+        assert watch.look(moment.series, periods, waits) == (may_hold, (1 << len(watch.watched)) - 1)
+        assert watch.look(moment.series, periods, fires)[0] == may_hold
+        ending = watch.look(moment.series, periods, fires)[1]
+        place = 0
+        for rules in sets:
+            matched, screened = rules.matched(moment), rules.may_hold(moment)
+            for bit, rule in enumerate(rules.rules):
+                assert may_hold >> place & 1 == screened >> bit & 1, rule.id
+                assert may_hold >> place & 1 or rule not in matched, rule.id
+                ends = any(clears(layout, rules.pack, rule, effect, moment) for effect in rule.effects)
+                assert ending >> place & 1 or not ends, rule.id
+                found["begins"] += rule in matched
+                found["ends"] += ends
+                found["stays"] += not ending >> place & 1
+                place += 1
+    assert min(found.values()) > 100, found
+
+
+def test_where_a_count_is_too_large_a_look_lets_everything_through() -> None:
+    packs, layout = loaded()
+    book = RuleBook(layout, packs, {"queue": frozenset({"watch"})})
+    watch = Watch(layout, book.watch["queue"], TODAY)
+    every = (1 << len(watch.watched)) - 1
+    moment = some_moment(random.Random(1), layout, packs, "queue", rules_only=True)
+    periods = moment.calendar.periods(NOW_MS - 1)
+    assert watch.look(moment.series, periods, {})[0] != every
+    slot = layout.reads[packs[0].key, "calls_waiting"][0][0][0]
+    moment.series.add(NOW_MS - MINUTE_MS, Cell({slot: 1 << 50}), NOW_MS)
+    assert watch.look(moment.series, periods, {}) == (every, every)
 
 
 def some_condition(

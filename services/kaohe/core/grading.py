@@ -222,13 +222,14 @@ class Grader:
         apart = (state.earned, state.others) != (sheet.earned, sheet.others)
         state.earned, state.others = sheet.earned, sheet.others
         same = (state.score, state.grade) == (score_text, sheet.grade)
-        # What people said must be seen although a cap or a final word holds the score where it was.
-        heard = not settled and status == "provisional" and _words(state.seen) != _words(sheet.seen)
-        if same and (settled or state.status == status) and not heard:
-            if apart:
-                self.judge.touched.add(subject.key)
-                self.combine(subject, pack, period, moment.at_ms, settled)
-            return
+        if same and (settled or state.status == status):
+            # What people said must be seen although a cap or a final word holds the score where it was.
+            heard = not settled and status == "provisional" and _words(state.seen) != _words(sheet.seen)
+            if not heard:
+                if apart:
+                    self.judge.touched.add(subject.key)
+                    self.combine(subject, pack, period, moment.at_ms, settled)
+                return
         changes = changes_of(state.seen, sheet.seen)
         if settled:
             before = {"score:": state.score, "grade:": state.grade}
@@ -269,7 +270,12 @@ class Grader:
         for dimension in card.dimensions:
             for item in dimension.items:
                 most = terms.most[item.name]
-                read = reads[item.name] = self._read(subject, pack, item, most, moment, sitting, belongs)
+                read = terms.unheard.get(item.name) if sitting is None else None
+                if read is None:
+                    read = self._read(subject, pack, item, most, moment, sitting, belongs)
+                    if sitting is None and item.kind in ("assessed", "evaluated"):
+                        terms.unheard[item.name] = read
+                reads[item.name] = read
                 earned.append(Earned(dimension.name, item.name, most, read.share))
         taken = {entry for read in reads.values() for entry in read.entries}
         others = {entry.id: entry.worth for entry in entries if entry.worth and entry.id not in taken}

@@ -23,7 +23,7 @@ from kaohe.core.effects import decided_by, steps_on
 from kaohe.core.expressions import Condition
 from kaohe.core.facts import Moment, facts_reader
 from kaohe.core.model import Effect, Pack, Rule
-from kaohe.core.screens import Sums, compiled, times
+from kaohe.core.screens import Sums, all_of, compiled, minus, product, text_of
 
 MOVING = ("deduct", "award", "grade")
 """The kinds of effects that follow a running period."""
@@ -40,7 +40,7 @@ class Outcomes:
     def __init__(
         self, layout: Layout, pack: Pack, window: str, rules: Sequence[Rule], bound: Mapping[str, Condition], day: date
     ) -> None:  # fmt: skip
-        sums = Sums(layout, lambda read: "counts" if read == window else "")
+        sums = Sums(layout)
         told: list[tuple[int, str]] = []
         shown: list[int] = []
         for place, rule in enumerate(rules):
@@ -57,7 +57,7 @@ class Outcomes:
         self.shown: Callable[[Moment], Outcome] | None = None
         if told:
             parts = "".join(f"{source}, " for _, source in told)
-            self.told = compiled("counts", [*sums.heads(), f"return ({parts})"])
+            self.told = compiled("counts", [*sums.heads(lambda _: "counts"), f"return ({parts})"])
         if shown:
             self.shown = _facts(layout, pack, [rules[place] for place in shown])
 
@@ -82,11 +82,16 @@ def _source(
             value = sums.quotient(pack, steps.of)
             if value is None:
                 return None
-            over = f"{times(value.top, steps.top_factor)} - {times(value.bottom, steps.bottom_factor)}"
-            count = f"({over}) // ({times(value.bottom, steps.steps_factor)})"
-            found.append(" and ".join([*value.known, f"min(max({count}, 0), {steps.most})"]))
+            top, bottom = (
+                product(value.top, {(): steps.top_factor}),
+                product(value.bottom, {(): steps.bottom_factor}),
+            )
+            step = product(value.bottom, {(): steps.steps_factor})
+            count = f"{text_of(minus(top, bottom))} // {text_of(step)}"
+            known = sums.source(all_of(value.known))
+            found.append(f"min(max({count}, 0), {steps.most}) if {known} else 0")
     parts = "".join(f"({one}), " for one in found)
-    return f"({parts}) if {sums.test(pack, bound)} else None"
+    return f"({parts}) if {sums.source(sums.test(pack, bound))} else None"
 
 
 def _facts(layout: Layout, pack: Pack, rules: Sequence[Rule]) -> Callable[[Moment], Outcome]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from kaohe.core.counting import Layout
 from kaohe.core.facts import DAYS_KEPT, number_text
@@ -83,6 +84,8 @@ class Terms:
         items = [item for dimension in card.dimensions for item in dimension.items]
         self.most = {item.name: _number(pack, item.most, day) for item in items}
         self.most_texts = {name: number_text(most) for name, most in self.most.items()}
+        self.unheard: dict[str, Any] = {}
+        """What items come to of which people have said nothing, by their names; the grader fills it."""
         self._step = card.step
         self._worked: dict[tuple[int | None, ...], Worked | None] = {}
         self._grades: dict[tuple[int, int], str] = {}

@@ -21,40 +21,58 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from kaohe.core.calendars import WINDOWS, Period
+from kaohe.core.calendars import WINDOWS
 from kaohe.core.counting import Layout
-from kaohe.core.counts import MAX_SLOT, Series, span_ms
+from kaohe.core.counts import MAX_SLOT, span_ms
 from kaohe.core.expressions import And, Compare, Condition, FieldRef, Known, Or
 from kaohe.core.facts import NO_COUNTS, Moment, compared_with, metric_of
+from kaohe.core.looks import MAX_FACTOR, MAX_TERMS, MAX_TESTS, Look
 from kaohe.core.model import Pack
 
 Screen = Callable[[Moment], int]
 """The rules that may hold, one bit for each in their order: a rule whose bit is 0 does not hold."""
-Look = Callable[[Series, tuple[Period, ...], bool], int]
-"""Of a subject's counts, and the periods of the moment looked at: a bit for each rule that may hold, in their order;
-and above these one for each whose alert may end, if that is asked."""
+Reads = tuple[tuple[int, int], ...]
+"""Slots with their weights."""
 
-_MAY = "True"
-_CANNOT = "False"
+
+Polynomial = dict[tuple[int, ...], int]
+"""A whole number for each product of variables, given by their numbers; that of none is the constant."""
+Test = tuple[Any, ...]
+"""``("all", tests)``, ``("any", tests)``, ``("compare", polynomial's items, op)`` with 0, ``("known", window)`` and
+``("unknown", window)`` of a past period, ``("seen", variable)`` and ``("unseen", variable)`` of a maximum."""
+ALWAYS: Test = ("all", ())
+NEVER: Test = ("any", ())
+_OPPOSITE = {
+    "<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "==",
+    "known": "unknown", "unknown": "known", "seen": "unseen", "unseen": "seen",
+}  # fmt: skip
 
 
 class Quotient(NamedTuple):
-    """A field as source text: ``top / bottom``, when each of ``known`` holds; otherwise there is no data."""
+    """A field: ``top / bottom``, when each of ``known`` holds; otherwise there is no data."""
 
-    top: str
-    bottom: str
-    known: tuple[str, ...]
+    top: Polynomial
+    bottom: Polynomial
+    known: tuple[Test, ...]
+
+
+class Variable(NamedTuple):
+    """A sum of counts of a window, each with its weight; or the largest of some maxima, None where there are none."""
+
+    window: str
+    reads: tuple[tuple[int, int], ...]
+    largest: bool = False
 
 
 def screen(layout: Layout, pack: Pack, conditions: Iterable[Condition]) -> Screen:
     """The screen of some rules, given by their bound conditions."""
-    sums = Sums(layout, _of_moment)
+    sums = Sums(layout)
     return _bits(sums, [sums.test(pack, one) for one in conditions])
 
 
 def truths(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> Screen | None:
     """The comparisons of some bound conditions that hold, a bit for each; None when one is not about sums alone."""
-    sums = Sums(layout, _of_moment)
+    sums = Sums(layout)
     if not all(sums.is_exact(pack, one) for one in conditions):
         return None
     atoms = dict.fromkeys(atom for one in conditions for atom in _atoms(one))
@@ -71,37 +89,31 @@ def look(
     An end stands for one rule: for each of its effects the bound condition and the fields that end its alert, the
     fields when one of them is without data; None for an effect that ends whenever its rule does not hold.
     """
-    sums = Sums(layout, _of_series)
-    begin = _found([sums.test(pack, condition) for pack, condition in watched], 0)
-    tests = []
+    sums = Sums(layout)
+    begin = [sums.test(pack, condition) for pack, condition in watched]
+    end = []
     for pack, effects in ends:
         found = []
         for one in effects:
             if one is None:
-                found.append(_MAY)
+                found.append(ALWAYS)
                 continue
             condition, fields = one
             found += [sums.unknown(pack, field) for field in sorted(fields)] + [sums.test(pack, condition)]
-        tests.append(any_of(found))
-    end = _found(tests, len(tests))
-    lines = [*sums.heads(), "found = 0", *begin, "if not ending:", "    return found", *end, "return found"]
-    function: Look = compiled("series, periods, ending", lines)
-    return function
+        end.append(any_of(found))
+    return Look(*_tables(sums, begin + end), len(begin))
 
 
-def _bits(sums: Sums, tests: list[str]) -> Screen:
-    function: Screen = compiled("moment", [*sums.heads(), "found = 0", *_found(tests, 0), "return found"])
-    return function
-
-
-def _found(tests: Iterable[str], first: int) -> list[str]:
-    """Lines that set a bit for each test that is passed, from the bit ``first`` on."""
-    return [
+def _bits(sums: Sums, tests: list[Test]) -> Screen:
+    found = [
         line
-        for bit, test in enumerate(tests, first)
-        if test != _CANNOT
-        for line in (f"if {test}:", f"    found |= {1 << bit}")
+        for bit, test in enumerate(tests)
+        if test != NEVER
+        for line in (f"if {sums.source(test)}:", f"    found |= {1 << bit}")
     ]
+    lines = [*sums.heads(lambda window: f"moment.counts({window!r})"), "found = 0", *found, "return found"]
+    function: Screen = compiled("moment", lines)
+    return function
 
 
 def compiled(arguments: str, lines: Iterable[str]) -> Any:
@@ -118,50 +130,34 @@ def _atoms(condition: Condition) -> list[Condition]:
     return [condition]
 
 
-def _of_moment(window: str) -> str:
-    """Where a judgement's counts of a window are."""
-    if window.startswith("rolling_"):
-        return f"moment.series.rolling[{span_ms(window)}]"
-    return f"moment.counts({window!r})"
-
-
-def _of_series(window: str) -> str:
-    """Where the counts of a window are for a subject that is watched."""
-    if window.startswith("rolling_"):
-        return f"series.rolling[{span_ms(window)}]"
-    if window == "now":
-        return "series.total_counts()"
-    if window.startswith("previous_"):
-        position = WINDOWS.index(window[len("previous_") :])
-        return f"series.period_counts(series.calendar.previous(periods[{position}]))"
-    return f"(series.period_counts(periods[{WINDOWS.index(window)}]) or NOTHING)"
-
-
 class Sums:
-    """Writes tests of counts, and the lines before them that read each count once."""
+    """Makes tests of counts, and knows which counts they read."""
 
-    def __init__(self, layout: Layout, source: Callable[[str], str]) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._source = source
-        self._reads: dict[str, dict[int, str]] = {}
-        self._locals: dict[str, str] = {}
+        self.windows: dict[str, int] = {}
+        self.variables: dict[Variable, int] = {}
 
-    def heads(self) -> list[str]:
-        """Lines that read the counts."""
+    def heads(self, counts_of: Callable[[str], str]) -> list[str]:
+        """Lines that read the variables ``v0``, ``v1`` … of some counts, each count once."""
         lines = []
-        for number, (window, slots) in enumerate(self._reads.items()):
+        for window, number in self.windows.items():
             where = f"w{number}"
-            lines.append(f"{where} = {self._source(window)}")
+            lines.append(f"{where} = {counts_of(window)}")
             if window.startswith("previous_"):
                 where = f"({where} or NOTHING)"
-            read = [slot for slot in slots if slot < MAX_SLOT]
-            if read:
-                names = ", ".join([slots[slot] for slot in read])
-                lines.append(f"{names}, = {where}.row({tuple(read)})")
-            lines += [
-                f"{name} = {where}.get({slot}, None)" for slot, name in slots.items() if slot >= MAX_SLOT
-            ]
-        return lines + [f"{name} = {source}" for source, name in self._locals.items()]
+            read = dict.fromkeys(
+                slot for one in self.variables if one.window == window for slot, _ in one.reads
+            )
+            sums = tuple(slot for slot in read if slot < MAX_SLOT)
+            if sums:
+                names = ", ".join([f"c{number}x{slot}" for slot in sums])
+                lines.append(f"{names}, = {where}.row({sums})")
+            lines += [f"c{number}x{slot} = {where}.get({slot}, None)" for slot in read if slot >= MAX_SLOT]
+        for variable, number in self.variables.items():
+            counts = [(f"c{self.windows[variable.window]}x{slot}", weight) for slot, weight in variable.reads]
+            lines.append(f"v{number} = {_largest(counts) if variable.largest else _total(counts)}")
+        return lines
 
     def is_exact(self, pack: Pack, condition: Condition) -> bool:
         """Whether the test of a condition says exactly whether it holds."""
@@ -175,8 +171,8 @@ class Sums:
             case Compare(field=field, value=value):
                 return isinstance(value, Fraction) and self.quotient(pack, field) is not None
 
-    def test(self, pack: Pack, condition: Condition) -> str:
-        """The source of a test that a fact which satisfies the condition cannot fail."""
+    def test(self, pack: Pack, condition: Condition) -> Test:
+        """A test that a fact which satisfies the condition cannot fail."""
         match condition:
             case And(parts=parts):
                 return all_of([self.test(pack, part) for part in parts])
@@ -185,28 +181,29 @@ class Sums:
             case Known(field=field, known=known):
                 found = self.quotient(pack, field)
                 if found is None:
-                    return _MAY
+                    return ALWAYS
                 return all_of(found.known) if known else self.unknown(pack, field)
-            case Compare(op=op, field=field, value=FieldRef(name=name)):
-                one, other = self.quotient(pack, field), self.quotient(pack, name)
+            case Compare(op=op, field=field, value=value):
+                one = self.quotient(pack, field)
+                other = self._value(pack, value)
                 if one is None or other is None:
-                    return _MAY
-                compared = f"({one.top}) * ({other.bottom}) {op} ({other.top}) * ({one.bottom})"
-                return all_of([*one.known, *other.known, compared], ordered=True)
-            case Compare(op=op, field=field, value=Fraction() as limit):
-                found = self.quotient(pack, field)
-                if found is None:
-                    return _MAY
-                left = times(found.top, limit.denominator)
-                compared = f"{left} {op} {times(found.bottom, limit.numerator)}"
-                return all_of([*found.known, compared], ordered=True)
-            case _:
-                return _MAY
+                    return ALWAYS
+                # Bottoms are above 0 where the fields are known.
+                left, right = product(one.top, other.bottom), product(other.top, one.bottom)
+                return all_of([*one.known, *other.known, compared(minus(left, right), op)])
 
-    def unknown(self, pack: Pack, field: str) -> str:
-        """The source of a test that a field without data cannot fail."""
+    def _value(self, pack: Pack, value: bool | str | Fraction | FieldRef) -> Quotient | None:
+        """What a field is compared with."""
+        if isinstance(value, FieldRef):
+            return self.quotient(pack, value.name)
+        if isinstance(value, Fraction):
+            return Quotient({(): value.numerator}, {(): value.denominator}, ())
+        return None
+
+    def unknown(self, pack: Pack, field: str) -> Test:
+        """A test that a field without data cannot fail."""
         found = self.quotient(pack, field)
-        return _MAY if found is None else any_of([f"not {one}" for one in found.known])
+        return ALWAYS if found is None else any_of([_not(one) for one in found.known])
 
     def quotient(self, pack: Pack, field: str) -> Quotient | None:
         """A field that is made of sums or a maximum; None for any other."""
@@ -218,88 +215,179 @@ class Sums:
         if (metric.scale <= 0 and aspect.startswith("vs_")) or (metric.kind == "max" and aspect):
             return None
         known = (self._known(window),) if window.startswith("previous_") else ()
-        up, down = str(metric.scale.numerator), str(metric.scale.denominator)
+        up: Polynomial = {(): metric.scale.numerator}
+        down: Polynomial = {(): metric.scale.denominator}
         tops, bottoms = self.layout.reads[pack.key, metric.name]
         if metric.kind == "max":
-            largest = self._largest(window, [slot for slot, _ in tops])
-            return Quotient(times(largest, int(up)), down, (*known, f"({largest} is not None)"))
-        top, bottom = self._sum(window, tops), self._sum(window, bottoms) if bottoms else ""
-        if aspect == "base" and bottom:
-            return Quotient(bottom, "1", known)
+            largest = self._variable(window, tops, largest=True)
+            return Quotient(product(largest, up), down, (*known, ("seen", *next(iter(largest)))))
         if aspect.startswith("vs_"):
-            return self._change(window, compared_with(window, aspect), (top, bottom), (tops, bottoms), known)
-        if not bottom:
-            return Quotient(times(top, int(up)), down, known)
-        return Quotient(times(top, int(up)), times(bottom, int(down)), (*known, f"({bottom} > 0)"))
+            return self._change(window, compared_with(window, aspect), tops, bottoms, known)
+        top = self._variable(window, tops)
+        if not bottoms:
+            return Quotient(product(top, up), down, known)
+        bottom = self._variable(window, bottoms)
+        if aspect == "base":
+            return Quotient(bottom, {(): 1}, known)
+        return Quotient(product(top, up), product(bottom, down), (*known, compared(bottom, ">")))
 
     def _change(
-        self, window: str, compared: str, now: tuple[str, str], reads: tuple[Any, Any], known: tuple[str, ...]
+        self, window: str, earlier: str, tops: Reads, bottoms: Reads, known: tuple[Test, ...]
     ) -> Quotient:
         """``now / before - 1``, where the value before is above 0; a scale stands on both sides."""
-        assert window != compared
-        top, bottom = now
-        tops, bottoms = reads
-        before = self._sum(compared, tops)
-        known = (*known, self._known(compared), f"({before} > 0)")
-        if not bottom:
-            return Quotient(f"{top} - {before}", before, known)
-        under = self._sum(compared, bottoms)
-        whole = self._local(f"{before} * {bottom}")
-        known = (*known, f"({bottom} > 0)", f"({under} > 0)")
-        return Quotient(f"{top} * {under} - {whole}", whole, known)
+        top, before = self._variable(window, tops), self._variable(earlier, tops)
+        known = (*known, self._known(earlier), compared(before, ">"))
+        if not bottoms:
+            return Quotient(minus(top, before), before, known)
+        bottom, under = self._variable(window, bottoms), self._variable(earlier, bottoms)
+        known = (*known, compared(bottom, ">"), compared(under, ">"))
+        whole = product(before, bottom)
+        return Quotient(minus(product(top, under), whole), whole, known)
 
-    def _known(self, window: str) -> str:
+    def _known(self, window: str) -> Test:
         """A test that something is known of a past period."""
-        self._reads.setdefault(window, {})
-        return f"(w{list(self._reads).index(window)} is not None)"
+        self.windows.setdefault(window, len(self.windows))
+        return "known", window
 
-    def _sum(self, window: str, reads: Iterable[tuple[int, int]]) -> str:
-        """A sum of counts, each with its weight."""
-        parts = [times(self._count(window, slot, "c"), weight) for slot, weight in reads]
-        if len(parts) == 1 and parts[0].isalnum():
-            return parts[0]
-        return self._local(" + ".join(parts) or "0")
+    def _variable(self, window: str, reads: Reads, *, largest: bool = False) -> Polynomial:
+        self.windows.setdefault(window, len(self.windows))
+        number = self.variables.setdefault(Variable(window, reads, largest), len(self.variables))
+        return {(number,): 1}
 
-    def _largest(self, window: str, slots: list[int]) -> str:
-        """The largest of some maxima; None where there is none."""
-        largest = self._count(window, slots[0], "m")
-        for slot in slots[1:]:
-            other = self._count(window, slot, "m")
-            largest = self._local(
-                f"{largest} if {other} is None or ({largest} is not None and {largest} >= {other}) else {other}"
-            )
-        return largest
-
-    def _count(self, window: str, slot: int, kind: str) -> str:
-        slots = self._reads.setdefault(window, {})
-        return slots.setdefault(slot, f"{kind}{list(self._reads).index(window)}x{slot}")
-
-    def _local(self, source: str) -> str:
-        return self._locals.setdefault(source, f"s{len(self._locals)}")
+    def source(self, test: Test) -> str:
+        """A test as source text, after the lines of ``heads``."""
+        kind, *rest = test
+        if kind in ("all", "any"):
+            parts = [self.source(part) for part in rest[0]]
+            if not parts:
+                return str(kind == "all")
+            return f"({(' and ' if kind == 'all' else ' or ').join(parts)})"
+        if kind == "compare":
+            return f"{text_of(dict(rest[0]))} {rest[1]} 0"
+        name = f"w{self.windows[rest[0]]}" if kind in ("known", "unknown") else f"v{rest[0]}"
+        return f"{name} is {'not ' if kind in ('known', 'seen') else ''}None"
 
 
-def all_of(tests: Iterable[str], *, ordered: bool = False) -> str:
-    """All of some tests; unless they must stay ``ordered``, short ones come first: they decide most often."""
-    found = list(dict.fromkeys(tests))
-    if _CANNOT in found:
-        return _CANNOT
-    left = [test for test in found if test != _MAY]
-    if not ordered:
-        left.sort(key=lambda test: (len(test), test))
-    return f"({' and '.join(left)})" if left else _MAY
+def text_of(polynomial: Polynomial) -> str:
+    """A polynomial as source text, in parentheses."""
+    parts = []
+    for variables, factor in polynomial.items():
+        factors = [f"v{number}" for number in variables]
+        parts.append(" * ".join([*([str(factor)] if factor != 1 or not factors else []), *factors]))
+    return f"({' + '.join(parts) or '0'})"
 
 
-def any_of(tests: Iterable[str]) -> str:
+def _total(counts: Iterable[tuple[str, int]]) -> str:
+    return " + ".join([name if weight == 1 else f"{weight} * {name}" for name, weight in counts]) or "0"
+
+
+def _largest(counts: Sequence[tuple[str, int]]) -> str:
+    """The largest of some maxima; None where there is none."""
+    names = [name for name, _ in counts]
+    if len(names) == 1:
+        return names[0]
+    return f"max([one for one in ({', '.join(names)}) if one is not None], default=None)"
+
+
+def product(one: Polynomial, other: Polynomial) -> Polynomial:
+    """One polynomial times another."""
+    found: Polynomial = {}
+    for first, factor in one.items():
+        for second, times in other.items():
+            key = tuple(sorted(first + second))
+            found[key] = found.get(key, 0) + factor * times
+    return found
+
+
+def minus(one: Polynomial, other: Polynomial) -> Polynomial:
+    """One polynomial less another."""
+    found = dict(one)
+    for key, factor in other.items():
+        found[key] = found.get(key, 0) - factor
+    return {key: factor for key, factor in found.items() if factor}
+
+
+def compared(polynomial: Polynomial, op: str) -> Test:
+    """The comparison of a polynomial with 0."""
+    return "compare", tuple(sorted(polynomial.items())), op
+
+
+def _not(test: Test) -> Test:
+    """The opposite of one comparison, or of what is known of a period or a maximum."""
+    if test[0] == "compare":
+        return "compare", test[1], _OPPOSITE[test[2]]
+    return (_OPPOSITE[test[0]], *test[1:])
+
+
+def all_of(tests: Iterable[Test]) -> Test:
+    """All of some tests, in their order: what is unknown is never compared."""
+    found = tuple(dict.fromkeys(test for test in tests if test != ALWAYS))
+    if NEVER in found:
+        return NEVER
+    return found[0] if len(found) == 1 else ("all", found)
+
+
+def any_of(tests: Iterable[Test]) -> Test:
     """Any of some tests."""
-    found = list(dict.fromkeys(tests))
-    if _MAY in found:
-        return _MAY
-    left = [test for test in found if test != _CANNOT]
-    return f"({' or '.join(left)})" if left else _CANNOT
+    found = tuple(dict.fromkeys(test for test in tests if test != NEVER))
+    if ALWAYS in found:
+        return ALWAYS
+    return found[0] if len(found) == 1 else ("any", found)
 
 
-def times(source: str, factor: int) -> str:
-    """A sum times a whole number; a factor of 1 is left away."""
-    if factor == 1:
-        return source
-    return f"{factor} * {source}" if source.isalnum() else f"{factor} * ({source})"
+# --- the tables of a look ---------------------------------------------------------------------------------------------
+
+
+def _tables(sums: Sums, tests: Iterable[Test]) -> tuple[list[Any], list[Any], list[Any], list[list[int]]]:
+    """Windows, variables, comparisons, and of each test the sets of comparisons (as bits) that pass it."""
+    numbers: dict[Test, int] = {}
+    passing = []
+    for test in tests:
+        found = []
+        for together in _alternatives(test):
+            bits = 0
+            for one in together:
+                if one in numbers or len(numbers) < MAX_TESTS:
+                    bits |= 1 << numbers.setdefault(one, len(numbers))
+            found.append(bits)
+        passing.append(found)
+    comparisons: list[Any] = []
+    for kind, *rest in numbers:
+        if kind == "compare":
+            terms = [(factor, *(*variables, -1, -1)[:2]) for variables, factor in rest[0]]
+            comparisons.append((rest[1], terms, -1))
+        else:
+            comparisons.append((kind, [], sums.windows[rest[0]] if "known" in kind else rest[0]))
+    windows = [_window(window) for window in sums.windows]
+    variables = [(sums.windows[one.window], one.largest, one.reads) for one in sums.variables]
+    return windows, variables, comparisons, passing
+
+
+def _alternatives(test: Test) -> list[tuple[Test, ...]]:
+    """The comparisons that pass a test together. What is too much for a look passes."""
+    kind, *rest = test
+    if kind == "any":
+        return [found for part in rest[0] for found in _alternatives(part)]
+    if kind == "all":
+        found: list[tuple[Test, ...]] = [()]
+        for part in rest[0]:
+            found = [one + other for one in found for other in _alternatives(part)]
+            if len(found) > MAX_TESTS:
+                return [()]
+        return found
+    if kind == "compare":
+        fits = all(len(names) <= 2 and abs(factor) < MAX_FACTOR for names, factor in rest[0])
+        if not fits or len(rest[0]) > MAX_TERMS:
+            return [()]
+    return [(test,)]
+
+
+def _window(window: str) -> tuple[str, int]:
+    """A window as a look finds it: its kind, and its length or its place among the periods of a moment."""
+    if window.startswith("rolling_"):
+        return "rolling", span_ms(window)
+    if window == "now":
+        return "now", 0
+    kind, _, rest = window.rpartition("_")
+    assert kind in ("", "previous"), window
+    return kind or "period", WINDOWS.index(rest)

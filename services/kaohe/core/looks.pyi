@@ -1,0 +1,20 @@
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kaohe.core.calendars import Period
+from kaohe.core.counts import Series
+
+MAX_TESTS: int
+MAX_TERMS: int
+MAX_FACTOR: int
+
+class Look:
+    def __init__(
+        self,
+        windows: Sequence[tuple[str, int]],
+        variables: Sequence[tuple[int, bool, tuple[tuple[int, int], ...]]],
+        comparisons: Sequence[Any],
+        passing: Sequence[Iterable[int]],
+        begin: int,
+    ) -> None: ...
+    def __call__(self, series: Series, periods: tuple[Period, ...], ending: bool, /) -> int: ...

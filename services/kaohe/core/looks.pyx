@@ -1,0 +1,276 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""What a subject's counts say about many tests at once, for those that are looked at every minute.
+
+Theory of operation. A look is made of tables (``kaohe.core.screens``): windows; variables, each a weighted sum of counts
+of a window or the largest of its maxima; comparisons, each a polynomial of at most two variables in a term, compared
+with 0; and for each test the sets of comparisons that pass it together. It reads the counts where they are kept, without
+making a Python object of any, works out every comparison, and gives a bit for each test.
+
+A look is a screen: it may let too much through and never too little. Variables stay below ``2 ** 46`` and factors below
+``2 ** 30``, so that a polynomial of 16 terms fits into 128 bits; where a count is larger, every test passes.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from kaohe.core.counts cimport Cell, Rolling, Row, Series
+
+cdef extern from *:
+    """
+    typedef __int128 kaohe_wide;
+    """
+    ctypedef long long kaohe_wide
+
+MAX_TESTS = 64
+"""Comparisons in one look, and alternatives of one of its tests."""
+MAX_TERMS = 16
+"""Terms of a comparison."""
+MAX_FACTOR = 1 << 30
+"""Factors in a comparison are smaller."""
+
+cdef enum:
+    TESTS = 64
+    TERMS = 16
+
+cdef int64_t LARGE = (<int64_t>1) << 46
+
+cdef enum Kind:
+    ROLLING, NOW, PERIOD, PREVIOUS
+
+cdef enum Op:
+    LESS, AT_MOST, MORE, AT_LEAST, EQUAL, OTHER, KNOWN, UNKNOWN, SEEN, UNSEEN
+
+cdef dict KINDS = {"rolling": ROLLING, "now": NOW, "period": PERIOD, "previous": PREVIOUS}
+cdef dict OPS = {
+    "<": LESS, "<=": AT_MOST, ">": MORE, ">=": AT_LEAST, "==": EQUAL, "!=": OTHER,
+    "known": KNOWN, "unknown": UNKNOWN, "seen": SEEN, "unseen": UNSEEN,
+}
+
+cdef struct Window:
+    Kind kind
+    int64_t argument       # the span of a rolling window in ms, or the place of a period
+
+cdef struct Variable:
+    int window
+    bint largest
+    int first, n           # its reads
+
+cdef struct Read:
+    int32_t slot
+    int64_t weight
+
+cdef struct Comparison:
+    Op op
+    int about              # the window or variable of what is known or seen
+    int first, n           # its terms
+
+cdef struct Term:
+    int64_t factor
+    int one, other         # variables, or -1
+
+
+cdef class Look:
+    """Tests of a subject's counts: the first ``begin`` ones tell which rules may hold, the others which alerts end."""
+
+    cdef int begin, n_windows, n_variables, n_comparisons, n_tests
+    cdef Window *windows
+    cdef Variable *variables
+    cdef Read *reads
+    cdef Comparison *comparisons
+    cdef Term *terms
+    cdef uint64_t *passing     # the sets of comparisons of all tests, one after the other
+    cdef int *ends             # where those of each test end
+    cdef object every
+
+    def __init__(self, windows, variables, comparisons, passing, int begin):
+        cdef int at, term, place = 0
+        reads = [read for _, _, own in variables for read in own]
+        terms = [one for _, own, _ in comparisons for one in own]
+        sets = [one for own in passing for one in own]
+        assert len(comparisons) <= TESTS, len(comparisons)
+        self.begin, self.n_tests = begin, len(passing)
+        self.every = (1 << self.n_tests) - 1
+        self.n_windows, self.n_variables, self.n_comparisons = len(windows), len(variables), len(comparisons)
+        self.windows = <Window *>PyMem_Malloc((self.n_windows + 1) * sizeof(Window))
+        self.variables = <Variable *>PyMem_Malloc((self.n_variables + 1) * sizeof(Variable))
+        self.reads = <Read *>PyMem_Malloc((len(reads) + 1) * sizeof(Read))
+        self.comparisons = <Comparison *>PyMem_Malloc((self.n_comparisons + 1) * sizeof(Comparison))
+        self.terms = <Term *>PyMem_Malloc((len(terms) + 1) * sizeof(Term))
+        self.passing = <uint64_t *>PyMem_Malloc((len(sets) + 1) * sizeof(uint64_t))
+        self.ends = <int *>PyMem_Malloc((self.n_tests + 1) * sizeof(int))
+        if (
+            self.windows is NULL or self.variables is NULL or self.reads is NULL or self.comparisons is NULL
+            or self.terms is NULL or self.passing is NULL or self.ends is NULL
+        ):
+            raise MemoryError
+        for at, (kind, argument) in enumerate(windows):
+            self.windows[at].kind, self.windows[at].argument = KINDS[kind], argument
+        for at, (window, largest, own) in enumerate(variables):
+            self.variables[at].window, self.variables[at].largest = window, largest
+            self.variables[at].first, self.variables[at].n = place, len(own)
+            place += len(own)
+        for at, (slot, weight) in enumerate(reads):
+            self.reads[at].slot, self.reads[at].weight = slot, weight
+        place = 0
+        for at, (op, own, about) in enumerate(comparisons):
+            assert len(own) <= TERMS, own
+            self.comparisons[at].op, self.comparisons[at].about = OPS[op], about
+            self.comparisons[at].first, self.comparisons[at].n = place, len(own)
+            place += len(own)
+        for at, (factor, one, other) in enumerate(terms):
+            assert abs(factor) < MAX_FACTOR, factor
+            self.terms[at].factor, self.terms[at].one, self.terms[at].other = factor, one, other
+        for at, one in enumerate(sets):
+            self.passing[at] = one
+        place = 0
+        for at, own in enumerate(passing):
+            place += len(own)
+            self.ends[at] = place
+
+    def __dealloc__(self):
+        PyMem_Free(self.windows)
+        PyMem_Free(self.variables)
+        PyMem_Free(self.reads)
+        PyMem_Free(self.comparisons)
+        PyMem_Free(self.terms)
+        PyMem_Free(self.passing)
+        PyMem_Free(self.ends)
+
+    def __call__(self, Series series not None, tuple periods not None, bint ending):
+        """A bit for each test that may be passed; those of ends only if they are asked for. ``periods`` are those of
+        the moment looked at."""
+        cdef int64_t values[TESTS]
+        cdef bint seen[TESTS]
+        cdef bint known[TESTS]
+        cdef uint64_t found = 0, held = 0
+        cdef int at, place = 0, n = self.n_tests if ending else self.begin
+        if n > 64 or self.n_variables > TESTS or self.n_windows > TESTS or not self.read(series, periods, values, seen, known):
+            return self.every if ending else self.every & ((1 << self.begin) - 1)
+        for at in range(self.n_comparisons):
+            if self.holds(self.comparisons + at, values, seen, known):
+                held |= (<uint64_t>1) << at
+        for at in range(n):
+            while place < self.ends[at]:
+                if self.passing[place] & ~held == 0:
+                    found |= (<uint64_t>1) << at
+                    break
+                place += 1
+            place = self.ends[at]
+        return found
+
+    cdef bint read(self, Series series, tuple periods, int64_t *values, bint *seen, bint *known) except -1:
+        """Read all variables; False where one is too large."""
+        cdef int at, window
+        cdef Variable *variable
+        cdef Rolling rolling
+        cdef Cell folded, recent
+        cdef bint in_recent
+        for window in range(self.n_windows):
+            rolling = None
+            folded = recent = None
+            known[window] = True
+            if self.windows[window].kind == ROLLING:
+                rolling = series.rolling[self.windows[window].argument]
+                if rolling.kept.large:
+                    return False
+            elif self.windows[window].kind == NOW:
+                folded, recent = series.all, series.recent
+            else:
+                period = periods[self.windows[window].argument]
+                if self.windows[window].kind == PREVIOUS:
+                    period = series.calendar.previous(period)
+                folded = series.counts.get(period)
+                in_recent = (series.recent.n or series.recent.others is not None) and period in series.recent_in
+                recent = series.recent if in_recent else None
+                known[window] = folded is not None or recent is not None
+            for at in range(self.n_variables):
+                variable = self.variables + at
+                if variable.window != window:
+                    continue
+                if variable.largest:
+                    if not self.read_largest(variable, rolling, folded, recent, values + at, seen + at):
+                        return False
+                elif not self.read_sum(variable, rolling, folded, recent, values + at):
+                    return False
+        return True
+
+    cdef bint read_sum(self, Variable *variable, Rolling rolling, Cell folded, Cell recent, int64_t *value) except -1:
+        cdef int at, place
+        cdef int64_t total = 0, count
+        cdef Row row
+        cdef int32_t slot
+        if folded is not None and folded.others is not None or recent is not None and recent.others is not None:
+            # What a sum has beyond 64 bits lies there, besides sets.
+            for at in range(variable.first, variable.first + variable.n):
+                slot = self.reads[at].slot
+                if folded is not None and folded.others is not None and slot in folded.others:
+                    return False
+                if recent is not None and recent.others is not None and slot in recent.others:
+                    return False
+        for at in range(variable.first, variable.first + variable.n):
+            slot, count = self.reads[at].slot, 0
+            if rolling is not None:
+                row = rolling.kept
+                place = row.place(slot)
+                if place < 0:
+                    return False
+                count = <int64_t>(
+                    <uint64_t>row.before(row.n)[place] - <uint64_t>row.before(rolling.first)[place]
+                )
+            if folded is not None:
+                count = folded.plain(slot)
+                if not -LARGE < count < LARGE:
+                    return False
+            if recent is not None:
+                count += recent.plain(slot)
+            if not -LARGE < count < LARGE:
+                return False
+            total += count * self.reads[at].weight
+        value[0] = total
+        return -LARGE < total < LARGE
+
+    cdef bint read_largest(
+        self, Variable *variable, Rolling rolling, Cell folded, Cell recent, int64_t *value, bint *seen
+    ) except -1:
+        cdef int at
+        cdef int64_t count
+        seen[0], value[0] = False, 0
+        for at in range(variable.first, variable.first + variable.n):
+            for counts in (rolling, folded, recent):
+                own = counts.get(self.reads[at].slot, None) if counts is not None else None
+                if own is None:
+                    continue
+                count = own
+                if not -LARGE < count < LARGE:
+                    return False
+                if not seen[0] or count > value[0]:
+                    value[0] = count
+                seen[0] = True
+        return True
+
+    cdef bint holds(self, Comparison *comparison, int64_t *values, bint *seen, bint *known) noexcept:
+        cdef kaohe_wide total = 0, part
+        cdef int at
+        cdef Op op = comparison.op
+        if op == KNOWN or op == UNKNOWN:
+            return known[comparison.about] == (op == KNOWN)
+        if op == SEEN or op == UNSEEN:
+            return seen[comparison.about] == (op == SEEN)
+        for at in range(comparison.first, comparison.first + comparison.n):
+            part = self.terms[at].factor
+            if self.terms[at].one >= 0:
+                part *= values[self.terms[at].one]
+            if self.terms[at].other >= 0:
+                part *= values[self.terms[at].other]
+            total += part
+        if op == LESS:
+            return total < 0
+        if op == AT_MOST:
+            return total <= 0
+        if op == MORE:
+            return total > 0
+        if op == AT_LEAST:
+            return total >= 0
+        if op == EQUAL:
+            return total == 0
+        return total != 0
