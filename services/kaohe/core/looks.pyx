@@ -81,6 +81,8 @@ cdef class Look:
     cdef uint64_t *passing     # the sets of comparisons of all tests, one after the other
     cdef int *ends             # where those of each test end
     cdef object every
+    cdef object calendar       # of whose periods ``earlier`` has the ones before
+    cdef dict earlier
 
     def __init__(self, windows, variables, comparisons, passing, int begin):
         cdef int at, term, place = 0
@@ -90,6 +92,7 @@ cdef class Look:
         assert len(comparisons) <= TESTS, len(comparisons)
         self.begin, self.n_tests = begin, len(passing)
         self.every = (1 << self.n_tests) - 1
+        self.earlier = {}
         self.n_windows, self.n_variables, self.n_comparisons = len(windows), len(variables), len(comparisons)
         self.windows = <Window *>PyMem_Malloc((self.n_windows + 1) * sizeof(Window))
         self.variables = <Variable *>PyMem_Malloc((self.n_variables + 1) * sizeof(Variable))
@@ -178,7 +181,7 @@ cdef class Look:
             else:
                 period = periods[self.windows[window].argument]
                 if self.windows[window].kind == PREVIOUS:
-                    period = series.calendar.previous(period)
+                    period = self.before(series.calendar, period)
                 folded = series.counts.get(period)
                 in_recent = (series.recent.n or series.recent.others is not None) and period in series.recent_in
                 recent = series.recent if in_recent else None
@@ -193,6 +196,16 @@ cdef class Look:
                 elif not self.read_sum(variable, rolling, folded, recent, values + at):
                     return False
         return True
+
+    cdef object before(self, calendar, period):
+        """The period before another one: nearly always of those that were asked for last."""
+        if calendar is not self.calendar or len(self.earlier) > TESTS:
+            self.calendar = calendar
+            self.earlier.clear()
+        found = self.earlier.get(period)
+        if found is None:
+            found = self.earlier[period] = calendar.previous(period)
+        return found
 
     cdef bint read_sum(self, Variable *variable, Rolling rolling, Cell folded, Cell recent, int64_t *value) except -1:
         cdef int at, place
