@@ -114,12 +114,12 @@ class _Boundary:
     """What all subjects of a zone that are looked at share: the day, the periods of the moment before, and the live
     rules of those under all packs, by level."""
 
-    __slots__ = ("periods", "today", "watches")
+    __slots__ = ("days", "periods", "watches")
 
     def __init__(self, calendar: Calendar, now_ms: int) -> None:
         self.periods = calendar.periods(now_ms - 1)
         start_ms = calendar.containing("day", now_ms).start_ms
-        self.today = _Today(calendar.day(now_ms), start_ms, self.periods[0].start_ms)
+        self.days = _Today(calendar.day(now_ms), start_ms, self.periods[0].start_ms)
         self.watches: dict[str, Watch] = {}
 
 
@@ -528,7 +528,7 @@ class Judge:
             boundary = zones.get(calendar.name)
             if boundary is None:
                 boundary = zones[calendar.name] = _Boundary(calendar, now_ms)
-            today, packs = boundary.today, subject.packs_at(now_ms)
+            today, packs = boundary.days, subject.packs_at(now_ms)
             seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
             waits = False
             for state in alerts.values():
