@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kaohe.core import group, reopening
+from kaohe.core import corrections, group, reopening
 from kaohe.core import judge as module
 from kaohe.core.engine import REPORT_DECODER, PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
@@ -1152,7 +1152,7 @@ def test_entries_are_bounded_and_settled_old_ones_go_first(
 
 
 def test_waivers_are_bounded(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAIVERS", 3)
+    monkeypatch.setattr(corrections, "MAX_WAIVERS", 3)
     for number in range(10):
         story.tell(
             f"2026-08-03T10:{number:02d}:00",

@@ -10,7 +10,7 @@ import pytest
 from kaohe.core.deadlines import ITEM_DECODER
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.facts import metric_of
-from kaohe.core.judge import days_around
+from kaohe.core.forgetting import days_around
 from kaohe.core.model import Pack
 from tests.support.packs import Story, at, at_ms, make_pack
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kaohe.core import corrections
 from kaohe.core.attendance import (
     FAMILIES,
     KEPT_MS,
@@ -61,10 +62,9 @@ from kaohe.core.attendance_days import Looked, Policy, evidence_of, look
 from kaohe.core.calendars import Calendar, check_moment, to_ms
 from kaohe.core.effects import names_of
 from kaohe.core.facts import Moment
-from kaohe.core.judge import Cause
 from kaohe.core.model import Pack, Rule
 from kaohe.core.rulesets import RuleSet
-from kaohe.core.subjects import SEPARATOR, Entry, Subject
+from kaohe.core.subjects import SEPARATOR, Cause, Entry, Subject
 from kaohe.errors import EventError
 from kaohe.events import Envelope
 
@@ -725,7 +725,7 @@ class Attending:
         own = {rule for level, _, rule in (one.partition("|") for one in held) if level == rules.level}
         self.judge.resolve_incident(subject, rules, moment, cause, own)
         if what == "take_back":
-            self.judge.take_back(subject, rules, moment, cause, now_ms)
+            corrections.take_back(self.judge, subject, rules, moment, cause, now_ms)
 
     # --- forgetting ---------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ from kaohe.core.facts import Moment
 from kaohe.core.grading import Proposal
 from kaohe.core.intake import AGENT_BUCKET_MS, FUTURE_MS, GROUP_BUCKET_MS, Intake, Route
 from kaohe.core.items import Items, Kind, kinds
-from kaohe.core.judge import RETENTION_MS, Cause, Judge, Stats
+from kaohe.core.judge import RETENTION_MS, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output, Record
@@ -57,6 +57,7 @@ from kaohe.core.subjects import (
     NEVER_MS,
     SEPARATOR,
     AlertState,
+    Cause,
     Member,
     RosterLine,
     StateLine,

@@ -19,16 +19,17 @@ from typing import Any, Protocol
 
 import msgspec
 
+from kaohe.core import corrections
 from kaohe.core.calendars import DAY_MS, calendar, check_moment, to_ms
 from kaohe.core.counting import TIME_UNITS_MS, compile_condition
 from kaohe.core.counts import Counter
 from kaohe.core.deadlines import Deadlines, Item, ItemState
 from kaohe.core.evidence import Seeing, Sightings
 from kaohe.core.facts import Moment
-from kaohe.core.judge import Cause, Judge
+from kaohe.core.judge import Judge
 from kaohe.core.model import Deadline, Pack, Rule
 from kaohe.core.rulesets import RuleSet
-from kaohe.core.subjects import Subject
+from kaohe.core.subjects import Cause, Subject
 from kaohe.core.verdicts import Segment, Word, bounded, segments
 from kaohe.errors import EventError
 from kaohe.events import PAYLOADS, Envelope, Payload
@@ -473,7 +474,7 @@ class Items:
                 own = {rule for level, _, rule in alerts if level == rules.level}
                 self.judge.resolve_incident(subject, rules, moment, cause, own)
                 if after == "take_back":
-                    self.judge.take_back(subject, rules, moment, cause, now_ms)
+                    corrections.take_back(self.judge, subject, rules, moment, cause, now_ms)
 
 
 def _taken_back(subject: Subject, rule: Rule, incident: str) -> int:

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kaohe.core import figures, messages, reopening, storing
+from kaohe.core import corrections, figures, forgetting, messages, reopening, storing
 from kaohe.core.calendars import DAY_MS, WINDOWS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
-from kaohe.core.counting import TIME_UNITS_MS, Counts, Layout
+from kaohe.core.counting import Counts, Layout
 from kaohe.core.counts import Cell, Series
 from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
-from kaohe.core.evidence import evidence_for, of_periods, past
-from kaohe.core.facts import AROUND_OPENING, NO_COUNTS, Moment, fact_text, number_text, reader
+from kaohe.core.evidence import evidence_for
+from kaohe.core.facts import NO_COUNTS, Moment, number_text
 from kaohe.core.fines import Fines, Money, may_fine
 from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
@@ -39,18 +39,14 @@ from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
 from kaohe.core.scores import scale_of
 from kaohe.core.subjects import (
     MAX_ENTRIES,
-    MAX_WAIVERS,
     NEVER_MS,
     AlertState,
+    Cause,
     Entry,
     GradeState,
-    Ruling,
-    Sitting,
     Subject,
-    Waiver,
 )
-from kaohe.decisions import Step, alert_id, decision_id, grade_id
-from kaohe.events import PAYLOADS
+from kaohe.decisions import alert_id, decision_id
 
 RETENTION_MS = 40 * DAY_MS
 """How long a closed period is kept for late events (and as the previous month of the next one)."""
@@ -74,32 +70,6 @@ class Stats(msgspec.Struct):
     rejects: dict[str, int] = {}
     decisions: dict[tuple[str, str, str, str], int] = {}
     alerts: dict[tuple[str, str, str], int] = {}
-
-
-class Cause(msgspec.Struct, frozen=True):
-    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence.
-
-    ``count`` is how many events there were if ``evidence`` does not name all of them.
-    ``attempt`` is how often the incident was taken back before: a charge after that is an entry of its own.
-    ``since_ms`` is when it was noticed, where that is later than the moment to which it belongs.
-    """
-
-    at_ms: int
-    incident: str
-    evidence: tuple[str, ...]
-    attempt: int = 0
-    since_ms: int = 0
-    count: int = 0
-
-    @property
-    def noticed_ms(self) -> int:
-        """Since when an alert about it holds."""
-        return max(self.since_ms, self.at_ms)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """What the ids of entries take from the attempt: nothing for the first one."""
-        return (str(self.attempt),) if self.attempt else ()
 
 
 class _Today(NamedTuple):
@@ -207,7 +177,6 @@ class Judge:
         self._same_watches: dict[tuple[Any, ...], Watch] = {}
         self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
         self._looking_back = _looking_back(packs, triggers)
-        self._members = _members(layout, packs)
         self._day_ms: int | None = None
         self.resting: set[tuple[str, str]] = set()
         for pack in packs:
@@ -235,9 +204,7 @@ class Judge:
         self._changed: Collection[Period] = ()
         self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
         self._judged_windows: dict[str, dict[str, frozenset[str]]] = {}
-        self._baselines = _baseline_labels(packs)
-        self._compared = _compared_windows(packs)
-        self._days_kept_ms = days_around(packs)
+        self.kept = forgetting.kept_by(layout, packs)
         self.retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
         self.grader = Grader(self, packs)
         self._may_fine = may_fine(packs)
@@ -789,7 +756,7 @@ class Judge:
                     subject, judging.rules, moment, "provisional", sorted(moved)
                 )
         if changed or judging.weighs or judging.rules is None:
-            self._grade(subject, pack, period, now_ms, "provisional")
+            self.grade(subject, pack, period, now_ms, "provisional")
 
     def period_moment(self, subject: Subject, period: Period, now_ms: int) -> Moment:
         calendar = subject.series.calendar
@@ -807,7 +774,7 @@ class Judge:
         judging.known.pop(subject.name, None)
         self._settle_left(subject, pack, moment)
         figures.done(self, subject, pack, period)
-        self._grade(subject, pack, period, now_ms, "final")
+        self.grade(subject, pack, period, now_ms, "final")
 
     def _settle_left(self, subject: Subject, pack: Pack, moment: Moment) -> None:
         """Take back provisional entries of the period that no rule of this version keeps up any more."""
@@ -920,7 +887,7 @@ class Judge:
                     calendar = subject.series.calendar
                     self._close_for(subject, pack, period, now_ms)
                 if period.window == "day":
-                    self._sweep(now_ms, key[1])
+                    forgetting.sweep(self, now_ms, key[1])
                 if calendar is None:
                     del self.closes[key]
                     self._next_close_ms = None
@@ -977,7 +944,7 @@ class Judge:
                 self._post(
                     subject, pack, rule, index, moment, running, difference, "final", adjusts=closed.label
                 )
-        self._grade(subject, pack, running, now_ms, "provisional")
+        self.grade(subject, pack, running, now_ms, "provisional")
 
     @staticmethod
     def charges(
@@ -1030,12 +997,16 @@ class Judge:
         ):
             return False
         entry.points, entry.status, entry.revision = points, status, entry.revision + 1
-        entry.at_ms = self._known_ms(moment)
-        self._put(subject, entry)
-        self._send(subject, pack, rule, moment, entry, worked, cause)
+        entry.at_ms = self.known_ms(moment)
+        self.put(subject, entry)
+        self.send(subject, pack, rule, moment, entry, worked, cause)
         return True
 
-    def _known_ms(self, moment: Moment) -> int:
+    def count_decision(self, kind: tuple[str, str, str, str]) -> None:
+        """Count a decision for the wallboard: pack, rule, kind and status."""
+        _count(self.stats.decisions, kind)
+
+    def known_ms(self, moment: Moment) -> int:
         """When what is decided now can be known: an event that came late was not known when it happened."""
         return max(moment.at_ms, self.grid_ms or 0)
 
@@ -1043,8 +1014,8 @@ class Judge:
         self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, entry: Entry, worked: Worked
     ) -> None:
         """Send a new entry about a period, and remember it."""
-        self._put(subject, entry)
-        self._send(subject, pack, rule, moment, entry, worked, None)
+        self.put(subject, entry)
+        self.send(subject, pack, rule, moment, entry, worked, None)
 
     def take_back_entries(
         self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, entries: Iterable[Entry],
@@ -1053,9 +1024,9 @@ class Judge:
         """Reverse entries by the rule that had charged them."""
         for entry in entries:
             cause = Cause(moment.at_ms, entry.incident, ())
-            self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
+            corrections.reverse(self, subject, pack, rule, index, moment, cause, entry, now_ms)
 
-    def _put(self, subject: Subject, entry: Entry) -> None:
+    def put(self, subject: Subject, entry: Entry) -> None:
         """Remember an entry. When there are too many, one of the oldest period goes, settled ones first."""
         if entry.id not in subject.entries and len(subject.entries) >= MAX_ENTRIES:
             subject.forget(
@@ -1064,7 +1035,7 @@ class Judge:
         subject.put(entry)
         self.touched.add(subject.key)
 
-    def _send(
+    def send(
         self,
         subject: Subject,
         pack: Pack,
@@ -1081,14 +1052,14 @@ class Judge:
             evidence = evidence_for(self.layout, subject, pack, rule, moment)
         extra = extra or {}
         charged = subject.entries[extra["reverses"]] if "reverses" in extra else entry
-        money = self._money(subject, pack, charged, entry)
+        money = self.money_of(subject, pack, charged, entry)
         message = messages.decision(
             self.layout, subject, pack, rule, entry, moment, worked, evidence, extra, money
         )
-        _count(self.stats.decisions, (pack.name, rule.id, entry.kind, entry.status))
+        self.count_decision((pack.name, rule.id, entry.kind, entry.status))
         self.out.append(message)
 
-    def _money(self, subject: Subject, pack: Pack, charged: Entry, entry: Entry) -> Money | None:
+    def money_of(self, subject: Subject, pack: Pack, charged: Entry, entry: Entry) -> Money | None:
         """What an entry comes to in money where fines are on; what takes one back, by the terms of ``charged``."""
         if not self._may_fine or subject.level != "agent" or not entry.worth:
             return None
@@ -1132,17 +1103,17 @@ class Judge:
                     if worked.points and self._post(
                         subject, pack, rule, index, moment, period, worked, "final", cause, adjusts
                     ):
-                        self._excuse(subject, pack, rule, index, period, cause, adjusts, now_ms)
+                        corrections.excuse(self, subject, pack, rule, index, period, cause, adjusts, now_ms)
                 elif effect.kind == "grade":
                     self.cap(subject, pack, rule, effect, period, True, cause.incident)
                 elif effect.kind == "waive":
-                    self._waive(subject, pack, rule, index, moment, cause, now_ms)
+                    corrections.waive(self, subject, pack, rule, index, moment, cause, now_ms)
                 elif effect.kind == "reverse":
-                    self._correct(subject, pack, rule, index, moment, cause, now_ms)
+                    corrections.correct(self, subject, pack, rule, index, moment, cause, now_ms)
                 else:
                     self.once(subject, pack, rule, index, moment, period, cause, adjusts)
         if judged:
-            self._grade(subject, pack, period, now_ms, "provisional")
+            self.grade(subject, pack, period, now_ms, "provisional")
         return [rule.id for rule in fired if any(effect.kind == "alert" for effect in rule.effects)]
 
     def once_in_period(
@@ -1159,10 +1130,10 @@ class Judge:
         found = self.once(subject, pack, rule, index, moment, period, cause)
         effect = rule.effects[index]
         if effect.kind == "alert":
-            self._put(subject, Entry(
+            self.put(subject, Entry(
                 id=found, pack=pack.name, rule=rule.id, effect=index, kind="alert", window=period.window,
                 label=period.label, incident=period.label, points="0", revision=1, status="final",
-                at_ms=self._known_ms(moment),
+                at_ms=self.known_ms(moment),
             ))  # fmt: skip
 
     def end_alert(
@@ -1172,7 +1143,7 @@ class Judge:
         state = AlertState(id=given.id, since_ms=given.at_ms, firing=False)
         self._alert(subject, pack, rule, rule.effects[index], moment, state, "resolved", given.incident)
         given.waived_by = given.id
-        self._put(subject, given)
+        self.put(subject, given)
 
     def once(
         self,
@@ -1214,7 +1185,7 @@ class Judge:
         entry = Entry(
             id=found, pack=pack.name, rule=rule.id, effect=index, kind=effect.kind, window=period.window,
             label=period.label, incident=cause.incident, points="0", revision=1, status="final", adjusts=adjusts,
-            at_ms=self._known_ms(moment),
+            at_ms=self.known_ms(moment),
         )  # fmt: skip
         self.give(subject, pack, rule, moment, entry, cause.evidence)
         return found
@@ -1224,7 +1195,7 @@ class Judge:
     ) -> None:  # fmt: skip
         """Send a revision of a task or proposal, and remember it. What is provisional is not due yet."""
         effect = rule.effects[entry.effect]
-        self._put(subject, entry)
+        self.put(subject, entry)
         extra = {"owner": effect.owner, "proposal": effect.proposal}
         if effect.kind == "task":
             extra["proposal"] = effect.task.en
@@ -1232,7 +1203,7 @@ class Judge:
                 extra["due_at"] = moment.calendar.text(moment.at_ms + effect.due_ms)
         # What a period decided rests on all that speaks for it, and says how many events these are.
         cause = Cause(moment.at_ms, entry.incident, evidence) if rule.trigger != "period" else None
-        self._send(subject, pack, rule, moment, entry, NOTHING, cause, extra)
+        self.send(subject, pack, rule, moment, entry, NOTHING, cause, extra)
 
     def resolve_incident(
         self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, alerted: Container[str]
@@ -1258,191 +1229,6 @@ class Judge:
                         cause.since_ms,
                     )
 
-    def take_back(self, subject: Subject, rules: RuleSet, moment: Moment, cause: Cause, now_ms: int) -> None:
-        """A deadline was met after all (the event came late): what its miss had charged is reversed."""
-        own = {rule.id: rule for rule in rules.rules}
-        for entry in _reversible(subject, rules.pack):
-            if entry.rule in own and entry.incident == cause.incident:
-                self._reverse(
-                    subject, rules.pack, own[entry.rule], entry.effect, moment, cause, entry, now_ms
-                )
-        capped = {f"{rule}|{cause.incident}" for rule in own}
-        for key in sorted(subject.grades):
-            pack_name, window, label = key.split("|")
-            if pack_name == rules.pack.name and capped & subject.grades[key].caps.keys():
-                period = subject.series.calendar.period(window, label)
-                for rule in rules.rules:
-                    for effect in rule.effects:
-                        if effect.kind == "grade":
-                            self.cap(subject, rules.pack, rule, effect, period, False, cause.incident)
-                self._grade(subject, rules.pack, period, now_ms, "provisional")
-
-    def _waive(
-        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
-    ) -> None:
-        """Take back what an exemption excuses, and remember it for what it excuses in advance."""
-        effect = rule.effects[index]
-        wanted = fact_text(reader(self.layout, pack, effect.incident)(moment))
-        if not wanted:
-            return
-        for entry in _reversible(subject, pack):
-            if entry.rule in effect.waives and wanted in (entry.incident, entry.id):
-                self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
-        if rule.trigger == "event":
-            self._remember_waiver(subject, pack, rule, index, wanted, moment, cause)
-
-    def _remember_waiver(
-        self,
-        subject: Subject,
-        pack: Pack,
-        rule: Rule,
-        index: int,
-        incident: str,
-        moment: Moment,
-        cause: Cause,
-    ) -> None:
-        """Keep in mind what takes entries of an incident back, for those that are yet to come."""
-        waiver = Waiver(
-            pack.name, rule.id, index, incident, rule.on, cause.evidence[0], moment.at_ms,
-            msgspec.json.encode(moment.event),
-        )  # fmt: skip
-        subject.waivers = [*subject.waivers, waiver][-MAX_WAIVERS:]
-        self.touched.add(subject.key)
-
-    def _correct(
-        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, now_ms: int
-    ) -> None:
-        """Take back what an appeal was upheld against, and let a result become what was decided.
-
-        What is charged anew for the same incident stays taken back.
-        """
-        for wanted in moment.event.reversals:
-            entry = subject.entries.get(wanted)
-            if (
-                entry is not None
-                and entry.pack == pack.name
-                and not entry.waived_by
-                and entry.kind not in ("waive", "alert")
-            ):
-                waiver = self._reverse(subject, pack, rule, index, moment, cause, entry, now_ms)
-                if moment.event.remains is not None:
-                    self._charge_rest(subject, pack, rule, index, moment, cause, entry, waiver, now_ms)
-                elif entry.incident:
-                    self._remember_waiver(subject, pack, rule, index, entry.incident, moment, cause)
-        told = moment.event
-        if told.score is not None or told.grade:
-            self._rule_on(subject, pack, moment, cause, now_ms)
-
-    def _rule_on(
-        self, subject: Subject, pack: Pack, moment: Moment, cause: Cause, now_ms: int
-    ) -> None:  # fmt: skip
-        """The final word on a result that an appeal was right about: a further final revision of it."""
-        told = moment.event
-        for key in sorted(subject.grades):
-            name, window, label = key.split("|")
-            if grade_id(name, subject.level, subject.name, window, label) != told.against:
-                continue
-            ruling = Ruling("", moment.at_ms, cause.evidence[0], told.by, told.score, told.grade, told.reason)
-            sitting = subject.sittings.setdefault(key, Sitting())
-            sitting.rulings = sorted([*sitting.rulings, ruling])
-            self.touched.add(subject.key)
-            self.regrade_closed(subject, pack, subject.series.calendar.period(window, label), now_ms)
-            return
-
-    def _charge_rest(
-        self, subject: Subject, pack: Pack, rule: Rule, index: int, moment: Moment, cause: Cause, entry: Entry,
-        waiver: Entry, now_ms: int,
-    ) -> None:  # fmt: skip
-        """What remains of an entry that was taken back in part: an entry of its own, by the rule that charged it."""
-        rest = Fraction(moment.event.remains, 100)
-        points = rest if entry.worth > 0 else -rest
-        found = decision_id(
-            pack.name, entry.rule, str(entry.effect), subject.level, subject.name, "remains", entry.id
-        )
-        given = Step(
-            "points",
-            f"{entry.points} of {entry.id} - ({number_text(entry.worth - points)})",
-            number_text(points),
-        )
-        remaining = msgspec.structs.replace(
-            entry, id=found, kind="deduct" if points < 0 else "award", window=waiver.window, label=waiver.label,
-            adjusts=waiver.adjusts, points=number_text(points), revision=1, waived_by="", at_ms=waiver.at_ms,
-        )  # fmt: skip
-        self._put(subject, remaining)
-        worked = Worked(points, lambda: (given,))
-        self.out.append(
-            messages.remaining(
-                self.layout,
-                subject,
-                pack,
-                (rule, index),
-                remaining,
-                moment,
-                worked,
-                cause.evidence,
-                self._money(subject, pack, remaining, remaining),
-            )
-        )
-        _count(self.stats.decisions, (pack.name, entry.rule, remaining.kind, "final"))
-        period = subject.series.calendar.period(waiver.window, waiver.label)
-        self._grade(subject, pack, period, now_ms, "provisional")
-
-    def _excuse(
-        self, subject: Subject, pack: Pack, charging: Rule, index: int, period: Period, cause: Cause,
-        adjusts: str, now_ms: int,
-    ) -> None:  # fmt: skip
-        """Take a new entry back at once if an exemption was granted before its incident was known."""
-        found = decision_id(pack.name, charging.id, str(index), subject.level, subject.name, period.window,
-                            period.label, cause.incident, adjusts, *cause.parts)  # fmt: skip
-        rules = {rule.id: rule for rule in pack.rules}
-        for waiver in subject.waivers:
-            rule = rules.get(waiver.rule)
-            if waiver.pack != pack.name or waiver.incident not in (cause.incident, found) or rule is None:
-                continue
-            effect = rule.effects[waiver.effect] if waiver.effect < len(rule.effects) else None
-            if effect is None or subject.entries[found].waived_by:
-                continue
-            event = msgspec.json.decode(waiver.data, type=PAYLOADS[waiver.event_type])
-            if charging.id not in effect.waives and not _reversed(subject, charging, effect, event):
-                continue
-            day = subject.series.calendar.day(waiver.at_ms)
-            moment = Moment(
-                subject.series, subject.roster_at(waiver.at_ms), waiver.at_ms, day=day, event=event
-            )
-            cause = Cause(waiver.at_ms, waiver.incident, (waiver.event_id,))
-            self._reverse(subject, pack, rule, waiver.effect, moment, cause, subject.entries[found], now_ms)
-
-    def _reverse(
-        self,
-        subject: Subject,
-        pack: Pack,
-        rule: Rule,
-        index: int,
-        moment: Moment,
-        cause: Cause,
-        entry: Entry,
-        now_ms: int,
-    ) -> Entry:
-        """An entry of its own takes another one back; both stay in the ledger."""
-        calendar = subject.series.calendar
-        period = calendar.period(entry.window, entry.label)
-        adjusts = entry.adjusts
-        if self.is_closed(pack, subject, period, now_ms):
-            period, adjusts = calendar.containing(entry.window, now_ms), entry.label
-        found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, "reverse", entry.id)
-        points = -entry.worth
-        waiver = Entry(
-            id=found, pack=pack.name, rule=rule.id, effect=index, kind="waive", window=period.window,
-            label=period.label, incident=entry.incident, points=number_text(points), revision=1, status="final",
-            adjusts=adjusts, at_ms=self._known_ms(moment), seen=entry.seen,
-        )  # fmt: skip
-        entry.waived_by = found
-        self._put(subject, entry)
-        self._put(subject, waiver)
-        self._send(subject, pack, rule, moment, waiver, Worked(points), cause, {"reverses": entry.id})
-        self._grade(subject, pack, period, now_ms, "provisional")
-        return waiver
-
     # --- grades -------------------------------------------------------------------------------------------------------
 
     def cap(
@@ -1458,7 +1244,7 @@ class Judge:
             state.caps = {name: cap for name, cap in state.caps.items() if name != key}
             self.touched.add(subject.key)
 
-    def _grade(
+    def grade(
         self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any, again: bool = False
     ) -> None:
         """Bring score and grade of a period up to date; a revision goes out when either changed.
@@ -1537,97 +1323,22 @@ class Judge:
         """Bring a result that was final up to date: what it was made of changed."""
         known = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
         if known is not None and known.settled:
-            self._grade(subject, pack, period, now_ms, "final", again=True)
+            self.grade(subject, pack, period, now_ms, "final", again=True)
 
     def regrade(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Bring score and grade of a running period up to date: something was said, or a part of it was closed."""
-        self._grade(subject, pack, period, now_ms, "provisional")
+        self.grade(subject, pack, period, now_ms, "provisional")
 
-    # --- forgetting ---------------------------------------------------------------------------------------------------
-
-    def _sweep(self, now_ms: int, zone: str) -> None:
-        """Drop periods, entries and subjects that are past their retention.
-
-        Each zone by its own midnights: when somebody's past is forgotten must not depend on who else is judged here.
-        """
-        edge = now_ms - self.retention_ms
-        for known in [known for known in self._judgings if known[3].end_ms <= edge]:
+    def forget_judgings(self, edge_ms: int) -> None:
+        """Let go how periods that ended by then are judged."""
+        for known in [known for known in self._judgings if known[3].end_ms <= edge_ms]:
             del self._judgings[known]
-        for ordered in (self.reopened, self.early):
-            for one in sorted(ordered):
-                if shared_calendar(zone).period(one[1], one[2]).end_ms <= edge:
-                    ordered.discard(one)
-        for key in sorted(self.subjects):
-            subject = self.subjects[key]
-            if subject.series.calendar.name != zone:
-                continue
-            kept = False
-            for period in sorted(subject.series.periods):
-                if period.end_ms > edge or self._is_looked_back_at(subject, period, edge, now_ms):
-                    kept = True
-                    continue
-                if self.on_drop is not None:
-                    self.on_drop(subject, period)
-                del subject.series.periods[period]
-                subject.series.touched_periods.discard(period)
-                storing.forget_period(self, subject, period)
-            self._sweep_subject(subject, edge)
-            if not kept and subject.first_seen_ms <= edge:
-                self._forget_idle(subject)
 
-    def _is_looked_back_at(self, subject: Subject, period: Period, edge: int, now_ms: int) -> bool:
-        """Whether some rule may compare with a period although it was closed long ago."""
-        if period.label in self._baselines:
-            return True
-        if period.window == "day":
-            return period.end_ms > now_ms - self._days_kept_ms
-        return period.window in self._compared and subject.series.calendar.following(period).end_ms > edge
-
-    def _forget_idle(self, subject: Subject) -> None:
-        """Forget a subject of which nothing is left: nobody knows it any more, and a new event begins it anew."""
-        series, key = subject.series, subject.key
-        left = (
-            series.cells, subject.entries, subject.grades, of_periods(subject.evidence), subject.alerts,
-            subject.waivers, subject.roster, subject.state, key in self.open, subject.sittings, subject.marks,
-        )  # fmt: skip
-        if (
-            any(left)
-            or not series.rolling_is_empty
-            or any(sum(weight * series.total.get(slot, 0) for slot, weight in one) for one in self._members)
-            or any(key in waiting for waiting in (*self.unjudged.values(), *self.figures.values()))
-        ):
-            return
-        storing.forget(self, subject)
-        del self.subjects[key]
+    def look_away(self, key: tuple[str, str]) -> None:
+        """Nobody looks at a subject any more: it is forgotten."""
         for known in (self.touched, self.live, self.resting):
             known.discard(key)
         self._watched.pop(key, None)
-        if self.on_forget is not None:
-            self.on_forget(subject)
-
-    def _sweep_subject(self, subject: Subject, edge: int) -> None:
-        calendar = subject.series.calendar
-
-        def ended(window: str, label: str) -> bool:
-            return calendar.period(window, label).end_ms <= edge
-
-        entries = [entry.id for entry in subject.entries.values() if ended(entry.window, entry.label)]
-        grades = [key for key in subject.grades if ended(*key.split("|")[1:])]
-        evidence = past(subject.evidence, ended)
-        for found in entries:
-            subject.forget(subject.entries[found])
-        old = [waiver for waiver in subject.waivers if waiver.at_ms <= edge]
-        if old:
-            subject.waivers = [waiver for waiver in subject.waivers if waiver.at_ms > edge]
-        sittings = [key for key in subject.sittings if ended(*key.split("|")[1:])]
-        for key in grades:
-            del subject.grades[key]
-        for key in evidence:
-            del subject.evidence[key]
-        for key in sittings:
-            del subject.sittings[key]
-        if entries or grades or evidence or old or sittings:
-            self.touched.add(subject.key)
 
     # --- stored form --------------------------------------------------------------------------------------------------
 
@@ -1661,51 +1372,6 @@ class Judge:
                     yield period.window, series.periods.get(period) or Cell()
 
 
-def _reversed(subject: Subject, charging: Rule, effect: Effect, event: Any) -> bool:
-    """Whether an appeal was upheld against an entry of this rule."""
-    if effect.kind != "reverse":
-        return False
-    taken = (subject.entries.get(one) for one in event.reversals)
-    return any(entry is not None and entry.rule == charging.id for entry in taken)
-
-
-def _reversible(subject: Subject, pack: Pack) -> list[Entry]:
-    """The entries of a pack that are worth something and were not taken back yet, in the order of their ids."""
-    found = (
-        entry
-        for entry in subject.entries.values()
-        if entry.pack == pack.name and entry.worth and not entry.waived_by and entry.kind != "waive"
-    )
-    return sorted(found, key=lambda entry: entry.id)
-
-
-def _compared_windows(packs: tuple[Pack, ...]) -> frozenset[str]:
-    """The long windows whose periods some rule compares with the one before, which is kept for it."""
-    read = {
-        name
-        for pack in packs
-        for rule in pack.rules
-        for effect in rule.effects
-        for name in names_of(rule, effect)
-    }
-    return frozenset(
-        window
-        for window in ("quarter", "year")
-        if any(f".previous_{window}" in name or name.endswith(f".{window}.vs_previous") for name in read)
-    )
-
-
-def _members(layout: Layout, packs: tuple[Pack, ...]) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """What counts who belongs to a team: one of whom nothing else comes is not forgotten while there is anybody."""
-    return tuple(
-        layout.reads[pack.key, metric.name][0]
-        for pack in packs
-        for metric in pack.metrics.values()
-        if metric.kind == "stock"
-        if any(term.source in ("team.joined", "team.left") for term in metric.numerator)
-    )
-
-
 def _looking_back(packs: tuple[Pack, ...], triggers: Mapping[str, frozenset[str]]) -> frozenset[str]:
     """The levels that have live rules about a day, week, month, quarter or year that is over."""
     return frozenset(
@@ -1716,38 +1382,3 @@ def _looking_back(packs: tuple[Pack, ...], triggers: Mapping[str, frozenset[str]
         if rule.trigger == "watch" and "watch" in judged and level in rule.levels
         if any(".previous_" in name for effect in rule.effects for name in names_of(rule, effect))
     )
-
-
-def days_around(packs: tuple[Pack, ...]) -> int:
-    """For how long agents' days are kept (ms) because some rule looks at those around the opening of a deadline."""
-    longest = 0
-    for pack in packs:
-        for rule in pack.rules:
-            if rule.trigger != "deadline":
-                continue
-            read = {
-                name.split(".")[1]
-                for effect in rule.effects
-                for name in names_of(rule, effect)
-                if "." in name
-            }
-            if not read & set(AROUND_OPENING):
-                continue
-            within = pack.parameters[pack.deadlines[rule.on.partition("/")[0]].within]
-            for _, value in within.values:
-                limits = value.values() if isinstance(value, dict) else [value]
-                unit_ms = TIME_UNITS_MS[within.unit]
-                longest = max(
-                    [longest, *(int(limit * unit_ms) for limit in limits if not isinstance(limit, str))]
-                )
-    return 2 * longest + 3 * DAY_MS if longest else 0
-
-
-def _baseline_labels(packs: tuple[Pack, ...]) -> frozenset[str]:
-    """The labels of all months that some metric compares with: they are never dropped."""
-    labels: set[str] = set()
-    for pack in packs:
-        for metric in pack.metrics.values():
-            if metric.baseline:
-                labels.update(str(value) for _, value in pack.parameters[metric.baseline].values)
-    return frozenset(labels)

@@ -88,6 +88,32 @@ class AlertState(msgspec.Struct, gc=False):
     firing: bool
 
 
+class Cause(msgspec.Struct, frozen=True):
+    """What a single event's judgement rests on: its moment, its incident and the ids of its evidence.
+
+    ``count`` is how many events there were if ``evidence`` does not name all of them.
+    ``attempt`` is how often the incident was taken back before: a charge after that is an entry of its own.
+    ``since_ms`` is when it was noticed, where that is later than the moment to which it belongs.
+    """
+
+    at_ms: int
+    incident: str
+    evidence: tuple[str, ...]
+    attempt: int = 0
+    since_ms: int = 0
+    count: int = 0
+
+    @property
+    def noticed_ms(self) -> int:
+        """Since when an alert about it holds."""
+        return max(self.since_ms, self.at_ms)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the ids of entries take from the attempt: nothing for the first one."""
+        return (str(self.attempt),) if self.attempt else ()
+
+
 class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     """The newest grade of a period. ``caps`` is rule id (and incident) to the best grade it still allows.
 
