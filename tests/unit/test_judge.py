@@ -675,8 +675,8 @@ def test_an_alert_that_stands_is_looked_at_by_a_successor_as_by_the_engine_befor
     story.replay.engines[0] = successor
     story.tick("2026-08-05T12:00")
     assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
-    assert not successor.judge.resting
-    assert not successor.judge.live
+    assert not successor.judge.watching.resting
+    assert not successor.judge.watching.live
 
 
 LOOKING_BACK = """

@@ -100,7 +100,8 @@ def _forget_idle(judge: Judge, subject: Subject) -> None:
         return
     storing.forget(judge, subject)
     del judge.subjects[key]
-    judge.look_away(key)
+    judge.touched.discard(key)
+    judge.watching.forget(key)
     if judge.on_forget is not None:
         judge.on_forget(subject)
 

@@ -27,7 +27,7 @@ from kaohe.core.calendars import DAY_MS, WINDOWS, Calendar, Period
 from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.counting import Counts, Layout
 from kaohe.core.counts import Cell, Series
-from kaohe.core.effects import NOTHING, Worked, clears, names_of, work_out
+from kaohe.core.effects import NOTHING, Worked, work_out
 from kaohe.core.evidence import evidence_for
 from kaohe.core.facts import NO_COUNTS, Moment, number_text
 from kaohe.core.fines import Fines, Money, may_fine
@@ -35,7 +35,7 @@ from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.outcomes import Outcomes
 from kaohe.core.records import Output
-from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
+from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
 from kaohe.core.scores import scale_of
 from kaohe.core.subjects import (
     MAX_ENTRIES,
@@ -46,6 +46,7 @@ from kaohe.core.subjects import (
     GradeState,
     Subject,
 )
+from kaohe.core.watching import Watching
 from kaohe.decisions import alert_id, decision_id
 
 RETENTION_MS = 40 * DAY_MS
@@ -54,10 +55,6 @@ RETENTION_MS = 40 * DAY_MS
 
 MAX_HISTORY = 64
 """Activations of a pack, and periods closed by order, that are remembered: they tell which version closed what."""
-TEAM_WATCH_MS = 300_000
-"""Teams are watched every five minutes, like agents; queues and sites every minute."""
-WATCHES_KEPT = 64
-"""Days and combinations of packs for which the live rules of a level are kept ready."""
 
 
 class Stats(msgspec.Struct):
@@ -70,27 +67,6 @@ class Stats(msgspec.Struct):
     rejects: dict[str, int] = {}
     decisions: dict[tuple[str, str, str, str], int] = {}
     alerts: dict[tuple[str, str, str], int] = {}
-
-
-class _Today(NamedTuple):
-    """What all subjects of a zone share at a boundary: its day, where this begins, and that of the moment before."""
-
-    day: date
-    start_ms: int
-    before_ms: int
-
-
-class _Boundary:
-    """What all subjects of a zone that are looked at share: the day, the periods of the moment before, and the live
-    rules of those under all packs, by level."""
-
-    __slots__ = ("days", "periods", "watches")
-
-    def __init__(self, calendar: Calendar, now_ms: int) -> None:
-        self.periods = calendar.periods(now_ms - 1)
-        start_ms = calendar.containing("day", now_ms).start_ms
-        self.days = _Today(calendar.day(now_ms), start_ms, self.periods[0].start_ms)
-        self.watches: dict[str, Watch] = {}
 
 
 class _Judging(msgspec.Struct, kw_only=True):
@@ -169,20 +145,8 @@ class Judge:
         self.reopened: set[tuple[str, str, str]] = set()
         self.early: set[tuple[str, str, str]] = set()
         self.open: set[tuple[str, str]] = set()
-        self.live: set[tuple[str, str]] = set()
         self._judgings: dict[tuple[str, str, str, Period], _Judging] = {}
-        self._watched: dict[tuple[str, str], tuple[Any, ...]] = {}
-        self._activations = 0
-        self._watches: dict[tuple[str, tuple[str, ...], date], Watch] = {}
-        self._same_watches: dict[tuple[Any, ...], Watch] = {}
-        self._watching: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
-        self._looking_back = _looking_back(packs, triggers)
-        self._day_ms: int | None = None
-        self.resting: set[tuple[str, str]] = set()
-        for pack in packs:
-            for rule in pack.rules:
-                for level in rule.levels if rule.trigger == "watch" else ():
-                    self._watching.setdefault((level, f"{pack.name}|{rule.id}"), []).append((pack, rule))
+        self.watching = Watching(self, packs, triggers)
         self.slot_names = layout.names()
         self.gone: set[str] = set()
         self.stored_cells: dict[tuple[str, str], bytes] = {}
@@ -301,10 +265,7 @@ class Judge:
             history.append((at_ms, version))
             del history[:-MAX_HISTORY]
         self.active[name] = version
-        self._activations += 1
-        self.live |= self.resting
-        self.resting.clear()
-        self._watches.clear()
+        self.watching.begin_anew()
         self._judgings.clear()
         for (pack, zone, window), period in list(self.closes.items()):
             if pack == before and (after, zone, window) in self.closes:
@@ -329,8 +290,7 @@ class Judge:
 
     def move(self, subject: Subject, calendar: Calendar, now_ms: int) -> None:
         """Let a subject keep another calendar. What its new zone has closed already is closed for it too."""
-        if subject.key in self.resting:
-            self.live.add(subject.key)
+        self.watching.awake(subject.key)
         old = subject.series.calendar
         if old.name == calendar.name:
             return
@@ -368,7 +328,7 @@ class Judge:
             for window in self.book.windows[pack.key] | {"day"}:
                 key = (pack.key, calendar.name, window)
                 if key not in self.closes:
-                    self._day_ms = None  # perhaps a new zone, whose day begins sooner
+                    self.watching.day_ms = None  # perhaps a new zone, whose day begins sooner
                     first = calendar.containing(window, self.grid_ms - pack.grace_ms)
                     self.await_close(key, self._after_orders(pack.name, first, calendar))
 
@@ -397,10 +357,10 @@ class Judge:
         assert self.grid_ms is not None
         close_ms = self._close_due_ms()
         found = [close_ms] if close_ms is not None else []
-        if self.open or self.live:
+        if self.open or self.watching.live:
             found.append(self.grid_ms + self.bucket_ms)
-        if self._looking_back or self.resting or any(self.figures.values()):
-            found.append(self._next_day_ms(self.grid_ms))
+        if self.watching.waits_for_a_day or any(self.figures.values()):
+            found.append(self.watching.next_day_ms(self.grid_ms))
         for key, waiting in self.unjudged.items():
             if waiting:
                 every = self.packs[key].evaluate_ms
@@ -413,13 +373,11 @@ class Judge:
         assert now_ms > self.grid_ms, (now_ms, self.grid_ms)
         if now_ms % self.bucket_ms == 0:
             self.fold(now_ms)
-            if self._looking_back or self.resting:
-                self._wake(now_ms)
-            self._watch(now_ms)
+            self.watching.run(now_ms)
         for key, pack in self.packs.items():
             if self.unjudged[key] and now_ms % pack.evaluate_ms == 0:
                 self._judge_waiting(pack, now_ms)
-        if any(self.figures.values()) and self._next_day_ms(self.grid_ms) <= now_ms:
+        if any(self.figures.values()) and self.watching.next_day_ms(self.grid_ms) <= now_ms:
             figures.begin_day(self, self.grid_ms, now_ms)
         self._close(now_ms)
         self.grid_ms = now_ms if now_ms % self.bucket_ms == 0 else self.grid_ms
@@ -446,7 +404,7 @@ class Judge:
         key, level = subject.key, subject.level
         self.touched.add(key)
         if self.book.watch[level] or not subject.series.rolling_is_empty:
-            self.live.add(key)
+            self.watching.live.add(key)
         if changed is not self._changed:
             self._changed = changed
             self._relevant.clear()
@@ -482,161 +440,9 @@ class Judge:
             windows.add(card.window)
         return frozenset(windows)
 
-    # --- live alerts --------------------------------------------------------------------------------------------------
+    # --- alerts -------------------------------------------------------------------------------------------------------
 
-    def _watch(self, now_ms: int) -> None:
-        zones: dict[str, _Boundary] = {}
-        teams = now_ms % TEAM_WATCH_MS == 0
-        for key in sorted([key for key in self.live if teams or key[0] != "team"]):
-            subject = self.subjects[key]
-            series, alerts = subject.series, subject.alerts
-            series.expire(now_ms)
-            calendar = series.calendar
-            boundary = zones.get(calendar.name)
-            if boundary is None:
-                boundary = zones[calendar.name] = _Boundary(calendar, now_ms)
-            today, packs = boundary.days, subject.packs_at(now_ms)
-            seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
-            waits = False
-            for state in alerts.values():
-                waits |= not state.firing
-            known = self._watched.get(key)
-            if waits or known != seen:
-                self._watched[key] = seen
-                watch = None if packs else boundary.watches.get(key[0])
-                if watch is None:
-                    watch = self._watch_of(key[0], packs, today.day)
-                    if not packs:
-                        boundary.watches[key[0]] = watch
-                may_hold, judged = watch.look(series, boundary.periods, alerts)
-                if judged:
-                    moment = Moment(series, seen[2], now_ms, day=today.day)
-                    self._judge_watched(subject, watch, moment, may_hold, judged)
-                if alerts and (known is None or known[3:] != seen[3:]):
-                    self._end_orphans(subject, Moment(series, seen[2], now_ms, day=today.day))
-            if series.rolling_is_empty:
-                at_midnight = today.start_ms == now_ms
-                self._let_rest(subject, now_ms, same=known == seen, waits=waits, at_midnight=at_midnight)
-
-    def _let_rest(self, subject: Subject, now_ms: int, *, same: bool, waits: bool, at_midnight: bool) -> None:
-        """Look no more at a subject whose rolling windows are empty, as soon as nothing can come of it.
-
-        ``same``: all that it was judged by was what it was the time before.
-        """
-        key = subject.key
-        if subject.alerts:
-            # Nothing moves an alert that stands but what is counted, another day, roster or version.
-            if same and not waits and subject.roster_from_ms <= now_ms:
-                self.live.discard(key)
-                self.resting.add(key)
-        elif same or not at_midnight or subject.level not in self._looking_back:
-            self.live.discard(key)
-            self._watched.pop(key, None)
-            self.touched.add(key)
-
-    def _next_day_ms(self, after_ms: int) -> int:
-        """The next moment at which a day begins somewhere."""
-        if self._day_ms is None or self._day_ms <= after_ms:
-            zones = {zone for _, zone, _ in self.closes}
-            running = [shared_calendar(zone).containing("day", after_ms) for zone in sorted(zones)]
-            self._day_ms = min([day.end_ms for day in running], default=1 << 62)
-        return self._day_ms
-
-    def _wake(self, now_ms: int) -> None:
-        """Where a day begins, look at all whose alerts stand, and at everybody about whom rules look back at a day."""
-        assert self.grid_ms is not None
-        if self._next_day_ms(self.grid_ms) > now_ms:
-            return
-        self.live |= self.resting
-        self.resting.clear()
-        for key, subject in self.subjects.items():
-            if subject.level in self._looking_back:
-                self.live.add(key)
-
-    def _watch_of(self, level: str, packs: list[str], day: date) -> Watch:
-        """The live rules, of the versions that judge now, for subjects under these packs (none: all) on a day."""
-        key = (level, tuple(packs), day)
-        found = self._watches.get(key)
-        if found is None:
-            sets = [
-                rules
-                for rules in self.book.watch[level]
-                if self.active[rules.pack.name] == rules.pack.version
-                and (not packs or rules.pack.name in packs)
-                and day >= rules.pack.in_force_from
-            ]
-            # On most days the parameters are what they were on the day before.
-            same = (level, tuple([(rules.pack.key, rules.values_on(day)) for rules in sets]))
-            if len(self._watches) >= WATCHES_KEPT:
-                self._watches.clear()
-            if same not in self._same_watches:
-                if len(self._same_watches) >= WATCHES_KEPT:
-                    self._same_watches.clear()
-                self._same_watches[same] = Watch(self.layout, sets, day)
-            found = self._watches[key] = self._same_watches[same]
-        return found
-
-    def _judge_watched(
-        self, subject: Subject, watch: Watch, moment: Moment, may_hold: int, judged: int
-    ) -> None:
-        """Begin, carry on and end the alerts of the rules ``judged``.
-
-        The matcher is asked when its answer changes something: an alert that fires goes on, whether or not its rule
-        still holds, until its clear condition is met.
-        """
-        fired: dict[RuleSet, tuple[Rule, ...]] = {}
-        for rules, rule, key, bit in watch.watched:
-            if not judged & bit:
-                continue
-            holds = False
-            if may_hold & bit:
-                if rules not in fired:
-                    fired[rules] = rules.matched(moment)
-                holds = rule in fired[rules]
-            state = subject.alerts.get(key)
-            if state is not None and state.firing and holds:
-                continue
-            for effect in rule.effects:
-                self._move_alert(subject, rules.pack, rule, key, effect, moment, holds)
-
-    def _move_alert(
-        self, subject: Subject, pack: Pack, rule: Rule, key: str, effect: Effect, moment: Moment, holds: bool
-    ) -> None:
-        state = subject.alerts.get(key)
-        if state is None:
-            if not holds:
-                return
-            found = alert_id(pack.name, rule.id, subject.level, subject.name, str(moment.at_ms))
-            state = subject.alerts[key] = AlertState(id=found, since_ms=moment.at_ms, firing=False)
-            self.touched.add(subject.key)
-        if not state.firing:
-            if not holds:
-                del subject.alerts[key]
-                self.touched.add(subject.key)
-            elif moment.at_ms - state.since_ms >= effect.hold_ms:
-                state.firing = True
-                self.touched.add(subject.key)
-                ids, _ = evidence_for(self.layout, subject, pack, rule, moment)
-                self._alert(subject, pack, rule, effect, moment, state, "firing", evidence=tuple(ids))
-        elif not holds and clears(self.layout, pack, rule, effect, moment):
-            del subject.alerts[key]
-            self.touched.add(subject.key)
-            self._alert(subject, pack, rule, effect, moment, state, "resolved")
-
-    def _end_orphans(self, subject: Subject, moment: Moment) -> None:
-        """End the alerts of rules that judge this subject no more: the pack changed, or is not in force for it."""
-        for key in sorted(subject.alerts):
-            watched = self._watching.get((subject.level, key), [])
-            if any(self.judges(pack, subject, moment.at_ms) for pack, _ in watched):
-                continue
-            state = subject.alerts.pop(key)
-            self.touched.add(subject.key)
-            if state.firing and watched:
-                pack, rule = watched[-1]
-                effect = next(effect for effect in rule.effects if effect.kind == "alert")
-                self._alert(subject, pack, rule, effect, moment, state, "resolved")
-
-    def _alert(
+    def alert(
         self,
         subject: Subject,
         pack: Pack,
@@ -1141,7 +947,7 @@ class Judge:
     ) -> None:  # fmt: skip
         """Resolve an alert of a period's close that follows no more; ``given`` is how it is remembered."""
         state = AlertState(id=given.id, since_ms=given.at_ms, firing=False)
-        self._alert(subject, pack, rule, rule.effects[index], moment, state, "resolved", given.incident)
+        self.alert(subject, pack, rule, rule.effects[index], moment, state, "resolved", given.incident)
         given.waived_by = given.id
         self.put(subject, given)
 
@@ -1164,7 +970,7 @@ class Judge:
         if effect.kind == "alert":
             found = alert_id(pack.name, rule.id, subject.level, subject.name, cause.incident, *turn)
             state = AlertState(id=found, since_ms=cause.noticed_ms, firing=True)
-            self._alert(
+            self.alert(
                 subject,
                 pack,
                 rule,
@@ -1216,7 +1022,7 @@ class Judge:
                         rules.pack.name, rule.id, subject.level, subject.name, cause.incident, *cause.parts
                     )
                     state = AlertState(id=found, since_ms=cause.noticed_ms, firing=False)
-                    self._alert(
+                    self.alert(
                         subject,
                         rules.pack,
                         rule,
@@ -1334,12 +1140,6 @@ class Judge:
         for known in [known for known in self._judgings if known[3].end_ms <= edge_ms]:
             del self._judgings[known]
 
-    def look_away(self, key: tuple[str, str]) -> None:
-        """Nobody looks at a subject any more: it is forgotten."""
-        for known in (self.touched, self.live, self.resting):
-            known.discard(key)
-        self._watched.pop(key, None)
-
     # --- stored form --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> dict[str, bytes | None]:
@@ -1370,15 +1170,3 @@ class Judge:
             for period in series.calendar.periods(self.grid_ms - 1):
                 if period.window in ("day", "month"):
                     yield period.window, series.periods.get(period) or Cell()
-
-
-def _looking_back(packs: tuple[Pack, ...], triggers: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """The levels that have live rules about a day, week, month, quarter or year that is over."""
-    return frozenset(
-        level
-        for level, judged in triggers.items()
-        for pack in packs
-        for rule in pack.rules
-        if rule.trigger == "watch" and "watch" in judged and level in rule.levels
-        if any(".previous_" in name for effect in rule.effects for name in names_of(rule, effect))
-    )

@@ -212,7 +212,7 @@ def _restore_frame(judge: Judge, state: StoredJudge) -> None:
         if judge.grid_ms is not None:
             judge.watch_closes(subject.series.calendar)
         if subject.alerts or not subject.series.rolling_is_empty:
-            judge.live.add(key)
+            judge.watching.live.add(key)
     for name in replaced:
         # The version that judged is not loaded any more: its successor takes over what is open.
         judge.await_open(f"{name}@{judge.active[name]}")
