@@ -86,8 +86,12 @@ def test_the_company_decides_again_with_what_a_result_becomes(kpi: Pack) -> None
     assert len(finals(story, "a-2")) == 1
 
 
-def test_who_was_told_the_best_grade_keeps_it_and_the_appeal_is_named(kpi: Pack) -> None:
-    story = august(kpi)
+def test_who_was_told_the_best_grade_keeps_it_where_the_pack_says_so_and_the_appeal_is_named(
+    kpi: Pack,
+) -> None:
+    assert kpi.results.quota is not None
+    quota = msgspec.structs.replace(kpi.results.quota, after_told="keep")
+    story = august(msgspec.structs.replace(kpi, results=msgspec.structs.replace(kpi.results, quota=quota)))
     appeal(story, "a-12", upheld=True, score=9900)
     newest = {name: finals(story, name)[-1] for name in (f"a-{index}" for index in range(1, 13))}
     assert [name for name, one in newest.items() if one.grade == "A"] == ["a-1", "a-12"]
@@ -114,10 +118,7 @@ def test_who_was_told_the_best_grade_keeps_it_and_the_appeal_is_named(kpi: Pack)
 
 
 def test_a_better_score_takes_the_place_and_nobody_gets_a_place_too_many(kpi: Pack) -> None:
-    """With ``redo`` the new order alone counts."""
-    assert kpi.results.quota is not None
-    quota = msgspec.structs.replace(kpi.results.quota, after_told="redo")
-    story = august(msgspec.structs.replace(kpi, results=msgspec.structs.replace(kpi.results, quota=quota)))
+    story = august(kpi)
     appeal(story, "a-12", upheld=True, score=9900)
     newest = [finals(story, f"a-{index}")[-1].grade for index in range(1, 13)]
     assert newest.count("A") == 1

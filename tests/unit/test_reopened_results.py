@@ -27,17 +27,16 @@ Told = tuple[str, str, str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def keeping() -> Pack:
-    """As the pack is: who was told an A keeps it when the places are given out again."""
+def kpi() -> Pack:
     return load_pack(RULES / "company-kpi")
 
 
 @pytest.fixture(scope="module")
-def kpi(keeping: Pack) -> Pack:
-    """A pack whose places are given out again as if nobody had been told anything."""
-    assert keeping.results.quota is not None
-    quota = msgspec.structs.replace(keeping.results.quota, after_told="redo")
-    return msgspec.structs.replace(keeping, results=msgspec.structs.replace(keeping.results, quota=quota))
+def keeping(kpi: Pack) -> Pack:
+    """A pack by which who was told an A keeps it when the places are given out again."""
+    assert kpi.results.quota is not None
+    quota = msgspec.structs.replace(kpi.results.quota, after_told="keep")
+    return msgspec.structs.replace(kpi, results=msgspec.structs.replace(kpi.results, quota=quota))
 
 
 @pytest.fixture(scope="module")

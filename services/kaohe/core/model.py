@@ -340,7 +340,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     per_department: str
     tie_break: tuple[str, ...]
     formula: Words
-    after_told: Literal["keep", "redo"] = "keep"
+    after_told: Literal["keep", "redo"] = "redo"
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):

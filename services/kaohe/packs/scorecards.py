@@ -562,7 +562,7 @@ class CardReader:
         keys = ("clause", "grade", "share", "per_department", "tie_break", "formula", "after_told")
         fields = Fields(node, self.problems, keys, "a quota")
         best = self._grades(main.bands)[0]
-        after_told = fields.take("after_told", choice(("keep", "redo"), "way to go on"), "keep")
+        after_told = fields.take("after_told", choice(("keep", "redo"), "way to go on"), "redo")
         known = [*TIE_BREAKS, *(f"dimension:{one.name}" for one in main.dimensions)]
         quota = Quota(
             clause=fields.need("clause", self.base.clause, ""),
