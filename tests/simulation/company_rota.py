@@ -211,7 +211,10 @@ class Rota:
                 yield shift.agent, shift.id, grace_ms
 
     def not_logged_in(self) -> Iterator[tuple[str, str, int]]:
-        """CK-15: (who, shift, when) of each shift in which nobody was logged in by the end of the grace."""
+        """CK-15: (who, shift, when) of each shift in which nobody was logged in by the end of the grace.
+
+        By what was known then, or by what was told later: whoever had forgotten to log out was not logged in.
+        """
         told: dict[str, list[Told]] = defaultdict(list)
         query = """
             select agent, at_ms, arrived_ms, type from event
@@ -223,10 +226,9 @@ class Rota:
         for shift, grace_ms in self._graces("login_grace"):
             first = bisect_right(moments.get(shift.agent, []), shift.begin_ms - LOGGED_IN_MS)
             last = bisect_right(moments.get(shift.agent, []), grace_ms)
-            known = [one for one in told[shift.agent][first:last] if one.arrived_ms <= grace_ms]
-            during = [one for one in known if one.at_ms > shift.begin_ms and one.what == "agent.logged_in"]
-            before = [one for one in known if one.at_ms <= shift.begin_ms]
-            if not during and not (before and before[-1].what == "agent.logged_in"):
+            true = told[shift.agent][first:last]
+            known = [one for one in true if one.arrived_ms <= grace_ms]
+            if not (_is_logged_in(known, shift) and _is_logged_in(true, shift)):
                 yield shift.agent, shift.id, grace_ms
 
     def _graces(self, name: str) -> Iterator[tuple[Shift, int]]:
@@ -246,6 +248,13 @@ class Rota:
                     )
                     if not away and ends_ms < self.until_ms:
                         yield shift, ends_ms
+
+
+def _is_logged_in(told: list[Told], shift: Shift) -> bool:
+    """Whether somebody logged in after the beginning of a shift, or was logged in at it."""
+    during = any(one.at_ms > shift.begin_ms and one.what == "agent.logged_in" for one in told)
+    before = [one for one in told if one.at_ms <= shift.begin_ms]
+    return during or bool(before and before[-1].what == "agent.logged_in")
 
 
 def _hours(data: dict[str, str], prefix: str = "") -> tuple[date, int, int]:
