@@ -92,19 +92,15 @@ def worker(
     make_partition, make_group = engine_factories(settings, packs, shadows)
     exporter = WallboardExporter(agents_max=settings.metrics_agents_max)
     server = start_exporter(settings.metrics_host, settings.metrics_port, exporter)
-    for warning in unknown_years((*packs, *shadows), datetime.now(UTC).date()):
-        say(f"warning: {warning}")
     named = ", ".join([*(pack.key for pack in packs), *(f"{pack.key} as a shadow" for pack in shadows)])
+
+    def ready() -> None:
+        say(f"worker for {named}; figures at {settings.metrics_host}:{server.port}/metrics")
+        for warning in unknown_years((*packs, *shadows), datetime.now(UTC).date()):
+            say(f"warning: {warning}")
+
     try:
-        run_worker(
-            settings,
-            make_partition,
-            make_group,
-            exporter,
-            ready=lambda: say(
-                f"worker for {named}; figures at {settings.metrics_host}:{server.port}/metrics"
-            ),
-        )
+        run_worker(settings, make_partition, make_group, exporter, ready)
     finally:
         server.stop()
 
