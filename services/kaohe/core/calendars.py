@@ -45,10 +45,6 @@ class Period(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True)
     end_ms: int
 
 
-NO_PERIOD = Period("", "", 0, 0)
-"""A period that no moment belongs to."""
-
-
 class Calendar:
     """The periods of one time zone."""
 
