@@ -51,7 +51,7 @@ CHANNELS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Approved settlement statements by agent, and every state of their batches.",
         ("settlement", "settlement_batch"),
     ),
-    "kaohe.partials": ("Absolute partial aggregates of groups, from worker to worker.", ("partial",)),
+    "kaohe.partials": ("What partitions counted for groups, from worker to worker.", ("partial",)),
     "kaohe.rejects": ("Records that could not be used, with the reason.", ("reject",)),
 }
 """Topic to what it is for and the messages in it; no message named means every event."""
@@ -59,7 +59,7 @@ CHANNELS: dict[str, tuple[str, tuple[str, ...]]] = {
 PARTIAL = {
     "title": "Partial",
     "description": (
-        "What one partition knows of a group (team, queue, site). It replaces what that partition said before. Its "
+        "What one partition counted for groups (teams, queues, sites) in a minute of log time, in MessagePack. Its "
         "fields belong to the worker's version and are no interface."
     ),
     "type": "object",
@@ -94,7 +94,9 @@ def asyncapi() -> dict[str, Any]:
     for name, struct in OUTPUTS.items():
         if name != "metric":  # written to files, not sent
             messages[name] = _output_message(name, _words(struct), {"$ref": f"./outputs/{name}.json"})
-    messages["partial"] = _output_message("partial", "Internal to the workers.", PARTIAL)
+    messages["partial"] = {
+        **_output_message("partial", "Internal to the workers.", PARTIAL), "contentType": "application/msgpack",
+    }  # fmt: skip
     channels = {}
     operations = {}
     for topic, (purpose, names) in CHANNELS.items():

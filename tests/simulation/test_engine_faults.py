@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from kaohe.adapters.simulator import NO_FAULTS, Faults
-from kaohe.core.engine import REPORT_DECODER, PartitionEngine, Zones
+from kaohe.core.engine import PartitionEngine, Zones, read_report
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
@@ -156,7 +156,7 @@ def test_a_group_stage_that_never_saw_the_beginning_waits_for_it(packs: tuple[Pa
     assert group.apply(found[1:300]) == []
     assert (group.watermark_ms, group.stats.gaps) == (0, 299)
     group.apply(found)
-    assert group.watermark_ms == REPORT_DECODER.decode(found[-1].value).upto_ms
+    assert group.watermark_ms == read_report(found[-1].value).upto_ms
 
 
 LIFE_ZONES = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin", "nome": "America/Nome"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from kaohe.core.calendars import calendar
 from kaohe.core.counts import (
+    DISTINCT_KEPT,
     DISTINCT_SLOT,
     MAX_SLOT,
     Cell,
@@ -18,8 +20,10 @@ from kaohe.core.counts import (
     Joined,
     Series,
     pack_cell,
+    trim,
     unpack_cell,
 )
+from kaohe.core.partials import Reader, Writer
 from tests.support.packs import at_ms
 
 SLOTS = (*range(0, 40, 3), MAX_SLOT, MAX_SLOT + 1, DISTINCT_SLOT, DISTINCT_SLOT + 1)
@@ -102,6 +106,60 @@ def test_cells_hold_what_dictionaries_hold(rng: random.Random) -> None:
         }
         assert unpack_cell(packed, {name: slot for slot, name in NAMES.items()}) == expected
         check(Joined(cells[0][0], cells[-1][0]), plain_merged([cells[0][1], cells[-1][1]]))
+
+
+def test_a_report_brings_cells_to_a_side_with_other_slots_and_forgets_what_that_does_not_know(
+    rng: random.Random,
+) -> None:
+    there = {name: slot for slot, name in NAMES.items() if slot % 2 == 0}
+    for _ in range(300):
+        cells = [some_cell(rng) for _ in range(rng.randrange(1, 6))]
+        for cell, _ in cells:
+            if rng.random() < 0.3:
+                for _ in range(rng.randrange(1, 4)):  # beyond 64 bits
+                    cell.add(SUMS[0], rng.choice((LARGE - 1, -LARGE)))
+        writer = Writer(NAMES)
+        written = [writer.write(cell) for cell, _ in cells]
+        back = {name: slot for slot, name in NAMES.items()}
+        assert [Reader(writer.terms, back).read(one) for one in written] == [cell for cell, _ in cells]
+        known = [{slot: value for slot, value in cell.items() if slot % 2 == 0} for cell, _ in cells]
+        assert [Reader(writer.terms, there).read(one) for one in written] == known
+        # A report from before cells were written as bytes.
+        assert [Reader([], back).read(pack_cell(cell, NAMES)) for cell, _ in cells] == [
+            one for one, _ in cells
+        ]
+
+
+def test_bytes_that_break_off_or_name_a_term_that_is_not_there_are_no_cell(rng: random.Random) -> None:
+    writer = Writer(NAMES)
+    cell = Cell({0: 1 << 40, 3: -5, MAX_SLOT: 7, DISTINCT_SLOT: {1, 1 << 50}})
+    cell.add(0, LARGE - 1)
+    cell.add(0, LARGE - 1)
+    raw = writer.write(cell)
+    back = {name: slot for slot, name in NAMES.items()}
+    assert Reader(writer.terms, back).read(raw) == cell
+    for size in range(len(raw)):
+        try:
+            short = Reader(writer.terms, back).read(raw[:size])
+        except ValueError:
+            continue
+        assert len(short) < len(cell), "cut between two counts"
+    with pytest.raises(ValueError, match="names term 0 of 0"):
+        Reader([], back).read(raw)
+    with pytest.raises(ValueError, match="form 0 for a term of another one"):
+        Reader(["n0"], {"n0": DISTINCT_SLOT}).read(Writer(NAMES).write(Cell({0: 1})))
+    for _ in range(2000):  # whatever comes, nothing is read that is not there
+        broken = bytearray(raw)
+        broken[rng.randrange(len(raw))] = rng.randrange(256)
+        with suppress(ValueError, OverflowError):
+            Reader(writer.terms, back).read(bytes(broken))
+
+
+def test_of_many_hashes_the_smallest_stay(rng: random.Random) -> None:
+    for size in (DISTINCT_KEPT, 2 * DISTINCT_KEPT, 2 * DISTINCT_KEPT + 1, 9000):
+        hashes = {rng.randrange(1 << 56) for _ in range(size)}
+        cut = len(hashes) > 2 * DISTINCT_KEPT
+        assert trim(hashes) == (set(sorted(hashes)[: DISTINCT_KEPT + 1]) if cut else hashes)
 
 
 def test_a_series_adds_up_what_lists_add_up(rng: random.Random) -> None:

@@ -579,7 +579,7 @@ def test_sparse_ticks_count_the_same_time(pack: Pack) -> None:
 
 
 def partials(out: list[Output]) -> list[Report]:
-    return [module.REPORT_DECODER.decode(one.value) for one in out if one.topic == "partials"]
+    return [module.read_report(one.value) for one in out if one.topic == "partials"]
 
 
 def test_reports_are_numbered_without_gaps_and_every_partition_gets_its_share(pack: Pack) -> None:

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from kaohe.core import corrections, group, reopening
 from kaohe.core import judge as module
-from kaohe.core.engine import REPORT_DECODER, PartitionEngine, Zones
+from kaohe.core.counts import pack_cell
+from kaohe.core.engine import PartitionEngine, Zones, read_report
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
+from kaohe.core.partials import Reader
 from kaohe.core.records import Record
 from kaohe.core.replay import Replay
 from kaohe.decisions import Decision
@@ -1204,8 +1206,32 @@ def test_a_report_that_comes_again_changes_nothing_and_one_behind_a_gap_waits_to
 
 
 def records_upto(record: Record) -> int:
-    upto_ms: int = REPORT_DECODER.decode(record.value).upto_ms
-    return upto_ms
+    return read_report(record.value).upto_ms
+
+
+def of_partition(source: int, record: Record) -> Record:
+    """A report as if another partition had sent it."""
+    report = msgspec.structs.replace(read_report(record.value), source=source)
+    return Record(0, msgspec.msgpack.encode(report), None, 0)
+
+
+def test_a_report_of_a_worker_from_before_they_were_written_in_messagepack_is_taken(pack: Pack) -> None:
+    zones = Zones(default="Asia/Shanghai")
+    records = reports(pack)
+    straight = GroupEngine([pack], zones=zones)
+    expected = straight.apply(records)
+    layout, before = straight.layout, []
+    for record in records:
+        report = read_report(record.value)
+        reader = Reader(report.terms, layout.slots)
+        groups = [
+            (level, name, start_ms, pack_cell(reader.read(cell), layout.names()))
+            for level, name, start_ms, cell in report.groups
+        ]
+        old = msgspec.structs.replace(report, groups=groups, terms=[])
+        before.append(Record(0, msgspec.json.encode(old), None, 0))
+    assert before[0].value.startswith(b'{"source":0,"number":1,')
+    assert GroupEngine([pack], zones=zones).apply(before) == expected
 
 
 def test_a_gap_that_does_not_close_is_an_error_in_the_end(
@@ -1226,9 +1252,8 @@ def test_a_gap_that_does_not_close_is_an_error_in_the_end(
 
 def test_a_report_of_a_partition_that_nobody_announced_is_an_error(pack: Pack) -> None:
     engine = GroupEngine([pack], zones=Zones(default="Asia/Shanghai"))
-    raw = reports(pack)[0].value.replace(b'"source":0', b'"source":3')
     with pytest.raises(StateError, match="a report of partition 3, but 1 partitions were announced"):
-        engine.apply([Record(0, raw, None, 0)])
+        engine.apply([of_partition(3, reports(pack)[0])])
 
 
 def test_a_group_waits_for_every_partition(pack: Pack) -> None:
@@ -1236,7 +1261,7 @@ def test_a_group_waits_for_every_partition(pack: Pack) -> None:
     records = reports(pack)
     assert engine.apply(records) == []
     assert engine.watermark_ms == 0
-    other = [Record(0, one.value.replace(b'"source":0', b'"source":1'), None, 0) for one in records]
+    other = [of_partition(1, one) for one in records]
     engine.apply(other[:3])
     assert engine.watermark_ms == records_upto(records[2])
     engine.apply(other[3:])
@@ -1250,7 +1275,7 @@ def test_waiting_reports_are_stored_in_chunks_and_a_successor_goes_on_with_them(
 ) -> None:
     zones = Zones(default="Asia/Shanghai")
     ahead = reports(pack, "2026-08-03T10:00")
-    behind = [Record(0, one.value.replace(b'"source":0', b'"source":1'), None, 0) for one in ahead]
+    behind = [of_partition(1, one) for one in ahead]
     straight = GroupEngine([pack], zones=zones, source_partitions=2)
     expected = straight.apply(ahead) + straight.apply(behind)
     assert expected

@@ -102,6 +102,7 @@ cdef class Series:
     cdef int64_t stored_changes
 
     cpdef Cell cell(self, int64_t moment_ms)
+    cpdef int expire(self, int64_t now_ms) except -1
     cpdef tuple add(self, int64_t start_ms, Cell cell, int64_t now_ms)
     cdef int settle(self) except -1
     cdef int roll(self, int64_t start_ms, Cell cell, int64_t now_ms) except -1

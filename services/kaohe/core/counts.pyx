@@ -142,7 +142,41 @@ def trim(set hashes not None):
     """
     if len(hashes) <= 2 * DISTINCT_KEPT:
         return hashes
-    return set(sorted(hashes)[: DISTINCT_KEPT + 1])
+    cdef Py_ssize_t n = 0
+    cdef int64_t *values = <int64_t *>PyMem_Malloc(len(hashes) * sizeof(int64_t))
+    if values is NULL:
+        raise MemoryError
+    try:
+        for hashed in hashes:
+            values[n] = hashed
+            n += 1
+        lowest(values, n, DISTINCT_KEPT + 1)
+        return {values[n] for n in range(DISTINCT_KEPT + 1)}
+    finally:
+        PyMem_Free(values)
+
+
+cdef void lowest(int64_t *values, Py_ssize_t n, Py_ssize_t most) noexcept:
+    """Bring the lowest numbers to the front, in any order. Source: C. A. R. Hoare, "Algorithm 65: FIND" (1961)."""
+    cdef Py_ssize_t first = 0, last = n - 1, low, high
+    cdef int64_t pivot, other
+    while first < last:
+        low, high, pivot = first, last, values[(first + last) >> 1]
+        while low <= high:
+            while values[low] < pivot:
+                low += 1
+            while values[high] > pivot:
+                high -= 1
+            if low <= high:
+                other = values[low]
+                values[low], values[high] = values[high], other
+                low, high = low + 1, high - 1
+        if most - 1 <= high:
+            last = high
+        elif most - 1 >= low:
+            first = low
+        else:
+            return
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -913,7 +947,7 @@ cdef class Series:
                 rolling.entered(cell)
         return 0
 
-    def expire(self, int64_t now_ms):
+    cpdef int expire(self, int64_t now_ms) except -1:
         """Let old cells leave the rolling windows."""
         cdef Rolling rolling
         cdef int gone
@@ -921,12 +955,13 @@ cdef class Series:
             if rolling.drop(now_ms - rolling.span_ms):
                 self.changes += 1
         if self.widest is None or not self.widest.first:
-            return
+            return 0
         gone = self.widest.first
         for rolling in self.rolling.values():
             rolling.first -= gone
         for _ in range(gone):
             self.kept.pop()
+        return 0
 
     @property
     def rolling_is_empty(self):

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import base64
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Literal
 from zlib import crc32
 
@@ -47,6 +48,7 @@ from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Effect, Pack, Rule
+from kaohe.core.partials import Writer
 from kaohe.core.records import Output, Record
 from kaohe.core.reopening import ORDERS, Reopened, order_text, standing_open
 from kaohe.core.rulesets import RuleSet
@@ -176,30 +178,44 @@ class StoredFrame(msgspec.Struct, array_like=True):
     seen: list[Reported] = []
 
 
+PackedGroup = tuple[str, str, int, bytes | dict[str, Any]]
+"""Level, name, start of the bucket in ms, and the cell as ``kaohe.core.partials`` writes it (once: by names)."""
+
+
 class Report(msgspec.Struct):
     """What one partition counted for groups since its last report, up to a minute of log time.
 
-    ``groups`` are (level, subject, bucket start in ms, counts by lasting slot name), ``activations`` the versions of
-    packs (moment of log time, pack, version) that were activated since the report before, or in the version's place
-    what happened to a period (``close month 2026-08``, ``reopen month 2026-08``), ``proposals`` the closed
-    results for which the company must be known (only in reports to the partition of the company, and only if any),
-    ``alerts`` what happened to alerts of these groups, and acknowledgements of any (only if a pack watches them),
+    ``groups`` are the cells of groups, which name what they count by its place in ``terms``; ``activations`` the
+    versions of packs (moment of log time, pack, version) that were activated since the report before, or in the
+    version's place what happened to a period (``close month 2026-08``, ``reopen month 2026-08``), ``proposals`` the
+    closed results for which the company must be known (only in reports to the partition of the company, and only if
+    any), ``alerts`` what happened to alerts of these groups, and acknowledgements of any (only if a pack watches them),
     ``seen`` the events that speak for what is judged of these groups (only if any).
     """
 
     source: int
     number: int
     upto_ms: int
-    groups: list[tuple[str, str, int, dict[str, Any]]]
+    groups: list[PackedGroup] = []
     activations: list[tuple[int, str, str]] = []
     proposals: list[Proposal] | msgspec.UnsetType = msgspec.UNSET
     alerts: list[GroupAlert] | msgspec.UnsetType = msgspec.UNSET
     seen: list[Reported] | msgspec.UnsetType = msgspec.UNSET
+    terms: list[str] = []
+
+
+_REPORTS = msgspec.msgpack.Encoder()
+_REPORT_DECODER = msgspec.msgpack.Decoder(Report)
+_JSON_REPORT_DECODER = msgspec.json.Decoder(Report)
+
+
+def read_report(raw: bytes) -> Report:
+    """A report as it was sent, also by a worker from before reports were written in MessagePack."""
+    return (_JSON_REPORT_DECODER if raw[:1] == b"{" else _REPORT_DECODER).decode(raw)
 
 
 _FRAME_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _FRAME_DECODER = msgspec.msgpack.Decoder(StoredFrame)
-REPORT_DECODER = msgspec.json.Decoder(Report)
 
 
 def _state_counts(counters: Mapping[str, Counter]) -> dict[str, tuple[Counter, ...]]:
@@ -222,6 +238,12 @@ def _reads_own_states(packs: Iterable[Pack]) -> bool:
         if "agent" in metric.levels
         for term in (*metric.numerator, *metric.denominator)
     )
+
+
+@lru_cache(maxsize=MAX_SUBJECTS)
+def group_partition(level: str, name: str, group_partitions: int) -> int:
+    """The partition of the group stage that looks at a group."""
+    return crc32(f"{level}/{name}".encode()) % group_partitions
 
 
 def company_partition(group_partitions: int) -> int:
@@ -946,38 +968,28 @@ class PartitionEngine(Intake):
 
     def _report(self, upto_ms: int) -> None:
         """Tell the group stage what was counted for groups in the minutes before ``upto_ms``."""
-        shares: list[list[tuple[str, str, int, dict[str, Any]]]] = [[] for _ in range(self.group_partitions)]
+        shares: list[list[PackedGroup]] = [[] for _ in range(self.group_partitions)]
+        writer = Writer(self.names)
         for level, groups in self.groups.items():
             bucket_ms = BUCKETS_MS[level]
-            last = upto_ms // bucket_ms
-            for name in sorted(groups):
-                cells = groups[name]
-                over = sorted([bucket for bucket in cells if bucket < last])
-                if not over:
-                    continue
-                shown = name or "all"
-                share = shares[self._target(level, shown)]
-                for bucket in over:
-                    share.append((level, shown, bucket * bucket_ms, pack_cell(cells.pop(bucket), self.names)))
-                if not cells:
-                    del groups[name]
+            writer.take(level, groups, upto_ms // bucket_ms, bucket_ms, shares, self._target)
         seen: list[list[Reported]] = [[] for _ in shares]
         for one in self.sightings.due(upto_ms):
             seen[self._target(one[0], one[1])].append(one)
         # A report must fit into a message. The first ones say nothing of the new minute, so that it is complete only
         # with the last one.
         while len(self.judge.grader.proposals) > REPORT_PROPOSALS or len(self.alerts) > REPORT_ALERTS:
-            self._send_report(self.reported_ms, [[] for _ in shares], [])
-        self._send_report(upto_ms, shares, self.activations, seen)
+            self._send_report(self.reported_ms)
+        self._send_report(upto_ms, writer.terms, shares, seen, self.activations)
         self.activations = []
 
     def _target(self, level: str, name: str) -> int:
         """The partition of the group stage that looks at a group."""
-        return crc32(f"{level}/{name}".encode()) % self.group_partitions
+        return group_partition(level, name, self.group_partitions)
 
     def _send_report(
-        self, upto_ms: int, shares: list[list[tuple[str, str, int, dict[str, Any]]]], activations: list[Any],
-        seen: list[list[Reported]] | None = None,
+        self, upto_ms: int, terms: list[str] | None = None, shares: Sequence[list[PackedGroup]] = (),
+        seen: Sequence[list[Reported]] = (), activations: list[Any] | None = None,
     ) -> None:  # fmt: skip
         company = company_partition(self.group_partitions)
         waiting = self.judge.grader.proposals
@@ -985,8 +997,12 @@ class PartitionEngine(Intake):
         alerts, self.alerts = self.alerts[:REPORT_ALERTS], self.alerts[REPORT_ALERTS:]
         self.report += 1
         self.reported_ms = upto_ms
-        for target, share in enumerate(shares):
-            message = Report(self.partition, self.report, upto_ms, share, activations)
+        for target in range(self.group_partitions):
+            message = Report(self.partition, self.report, upto_ms)
+            if shares and shares[target]:
+                message.groups, message.terms = shares[target], terms or []
+            if activations:
+                message.activations = activations
             if alerts:
                 message.alerts = [
                     one for one in alerts if not one.name or self._target(one.level, one.name) == target
@@ -995,7 +1011,9 @@ class PartitionEngine(Intake):
                 message.seen = seen[target]
             if target == company and proposals:
                 message.proposals = proposals
-            self.judge.out.append(Output("partials", b"%d" % self.partition, ENCODER.encode(message), target))
+            self.judge.out.append(
+                Output("partials", b"%d" % self.partition, _REPORTS.encode(message), target)
+            )
 
     # --- stored form --------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from kaohe.core import reopening
 from kaohe.core.calendars import Calendar
 from kaohe.core.company import Company
 from kaohe.core.counting import Layout
-from kaohe.core.counts import Cell, unpack_cell
-from kaohe.core.engine import GROUP_LEVELS, MAX_SUBJECTS, REPORT_DECODER, Report, Zones
+from kaohe.core.counts import Cell
+from kaohe.core.engine import GROUP_LEVELS, MAX_SUBJECTS, Report, Zones, read_report
 from kaohe.core.escalating import Escalations, watches_groups
 from kaohe.core.evidence import Reported, witnesses
 from kaohe.core.evidence import merge as merge_seen
@@ -30,6 +30,7 @@ from kaohe.core.intake import GROUP_BUCKET_MS
 from kaohe.core.judge import Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Pack
+from kaohe.core.partials import Reader, add_up
 from kaohe.core.records import Output, Record
 from kaohe.core.storing import is_own
 from kaohe.core.subjects import SEPARATOR, Subject
@@ -120,7 +121,7 @@ class GroupEngine:
         return self.judge.take_outputs()
 
     def _take(self, raw: bytes) -> None:
-        report = REPORT_DECODER.decode(raw)
+        report = read_report(raw)
         source = report.source
         if source not in self.waiting:
             raise StateError(
@@ -176,8 +177,7 @@ class GroupEngine:
                 queue = self.waiting[source]
                 while queue and queue[0].upto_ms == minute_ms:
                     self._take_out(queue.popleft(), cells, seen)
-            for (level, name, start_ms), cell in cells.items():
-                self._add(level, name, start_ms, cell, minute_ms)
+            add_up(cells, self.judge.subjects, self._group, self.judge.counted, minute_ms)
             for level, name, start_ms, changes in seen:
                 subject = self._subject(level, name, start_ms)
                 if subject is not None:
@@ -221,11 +221,8 @@ class GroupEngine:
         self.complete_ms[report.source] = report.upto_ms
         if report.proposals is not msgspec.UNSET:
             self.company.take(report.proposals)
-        for level, name, start_ms, packed in report.groups:
-            cell = unpack_cell(packed, self.layout.slots)
-            found = cells.setdefault((level, name, start_ms), cell)
-            if found is not cell:
-                found.merge(cell)
+        if report.groups:
+            Reader(report.terms, self.layout.slots).put(report.groups, cells)
         if report.seen is not msgspec.UNSET:
             seen += report.seen
         if self.escalations is not None and report.alerts is not msgspec.UNSET:
@@ -239,13 +236,13 @@ class GroupEngine:
             return None
         return self.judge.subject(level, name, start_ms)
 
-    def _add(self, level: str, name: str, start_ms: int, cell: Cell, upto_ms: int) -> None:
+    def _group(self, level: str, name: str, start_ms: int) -> Subject | None:
+        """A new group; None, and a note of it, where there is no room."""
         subject = self._subject(level, name, start_ms)
         if subject is None:
             rejects = self.stats.rejects
             rejects["too_many_subjects"] = rejects.get("too_many_subjects", 0) + 1
-            return
-        self.judge.counted(subject, subject.series.add(start_ms, cell, upto_ms))
+        return subject
 
     # --- stored form --------------------------------------------------------------------------------------------------
 

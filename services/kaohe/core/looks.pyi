@@ -1,8 +1,9 @@
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, final
 
 from kaohe.core.calendars import Period
 from kaohe.core.counts import Series
+from kaohe.core.watching import Watching
 
 MAX_TESTS: int
 MAX_TERMS: int
@@ -18,3 +19,8 @@ class Look:
         begin: int,
     ) -> None: ...
     def __call__(self, series: Series, periods: tuple[Period, ...], ending: bool, /) -> int: ...
+
+@final
+class Glance: ...
+
+def look_at(host: Watching, keys: list[tuple[str, str]], now_ms: int) -> None: ...

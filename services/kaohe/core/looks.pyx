@@ -6,10 +6,14 @@ of a window or the largest of its maxima; comparisons, each a polynomial of at m
 with 0; and for each test the sets of comparisons that pass it together. It reads the counts where they are kept, without
 making a Python object of any, works out every comparison, and gives a bit for each test.
 
+``look_at`` goes through all that are looked at at a boundary. Most of them have nothing that moves: for these it is all
+that is done, and so it is done here. What follows where something moves is plain Python (``kaohe.core.watching``).
+
 A look is a screen: it may let too much through and never too little. Variables stay below ``2 ** 46`` and factors below
 ``2 ** 30``, so that a polynomial of 16 terms fits into 128 bits; where a count is larger, every test passes.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
@@ -142,6 +146,9 @@ cdef class Look:
     def __call__(self, Series series not None, tuple periods not None, bint ending):
         """A bit for each test that may be passed; those of ends only if they are asked for. ``periods`` are those of
         the moment looked at."""
+        return self.passed(series, periods, ending)
+
+    cdef object passed(self, Series series, tuple periods, bint ending):
         cdef int64_t values[TESTS]
         cdef bint seen[TESTS]
         cdef bint known[TESTS]
@@ -245,12 +252,20 @@ cdef class Look:
     cdef bint read_largest(
         self, Variable *variable, Rolling rolling, Cell folded, Cell recent, int64_t *value, bint *seen
     ) except -1:
-        cdef int at
+        cdef int at, which
         cdef int64_t count
+        cdef int32_t slot
         seen[0], value[0] = False, 0
         for at in range(variable.first, variable.first + variable.n):
-            for counts in (rolling, folded, recent):
-                own = counts.get(self.reads[at].slot, None) if counts is not None else None
+            slot = self.reads[at].slot
+            for which in range(3):
+                own = None
+                if which == 0 and rolling is not None:
+                    own = rolling.count(slot, None)
+                elif which == 1 and folded is not None:
+                    own = folded.count(slot, None)
+                elif which == 2 and recent is not None:
+                    own = recent.count(slot, None)
                 if own is None:
                     continue
                 count = own
@@ -287,3 +302,68 @@ cdef class Look:
         if op == EQUAL:
             return total == 0
         return total != 0
+
+
+# --- all that are looked at -------------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Glance:
+    """What a subject was judged by when it was looked at last. While it is the same nothing can come of a look."""
+
+    cdef int64_t changes, activations, start_ms, before_ms
+    cdef object day, team, site, position, packs
+
+
+def look_at(host, list keys not None, int64_t now_ms):
+    """Look at the subjects of these keys, in order, at a boundary of log time; ``host`` is a ``Watching``."""
+    cdef dict subjects = host.judge.subjects, glances = host.glances, alerts
+    cdef int64_t activations = host.activations
+    cdef Series series
+    cdef Glance glance
+    cdef bint same, known, waits, stays
+    calendar = boundary = today = None
+    for key in keys:
+        subject = subjects[key]
+        series, alerts = subject.series, subject.alerts
+        series.expire(now_ms)
+        if series.calendar is not calendar:
+            calendar = series.calendar
+            boundary = host.boundary(calendar, now_ms)
+            today = boundary.days
+        if now_ms >= <int64_t>subject.roster_from_ms:
+            team, site, position, packs = subject.team, subject.site, subject.position, subject.packs
+        else:
+            team, site, position = subject.roster_at(now_ms)
+            packs = subject.packs_at(now_ms)
+        waits = False
+        for state in alerts.values():
+            if not state.firing:
+                waits = True
+        found = glances.get(key)
+        known = found is not None
+        glance = found if known else Glance.__new__(Glance)
+        stays = known and glance.activations == activations and (glance.packs is packs or glance.packs == packs)
+        same = stays and glance.changes == series.changes and (
+            glance.start_ms == <int64_t>today.start_ms and glance.before_ms == <int64_t>today.before_ms
+            and (glance.day is today.day or glance.day == today.day)
+            and glance.team == team and glance.site == site and glance.position == position
+        )
+        if not same or waits:
+            if not known:
+                glances[key] = glance
+            glance.changes, glance.activations = series.changes, activations
+            glance.start_ms, glance.before_ms, glance.day = today.start_ms, today.before_ms, today.day
+            glance.team, glance.site, glance.position, glance.packs = team, site, position, packs
+            watch = boundary.watches.get(key[0]) if not packs else None
+            if watch is None:
+                watch = host.watch_of(boundary, key[0], packs)
+            may_hold = judged = (<Look>watch.screen).passed(series, boundary.periods, False) if not alerts else 0
+            if alerts:
+                may_hold, judged = watch.look(series, boundary.periods, alerts)
+            if judged:
+                host.judge_watched(subject, watch, now_ms, today.day, may_hold, judged)
+            if alerts and not stays:
+                host.end_orphans(subject, now_ms, today.day)
+        if series.widest is None or series.widest.first == series.kept.n:
+            host.let_rest(subject, now_ms, same, waits, <int64_t>today.start_ms == now_ms)

@@ -171,22 +171,22 @@ class Watch:
         self._bits = {one.key: one.bit for one in self.watched}
         self._count = len(self.watched)
         self._every = (1 << self._count) - 1
-        self._look = look(layout, conditions, ends)
+        self.screen = look(layout, conditions, ends)
 
     def look(
         self, series: Series, periods: tuple[Period, ...], alerts: Mapping[str, AlertState]
     ) -> tuple[int, int]:
-        """Which rules may hold, and which must be judged because an alert may begin, go on waiting, or end."""
-        if not alerts:
-            may_hold = self._look(series, periods, False)
-            return may_hold, may_hold
+        """Which rules may hold, and which must be judged because an alert may begin, go on waiting, or end.
+
+        Without any alert both are what the screen says of the beginnings.
+        """
         firing = waiting = 0
         for key, state in alerts.items():
             if state.firing:
                 firing |= self._bits.get(key, 0)
             else:
                 waiting |= self._bits.get(key, 0)
-        found = self._look(series, periods, bool(firing))
+        found = self.screen(series, periods, bool(firing))
         may_hold = found & self._every
         return may_hold, (may_hold & ~firing) | waiting | (firing & found >> self._count)
 

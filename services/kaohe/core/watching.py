@@ -17,6 +17,7 @@ from kaohe.core.calendars import calendar as shared_calendar
 from kaohe.core.effects import clears, names_of
 from kaohe.core.evidence import evidence_for
 from kaohe.core.facts import Moment
+from kaohe.core.looks import Glance, look_at
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.rulesets import RuleSet, Watch
 from kaohe.core.subjects import AlertState, Subject
@@ -61,8 +62,9 @@ class Watching:
         self.resting: set[tuple[str, str]] = set()
         self.day_ms: int | None = None
         self._looking_back = _looking_back(packs, triggers)
-        self._seen: dict[tuple[str, str], tuple[Any, ...]] = {}
-        self._activations = 0
+        self.glances: dict[tuple[str, str], Glance] = {}
+        self.activations = 0
+        self._boundaries: dict[str, _Boundary] = {}
         self._watches: dict[tuple[str, tuple[str, ...], date], Watch] = {}
         self._same_watches: dict[tuple[Any, ...], Watch] = {}
         self._rules: dict[tuple[str, str], list[tuple[Pack, Rule]]] = {}
@@ -78,7 +80,7 @@ class Watching:
 
     def begin_anew(self) -> None:
         """Another version judges: look at everybody again."""
-        self._activations += 1
+        self.activations += 1
         self.live |= self.resting
         self.resting.clear()
         self._watches.clear()
@@ -92,7 +94,7 @@ class Watching:
         """Look at a subject no more."""
         self.live.discard(key)
         self.resting.discard(key)
-        self._seen.pop(key, None)
+        self.glances.pop(key, None)
 
     def run(self, now_ms: int) -> None:
         """Look at all that are to be looked at, at a boundary of log time."""
@@ -101,40 +103,25 @@ class Watching:
         self._look(now_ms)
 
     def _look(self, now_ms: int) -> None:
-        zones: dict[str, _Boundary] = {}
         teams = now_ms % TEAM_WATCH_MS == 0
-        for key in sorted([key for key in self.live if teams or key[0] != "team"]):
-            subject = self.judge.subjects[key]
-            series, alerts = subject.series, subject.alerts
-            series.expire(now_ms)
-            calendar = series.calendar
-            boundary = zones.get(calendar.name)
-            if boundary is None:
-                boundary = zones[calendar.name] = _Boundary(calendar, now_ms)
-            today, packs = boundary.days, subject.packs_at(now_ms)
-            seen = (series.changes, today, subject.roster_at(now_ms), packs, self._activations)
-            waits = False
-            for state in alerts.values():
-                waits |= not state.firing
-            known = self._seen.get(key)
-            if waits or known != seen:
-                self._seen[key] = seen
-                watch = None if packs else boundary.watches.get(key[0])
-                if watch is None:
-                    watch = self._watch_of(key[0], packs, today.day)
-                    if not packs:
-                        boundary.watches[key[0]] = watch
-                may_hold, judged = watch.look(series, boundary.periods, alerts)
-                if judged:
-                    moment = Moment(series, seen[2], now_ms, day=today.day)
-                    self._judge_watched(subject, watch, moment, may_hold, judged)
-                if alerts and (known is None or known[3:] != seen[3:]):
-                    self._end_orphans(subject, Moment(series, seen[2], now_ms, day=today.day))
-            if series.rolling_is_empty:
-                at_midnight = today.start_ms == now_ms
-                self._let_rest(subject, now_ms, same=known == seen, waits=waits, at_midnight=at_midnight)
+        self._boundaries.clear()
+        look_at(self, sorted([key for key in self.live if teams or key[0] != "team"]), now_ms)
 
-    def _let_rest(self, subject: Subject, now_ms: int, *, same: bool, waits: bool, at_midnight: bool) -> None:
+    def boundary(self, calendar: Calendar, now_ms: int) -> _Boundary:
+        """What all subjects of a zone that are looked at now share."""
+        found = self._boundaries.get(calendar.name)
+        if found is None:
+            found = self._boundaries[calendar.name] = _Boundary(calendar, now_ms)
+        return found
+
+    def watch_of(self, boundary: _Boundary, level: str, packs: list[str]) -> Watch:
+        """The live rules for subjects of a level under these packs (none: all), which are not at the boundary yet."""
+        watch = self._watch_of(level, packs, boundary.days.day)
+        if not packs:
+            boundary.watches[level] = watch
+        return watch
+
+    def let_rest(self, subject: Subject, now_ms: int, same: bool, waits: bool, at_midnight: bool) -> None:
         """Look no more at a subject whose rolling windows are empty, as soon as nothing can come of it.
 
         ``same``: all that it was judged by was what it was the time before.
@@ -147,7 +134,7 @@ class Watching:
                 self.resting.add(key)
         elif same or not at_midnight or subject.level not in self._looking_back:
             self.live.discard(key)
-            self._seen.pop(key, None)
+            self.glances.pop(key, None)
             self.judge.touched.add(key)
 
     def next_day_ms(self, after_ms: int) -> int:
@@ -192,18 +179,20 @@ class Watching:
             found = self._watches[key] = self._same_watches[same]
         return found
 
-    def _judge_watched(
-        self, subject: Subject, watch: Watch, moment: Moment, may_hold: int, judged: int
+    def judge_watched(
+        self, subject: Subject, watch: Watch, now_ms: int, day: date, may_hold: int, judged: int
     ) -> None:
         """Begin, carry on and end the alerts of the rules ``judged``.
 
         The matcher is asked when its answer changes something: an alert that fires goes on, whether or not its rule
         still holds, until its clear condition is met.
         """
+        moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
         fired: dict[RuleSet, tuple[Rule, ...]] = {}
-        for rules, rule, key, bit in watch.watched:
-            if not judged & bit:
-                continue
+        while judged:
+            bit = judged & -judged
+            judged ^= bit
+            rules, rule, key, _ = watch.watched[bit.bit_length() - 1]
             holds = False
             if may_hold & bit:
                 if rules not in fired:
@@ -239,8 +228,9 @@ class Watching:
             self.judge.touched.add(subject.key)
             self.judge.alert(subject, pack, rule, effect, moment, state, "resolved")
 
-    def _end_orphans(self, subject: Subject, moment: Moment) -> None:
+    def end_orphans(self, subject: Subject, now_ms: int, day: date) -> None:
         """End the alerts of rules that judge this subject no more: the pack changed, or is not in force for it."""
+        moment = Moment(subject.series, subject.roster_at(now_ms), now_ms, day=day)
         for key in sorted(subject.alerts):
             watched = self._rules.get((subject.level, key), [])
             if any(self.judge.judges(pack, subject, moment.at_ms) for pack, _ in watched):
