@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kaohe.core.calendars import calendar
 from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series, pack_cell, span_ms, unpack_cell
+from kaohe.core.subjects import load_cells, store_cells
 from tests.support.packs import at_ms
 
 MINUTE_MS = 60_000
@@ -172,3 +174,16 @@ def test_spans_are_read_from_the_names_of_windows() -> None:
     assert [span_ms(name) for name in ("rolling_15m", "rolling_1h", "rolling_24h")] == [
         15 * MINUTE_MS, HOUR_MS, 24 * HOUR_MS,
     ]  # fmt: skip
+
+
+def test_cells_that_were_stored_by_name_come_back_as_those_of_today_do() -> None:
+    names = {0: "n", 1: "late", MAX_SLOT: "worst", DISTINCT_SLOT: "customers"}
+    slots = {name: slot for slot, name in names.items()}
+    cells = [(7, Cell({0: 1 << 70, 1: -3})), (9, Cell()), (12, Cell({MAX_SLOT: 8, DISTINCT_SLOT: {3, 1}}))]
+    before = msgspec.msgpack.encode([(start, pack_cell(cell, names)) for start, cell in cells[1:]])
+    assert load_cells(before, {**slots}) == cells[1:]
+    assert load_cells(store_cells(cells, names), slots) == cells
+    for none in (store_cells([], names), msgspec.msgpack.encode([])):
+        assert load_cells(none, slots) == []
+    del slots["late"]
+    assert load_cells(store_cells(cells, names), slots)[0] == (7, Cell({0: 1 << 70}))

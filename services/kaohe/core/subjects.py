@@ -24,6 +24,7 @@ import msgspec
 from kaohe.core.calendars import Period
 from kaohe.core.counts import Cell, Series, pack_cell, unpack_cell
 from kaohe.core.intake import Known
+from kaohe.core.partials import Reader, Writer
 from kaohe.core.scorecard import Mark
 
 SEPARATOR = "\x1f"
@@ -409,7 +410,6 @@ class StoredSubject(msgspec.Struct, array_like=True):
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _SUBJECT_DECODER = msgspec.msgpack.Decoder(StoredSubject)
-_CELLS_DECODER = msgspec.msgpack.Decoder(list[tuple[int, dict[str, Any]]])
 _ENTRIES_DECODER = msgspec.msgpack.Decoder(list[Entry])
 
 
@@ -469,12 +469,19 @@ def revive(subject: Subject, stored: StoredSubject, slots: dict[str, int]) -> No
 
 def store_cells(cells: Iterable[tuple[int, Cell]], slot_names: dict[int, str]) -> bytes:
     """The bytes of some cells, each with its bucket or start, in their order."""
-    return _ENCODER.encode([(start, pack_cell(cell, slot_names)) for start, cell in cells])
+    writer = Writer(slot_names)
+    packed = [(start, writer.write(cell)) for start, cell in cells]
+    return _ENCODER.encode((writer.terms, packed))
 
 
 def load_cells(raw: bytes, slots: dict[str, int]) -> list[tuple[int, Cell]]:
-    """What ``store_cells`` wrote."""
-    return [(start, unpack_cell(cell, slots)) for start, cell in _CELLS_DECODER.decode(raw)]
+    """What ``store_cells`` wrote. Before cells were written as bytes it was a list of starts and counts by name."""
+    found = msgspec.msgpack.decode(raw)
+    if not found or (found[0] and isinstance(found[0][0], int)):
+        return [(start, unpack_cell(counts, slots)) for start, counts in found]
+    terms, packed = found
+    reader = Reader(terms, slots)
+    return [(start, reader.read(cell)) for start, cell in packed]
 
 
 def store_entries(entries: Iterable[Entry]) -> bytes:

@@ -6,10 +6,11 @@ An engine is synchronous and pure: a batch goes in, outputs come out. Everything
 
 * Outputs are sent at once, in batches to explicit partitions (the key's murmur2 hash, as in every Kafka client), so
   that an alert does not wait for a checkpoint.
-* A checkpoint is taken each ``checkpoint_interval_s``, and earlier when ``checkpoint_records_max`` records were
-  applied: (1) the changed state is taken out of the engines, in one step together with the list of outputs that
-  belong to it; (2) the broker acknowledges those outputs; (3) the state, (4) the marker (checkpoints.py); (5) the
-  source offset may be committed. The engines go on meanwhile. A crash repeats work, never loses or doubles it.
+* A checkpoint is taken each ``checkpoint_interval_s``, earlier when ``checkpoint_records_max`` records were applied,
+  and later while much is caught up with, so that taking the state out stays a small part of the work: (1) the changed
+  state is taken out of the engines, in one step together with the list of outputs that belong to it; (2) the broker
+  acknowledges those outputs; (3) the state, (4) the marker (checkpoints.py); (5) the source offset may be committed.
+  The engines go on meanwhile. A crash repeats work, never loses or doubles it.
 * On revocation a last checkpoint is tried for as long as the group can wait, then the engines go. On assignment
   they are made anew and restored from the table.
 
@@ -55,6 +56,10 @@ DROPPED_AFTER_S = 10.0
 # Of the session time-out, the part that a last checkpoint may take while the group waits for this worker.
 REVOCATION_SHARE = 0.6
 STOP_TIMEOUT_S = 20.0
+# Of the time, the part that may go into taking changed state out of the engines: in catch-up nearly all of it changes
+# again and again. But the next checkpoint waits for at most so many intervals, and for one when all is caught up with.
+CHECKPOINT_SHARE = 0.03
+CHECKPOINT_INTERVALS_MAX = 10
 
 
 class Engine(Protocol):
@@ -154,6 +159,7 @@ class Stage:
         self._observer = observer
         self._lock = asyncio.Lock()
         self._since_checkpoint = 0
+        self._taking_s = 0.0
 
     async def consume(self, stream: Any) -> None:
         """The Faust agent: one whole batch at a time."""
@@ -290,6 +296,7 @@ class Stage:
                 for runner in self.runners.values()
                 if runner.next_offset != runner.checkpoints.committed
             ]
+            self._taking_s = time.monotonic() - started_s
             self._since_checkpoint = 0
             if not taken:
                 return
@@ -310,8 +317,15 @@ class Stage:
 
     async def checkpoint_forever(self) -> None:
         """Checkpoint at the interval, and look whether anything was lost; a failure ends the worker."""
+        interval_s = self._settings.checkpoint_interval_s
+        waited = 0
         while True:
-            await asyncio.sleep(self._settings.checkpoint_interval_s)
+            await asyncio.sleep(interval_s)
+            waited += 1
+            wanted = min(self._taking_s / CHECKPOINT_SHARE / interval_s, CHECKPOINT_INTERVALS_MAX)
+            if waited < wanted and any(self._lag(runner) for runner in self.runners.values()):
+                continue
+            waited = 0
             try:
                 await self.checkpoint()
                 await self.look_for_dropped(time.monotonic())
