@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from kaohe.core.calendars import to_ms
+from kaohe.core.counts import DISTINCT_SLOT, Cell
 from kaohe.core.engine import Zones
 from kaohe.core.model import Pack
 from kaohe.core.replay import Replay
@@ -50,6 +51,11 @@ def at(text: str, zone: ZoneInfo = SHANGHAI) -> datetime:
 def at_ms(text: str, zone: ZoneInfo = SHANGHAI) -> int:
     """A local moment in milliseconds."""
     return to_ms(at(text, zone))
+
+
+def by_name(cell: Cell, names: dict[int, str]) -> dict[str, Any]:
+    """A cell in the form in which all once were stored and reported."""
+    return {names[slot]: sorted(value) if slot >= DISTINCT_SLOT else value for slot, value in cell.items()}
 
 
 def make_pack(

@@ -19,12 +19,11 @@ from kaohe.core.counts import (
     Counter,
     Joined,
     Series,
-    pack_cell,
     trim,
     unpack_cell,
 )
 from kaohe.core.partials import Reader, Writer
-from tests.support.packs import at_ms
+from tests.support.packs import at_ms, by_name
 
 SLOTS = (*range(0, 40, 3), MAX_SLOT, MAX_SLOT + 1, DISTINCT_SLOT, DISTINCT_SLOT + 1)
 NAMES = {slot: f"n{slot}" for slot in SLOTS}
@@ -100,10 +99,7 @@ def test_cells_hold_what_dictionaries_hold(rng: random.Random) -> None:
         assert all((slot in merged) == (slot in expected) for slot in SLOTS)
         for cell, plain in cells:
             assert cell == plain, "what was merged stays as it was"
-        packed = pack_cell(merged, NAMES)
-        assert packed == {
-            NAMES[slot]: sorted(value) if slot >= DISTINCT_SLOT else value for slot, value in expected.items()
-        }
+        packed = by_name(merged, NAMES)
         assert unpack_cell(packed, {name: slot for slot, name in NAMES.items()}) == expected
         check(Joined(cells[0][0], cells[-1][0]), plain_merged([cells[0][1], cells[-1][1]]))
 
@@ -125,9 +121,7 @@ def test_a_report_brings_cells_to_a_side_with_other_slots_and_forgets_what_that_
         known = [{slot: value for slot, value in cell.items() if slot % 2 == 0} for cell, _ in cells]
         assert [Reader(writer.terms, there).read(one) for one in written] == known
         # A report from before cells were written as bytes.
-        assert [Reader([], back).read(pack_cell(cell, NAMES)) for cell, _ in cells] == [
-            one for one, _ in cells
-        ]
+        assert [Reader([], back).read(by_name(cell, NAMES)) for cell, _ in cells] == [one for one, _ in cells]
 
 
 def test_bytes_that_break_off_or_name_a_term_that_is_not_there_are_no_cell(rng: random.Random) -> None:

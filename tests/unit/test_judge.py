@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from kaohe.core import corrections, group, reopening
 from kaohe.core import judge as module
-from kaohe.core.counts import pack_cell
 from kaohe.core.engine import PartitionEngine, Zones, read_report
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
@@ -23,7 +22,7 @@ from kaohe.core.replay import Replay
 from kaohe.decisions import Decision
 from kaohe.errors import EventError, StateError
 from kaohe.events import PackActivated, make
-from tests.support.packs import Story, at, at_ms, make_pack, moment
+from tests.support.packs import Story, at, at_ms, by_name, make_pack, moment
 
 PARAMETERS = """
 error_limit:
@@ -1225,7 +1224,7 @@ def test_a_report_of_a_worker_from_before_they_were_written_in_messagepack_is_ta
         report = read_report(record.value)
         reader = Reader(report.terms, layout.slots)
         groups = [
-            (level, name, start_ms, pack_cell(reader.read(cell), layout.names()))
+            (level, name, start_ms, by_name(reader.read(cell), layout.names()))
             for level, name, start_ms, cell in report.groups
         ]
         old = msgspec.structs.replace(report, groups=groups, terms=[])

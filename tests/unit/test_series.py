@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaohe.core.calendars import calendar
-from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series, pack_cell, span_ms, unpack_cell
-from kaohe.core.subjects import load_cells, store_cells
-from tests.support.packs import at_ms
+from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series, span_ms, unpack_cell
+from kaohe.core.subjects import load_cells, revive_period, store_cells, store_period
+from tests.support.packs import at_ms, by_name
 
 MINUTE_MS = 60_000
 BUCKET_MS = 5 * MINUTE_MS
@@ -164,7 +164,7 @@ def test_only_hours_that_changed_are_stored_again_and_they_are_enough(chosen: in
 def test_a_stored_cell_comes_back_and_terms_that_nobody_has_any_more_are_forgotten() -> None:
     names = {0: "a", MAX_SLOT: "b", DISTINCT_SLOT: "c"}
     cell = Cell({0: 5, MAX_SLOT: 7, DISTINCT_SLOT: {3, 1, 2}})
-    packed: dict[str, Any] = pack_cell(cell, names)
+    packed: dict[str, Any] = by_name(cell, names)
     assert packed == {"a": 5, "b": 7, "c": [1, 2, 3]}
     assert unpack_cell(packed, {name: slot for slot, name in names.items()}) == cell
     assert unpack_cell(packed, {"a": 9}) == {9: 5}
@@ -180,10 +180,26 @@ def test_cells_that_were_stored_by_name_come_back_as_those_of_today_do() -> None
     names = {0: "n", 1: "late", MAX_SLOT: "worst", DISTINCT_SLOT: "customers"}
     slots = {name: slot for slot, name in names.items()}
     cells = [(7, Cell({0: 1 << 70, 1: -3})), (9, Cell()), (12, Cell({MAX_SLOT: 8, DISTINCT_SLOT: {3, 1}}))]
-    before = msgspec.msgpack.encode([(start, pack_cell(cell, names)) for start, cell in cells[1:]])
+    before = msgspec.msgpack.encode([(start, by_name(cell, names)) for start, cell in cells[1:]])
     assert load_cells(before, {**slots}) == cells[1:]
     assert load_cells(store_cells(cells, names), slots) == cells
     for none in (store_cells([], names), msgspec.msgpack.encode([])):
         assert load_cells(none, slots) == []
     del slots["late"]
     assert load_cells(store_cells(cells, names), slots)[0] == (7, Cell({0: 1 << 70}))
+
+
+def test_periods_that_were_stored_by_name_come_back_as_those_of_today_do() -> None:
+    names = {0: "n", DISTINCT_SLOT: "customers"}
+    slots = {name: slot for slot, name in names.items()}
+    zone = calendar("Asia/Shanghai")
+    (day, *_) = zone.periods(at_ms("2026-08-03T12:00"))
+    series, again, old = (Series(zone, 60_000, ()) for _ in range(3))
+    counts = Cell({0: 12, DISTINCT_SLOT: set(range(500, 0, -1))})
+    series.periods[day] = counts
+    raw = store_period(series, day, names)
+    revive_period(again, day, raw, slots)
+    revive_period(old, day, msgspec.msgpack.encode(by_name(counts, names)), slots)
+    assert again.periods == old.periods == {day: counts}
+    hashes = msgspec.msgpack.decode(raw)[1][-8 * 500 :]
+    assert [int.from_bytes(hashes[at : at + 8], "little") for at in range(0, 4000, 8)] == [*range(1, 501)]

@@ -407,21 +407,9 @@ cdef class Cell:
         return f"Cell({dict(self.items())})"
 
 
-def pack_cell(Cell cell not None, dict names not None):
-    """A cell with lasting names and sorted sets."""
-    cdef dict packed = {}
-    cdef int at
-    if cell.others is None:
-        for at in range(cell.n):
-            packed[names[cell.slots[at]]] = cell.values[at]
-        return packed
-    for slot, value in cell.items():
-        packed[names[slot]] = value if slot < FIRST_DISTINCT else sorted(value)
-    return packed
-
-
 def unpack_cell(dict stored not None, dict slots not None):
-    """A stored cell; a term that no loaded pack has any more is forgotten."""
+    """A cell that was stored, or reported, by lasting names, as all once were; a term that no loaded pack has any more
+    is forgotten."""
     cdef Cell cell = Cell.__new__(Cell)
     cell.grow(max(len(stored), 1))
     for name, value in stored.items():

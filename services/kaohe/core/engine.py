@@ -36,7 +36,7 @@ from kaohe.core.calendars import (
     is_day,
 )
 from kaohe.core.counting import Layout, counters
-from kaohe.core.counts import Cell, Counter, pack_cell, unpack_cell
+from kaohe.core.counts import Cell, Counter
 from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
 from kaohe.core.escalating import GroupAlert, escalations, group_alert, watches_groups
@@ -48,7 +48,7 @@ from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
 from kaohe.core.model import Effect, Pack, Rule
-from kaohe.core.partials import Writer
+from kaohe.core.partials import Reader, Writer
 from kaohe.core.records import Output, Record
 from kaohe.core.reopening import ORDERS, Reopened, order_text, standing_open
 from kaohe.core.rulesets import RuleSet
@@ -161,6 +161,10 @@ class Followers(msgspec.Struct):
         return bool(self.rules or self.opens or self.meets or self.cancels)
 
 
+OpenGroup = tuple[str, str, list[tuple[int, bytes | dict[str, Any]]]]
+"""Level and name of a group, and its open cells by bucket."""
+
+
 class StoredFrame(msgspec.Struct, array_like=True):
     """What a partition remembers beside subjects, items and seen ids."""
 
@@ -168,7 +172,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     reported_ms: int
     report: int
     accrued_ms: int
-    groups: list[tuple[str, str, list[tuple[int, dict[str, Any]]]]]
+    groups: list[OpenGroup]
     chunks: list[tuple[int, int]]
     part: int
     activations: list[tuple[int, str, str]]
@@ -176,6 +180,7 @@ class StoredFrame(msgspec.Struct, array_like=True):
     alerts: list[GroupAlert] = []
     opened: list[Reopened] = []
     seen: list[Reported] = []
+    terms: list[str] = []
 
 
 PackedGroup = tuple[str, str, int, bytes | dict[str, Any]]
@@ -1026,8 +1031,9 @@ class PartitionEngine(Intake):
         if self.workflow is not None:
             changed.update(self.workflow.checkpoint())
         changed.update(self.seen.checkpoint())
-        groups = [
-            (level, name, [(bucket, pack_cell(cell, self.names)) for bucket, cell in sorted(cells.items())])
+        writer = Writer(self.names)
+        groups: list[OpenGroup] = [
+            (level, name, [(bucket, writer.write(cell)) for bucket, cell in sorted(cells.items())])
             for level, named in self.groups.items()
             for name, cells in sorted(named.items())
         ]
@@ -1046,6 +1052,7 @@ class PartitionEngine(Intake):
                 self.alerts,
                 self.opened,
                 self.sightings.stored(),
+                writer.terms,
             )
         )
         if frame != self.stored_frame:
@@ -1063,10 +1070,9 @@ class PartitionEngine(Intake):
         frame = _FRAME_DECODER.decode(items["frame"])
         self.now_ms, self.reported_ms, self.report = frame.now_ms, frame.reported_ms, frame.report
         self.accrued_ms = frame.accrued_ms
+        reader = Reader(frame.terms, self.layout.slots)
         for level, name, cells in frame.groups:
-            self.groups[level][name] = {
-                bucket: unpack_cell(cell, self.layout.slots) for bucket, cell in cells
-            }
+            self.groups[level][name] = {bucket: reader.read(cell) for bucket, cell in cells}
         for (level, name), subject in self.judge.subjects.items():
             if level == "agent":
                 self.agents[name] = subject

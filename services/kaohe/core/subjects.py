@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kaohe.core.calendars import Period
-from kaohe.core.counts import Cell, Series, pack_cell, unpack_cell
+from kaohe.core.counts import Cell, Series, unpack_cell
 from kaohe.core.intake import Known
 from kaohe.core.partials import Reader, Writer
 from kaohe.core.scorecard import Mark
@@ -387,11 +387,15 @@ def with_mark(marks: Iterable[Mark], mark: Mark) -> list[Mark]:
 # --- stored form ------------------------------------------------------------------------------------------------------
 
 
+PackedCell = tuple[list[str], bytes]
+"""The terms of a cell and its bytes, as ``kaohe.core.partials`` writes them."""
+
+
 class StoredSubject(msgspec.Struct, array_like=True):
     """A subject without its periods, as stored."""
 
     first_seen_ms: int
-    total: dict[str, Any]
+    total: PackedCell | dict[str, Any]
     unjudged: list[tuple[str, str, str]]
     waivers: list[Waiver]
     alerts: dict[str, AlertState]
@@ -425,7 +429,7 @@ def store(
     series = subject.series
     stored = StoredSubject(
         first_seen_ms=subject.first_seen_ms,
-        total=pack_cell(series.total, slot_names),
+        total=_packed(series.total, slot_names),
         unjudged=unjudged,
         waivers=subject.waivers,
         alerts=subject.alerts,
@@ -451,7 +455,7 @@ def load(raw: bytes) -> StoredSubject:
 
 def revive(subject: Subject, stored: StoredSubject, slots: dict[str, int]) -> None:
     """Fill a fresh subject from its stored form."""
-    subject.series.total = unpack_cell(stored.total, slots)
+    subject.series.total = _unpacked(stored.total, slots)
     subject.waivers = stored.waivers
     subject.alerts = stored.alerts
     subject.grades = stored.grades
@@ -497,9 +501,23 @@ def revive_entries(subject: Subject, raw: bytes) -> None:
 
 def store_period(series: Series, period: Period, slot_names: dict[int, str]) -> bytes:
     """The bytes of one period's counts."""
-    return _ENCODER.encode(pack_cell(series.periods[period], slot_names))
+    return _ENCODER.encode(_packed(series.periods[period], slot_names))
 
 
 def revive_period(series: Series, period: Period, raw: bytes, slots: dict[str, int]) -> None:
     """Put one stored period back."""
-    series.periods[period] = unpack_cell(msgspec.msgpack.decode(raw), slots)
+    series.periods[period] = _unpacked(msgspec.msgpack.decode(raw), slots)
+
+
+def _packed(cell: Cell, slot_names: dict[int, str]) -> PackedCell:
+    writer = Writer(slot_names)
+    packed = writer.write(cell)
+    return writer.terms, packed
+
+
+def _unpacked(stored: PackedCell | dict[str, Any], slots: dict[str, int]) -> Cell:
+    """A cell of its own; before cells were written as bytes it was counts by name."""
+    if isinstance(stored, dict):
+        return unpack_cell(stored, slots)
+    terms, packed = stored
+    return Reader(terms, slots).read(packed)

@@ -318,12 +318,14 @@ class Stage:
     async def checkpoint_forever(self) -> None:
         """Checkpoint at the interval, and look whether anything was lost; a failure ends the worker."""
         interval_s = self._settings.checkpoint_interval_s
-        waited = 0
+        waited = applied = 0
         while True:
             await asyncio.sleep(interval_s)
             waited += 1
             wanted = min(self._taking_s / CHECKPOINT_SHARE / interval_s, CHECKPOINT_INTERVALS_MAX)
-            if waited < wanted and any(self._lag(runner) for runner in self.runners.values()):
+            busy = self._since_checkpoint != applied or any(self._lag(one) for one in self.runners.values())
+            applied = self._since_checkpoint
+            if busy and waited < wanted:
                 continue
             waited = 0
             try:
