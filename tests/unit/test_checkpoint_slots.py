@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaohe.errors import BrokerError
+from kaohe.stream.app import CHECKPOINT_INTERVALS_MAX, checkpoint_waits
 from kaohe.stream.checkpoints import ChangelogRecord, Slots
 
 KEYS = ["a", "b", "c", "窗口"]
@@ -176,3 +177,22 @@ def test_a_key_deleted_before_it_was_ever_committed_writes_nothing() -> None:
 def test_a_foreign_key_in_the_changelog_is_an_error() -> None:
     with pytest.raises(BrokerError, match="none of Kaohe's"):
         Slots().replay(b"something", b"x")
+
+
+@pytest.mark.parametrize(
+    ("taking_s", "busy", "intervals"),
+    [
+        (0.0, True, 1),  # the first one
+        (0.015, True, 1),  # as in live operation: at every interval
+        (0.06, True, 4),
+        (60.0, True, CHECKPOINT_INTERVALS_MAX),
+        (60.0, False, 1),  # all is caught up with: what was applied is made safe at once
+    ],
+)
+def test_a_checkpoint_waits_as_long_as_taking_the_state_out_costs_too_much(
+    taking_s: float, busy: bool, intervals: int
+) -> None:
+    waited = 1
+    while checkpoint_waits(waited, 0.5, taking_s, busy=busy):
+        waited += 1
+    assert waited == intervals

@@ -322,10 +322,9 @@ class Stage:
         while True:
             await asyncio.sleep(interval_s)
             waited += 1
-            wanted = min(self._taking_s / CHECKPOINT_SHARE / interval_s, CHECKPOINT_INTERVALS_MAX)
             busy = self._since_checkpoint != applied or any(self._lag(one) for one in self.runners.values())
             applied = self._since_checkpoint
-            if busy and waited < wanted:
+            if checkpoint_waits(waited, interval_s, self._taking_s, busy=busy):
                 continue
             waited = 0
             try:
@@ -336,6 +335,14 @@ class Stage:
             except Exception as exc:  # noqa: BLE001 - without checkpoints the worker must not go on
                 await self._app.crash(exc)
                 return
+
+
+def checkpoint_waits(waited: int, interval_s: float, taking_s: float, *, busy: bool) -> bool:
+    """Whether the next checkpoint waits for another interval after ``waited`` of them.
+
+    ``taking_s`` is how long the state was taken out the last time, ``busy`` whether anything is behind or came lately.
+    """
+    return busy and waited < min(taking_s / CHECKPOINT_SHARE / interval_s, CHECKPOINT_INTERVALS_MAX)
 
 
 class KaoheApp(faust.App):
