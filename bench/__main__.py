@@ -12,8 +12,8 @@ from bench.measure import Result, machine, table
 from bench.stream import Line, Size, lines, recording
 from tests.support.kafka import missing_tool, running_kafka
 
-PARTS = ("decode", "core", "worker", "naive", "aiokafka", "librdkafka")
-KAFKA_PARTS = frozenset(PARTS[2:])
+PARTS = ("decode", "core", "worker", "naive", "aiokafka", "librdkafka", "workers")
+KAFKA_PARTS = frozenset(PARTS[2:-1])
 
 
 def arguments() -> argparse.Namespace:
@@ -54,6 +54,8 @@ def main() -> None:
         results.append(core.core(stream))
     if parts & KAFKA_PARTS:
         results += on_kafka(stream, parts, args.naive_events)
+    if "workers" in parts:
+        results += with_two_workers(stream)
     show(stream, results, args.as_json)
 
 
@@ -73,6 +75,15 @@ def on_kafka(stream: list[Line], parts: set[str], naive_events: int) -> list[Res
         if "librdkafka" in parts:
             results.append(broker.librdkafka_ceiling(settings, events))
     return results
+
+
+def with_two_workers(stream: list[Line]) -> list[Result]:
+    """Two workers that share the partitions, on a broker that holds nothing of another one."""
+    if missing := missing_tool():
+        raise SystemExit(missing)
+    events = sum(not line.is_tick for line in stream)
+    with running_kafka() as address, broker.prepared(address, stream) as settings:
+        return [broker.worker(settings, events, 2)]
 
 
 def show(stream: list[Line], results: list[Result], as_json: bool) -> None:

@@ -72,54 +72,68 @@ class Progress:
             return 0  # the broker makes its topic of offsets only when the first group joins
         return sum(max(0, found.offset) for found in offsets.values())
 
+    def members(self) -> int:
+        """How many members of the group have partitions, once it is settled; 0 while it is not."""
+        described = self._admin.describe_groups([self._group])[self._group]
+        if described["group_state"] != "Stable":
+            return 0
+        return sum(bool(member["member_assignment"]) for member in described["members"])
+
     def close(self) -> None:
         """Close the connection."""
         self._admin.close()
 
 
-def worker(settings: Settings, events: int) -> Result:
-    """The real worker, one process, four partitions: from its first committed record to its last."""
+def worker(settings: Settings, events: int, processes: int = 1) -> Result:
+    """The real worker, four partitions: from its first committed record to its last.
+
+    Of several processes, which share the partitions, the time counts from when the group has all of them on.
+    """
     progress = Progress(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "worker.log"
-        process = _start(
-            ["-c", "from kaohe.cli import main; main()", "worker"],
-            {
-                "KAOHE_BROKER": settings.broker,
-                "KAOHE_GROUP_ID": settings.group_id,
-                "KAOHE_PARTITIONS": str(PARTITIONS),
-                "KAOHE_GROUP_PARTITIONS": str(PARTITIONS),
-                "KAOHE_METRICS_PORT": str(free_port()),
-            },
-            log,
-        )
-        try:
-            return _watch(process, progress, events, log)
-        finally:
-            progress.close()
-            end_process(process, 30.0)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ending:
+        ending.callback(progress.close)
+        logs = [Path(folder) / f"worker-{number}.log" for number in range(processes)]
+        running = []
+        for log in logs:
+            process = _start(
+                ["-c", "from kaohe.cli import main; main()", "worker"],
+                {
+                    "KAOHE_BROKER": settings.broker,
+                    "KAOHE_GROUP_ID": settings.group_id,
+                    "KAOHE_PARTITIONS": str(PARTITIONS),
+                    "KAOHE_GROUP_PARTITIONS": str(PARTITIONS),
+                    "KAOHE_METRICS_PORT": str(free_port()),
+                },
+                log,
+            )
+            ending.callback(end_process, process, 30.0)
+            running.append(process)
+        return _watch(running, progress, events, logs)
 
 
-def _watch(process: subprocess.Popen[bytes], progress: Progress, events: int, log: Path) -> Result:
+def _watch(
+    processes: list[subprocess.Popen[bytes]], progress: Progress, events: int, logs: list[Path]
+) -> Result:
     first: tuple[int, float, float] | None = None
     seen, moved_s = 0, time.monotonic()
     while True:
         records, now_s = progress.committed(), time.monotonic()
         if records > seen:
             seen, moved_s = records, now_s
-            if first is None:
-                first = (records, now_s, process_cpu_s(process.pid))
+            if first is None and (len(processes) == 1 or progress.members() == len(processes)):
+                first = (records, now_s, _cpu_s(processes))
             if records >= progress.end:
                 break
-        if process.poll() is not None or now_s - moved_s > STUCK_S:
-            raise SystemExit(
-                f"the worker stands at {seen} of {progress.end} records:\n{log.read_text()[-3000:]}"
-            )
+        ended = any(process.poll() is not None for process in processes)
+        if ended or now_s - moved_s > STUCK_S:
+            said = "\n".join(log.read_text()[-3000:] for log in logs)
+            raise SystemExit(f"the worker stands at {seen} of {progress.end} records:\n{said}")
         time.sleep(POLL_S)
+    assert first is not None, "the stream is too short: it was read before the group had all members on"
     start_records, start_s, start_cpu_s = first
     assert start_records < progress.end, "the stream is too short: the first checkpoint held all of it"
     part = events * (progress.end - start_records) / progress.end
-    wall_s, cpu_s = moved_s - start_s, process_cpu_s(process.pid) - start_cpu_s
+    wall_s, cpu_s = moved_s - start_s, _cpu_s(processes) - start_cpu_s
     details = {
         "records": progress.end,
         "records_before_first_commit": start_records,
@@ -127,7 +141,12 @@ def _watch(process: subprocess.Popen[bytes], progress: Progress, events: int, lo
         "partitions": PARTITIONS,
         "cpu_share": round(cpu_s / wall_s, 2),
     }
-    return Result("worker on Apache Kafka", round(part), part / wall_s, part / cpu_s, 1, details)
+    name = "worker on Apache Kafka" if len(processes) == 1 else f"{len(processes)} workers on Apache Kafka"
+    return Result(name, round(part), part / wall_s, part / cpu_s, 1, details)
+
+
+def _cpu_s(processes: list[subprocess.Popen[bytes]]) -> float:
+    return sum(process_cpu_s(process.pid) for process in processes)
 
 
 def naive(settings: Settings, limit: int) -> Result:
