@@ -8,10 +8,12 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kaohe.core import deadlines as module
-from kaohe.core.deadlines import ABANDONED_MS, KEPT_MS, Deadlines, Item, ItemId, Queue
+from kaohe.core.deadlines import ABANDONED_MS, ITEM_DECODER, KEPT_MS, Deadlines, Item, ItemId
+from kaohe.core.dues import Queue
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack
 from kaohe.core.verdicts import MAX_WORDS, Word, bounded, segments
@@ -367,6 +369,46 @@ def test_where_there_is_no_room_the_event_is_refused_whole(
         story.tell("2026-08-03T09:00:00", "complaint.logged", complaint_id=key)
     assert story.rejects() == ["too_many_open"]
     assert outcomes(story) == {"opened": 1}
+
+
+def told(pack: Pack, seed: int, *, plainly: bool) -> tuple[list[Any], dict[str, bytes | None], int]:
+    """What comes of a random log, and what is stored after it, with or without the straight way."""
+    engine = PartitionEngine([pack], zones=Zones("Asia/Shanghai"))
+    for plan in engine.plans.values():
+        for kind in () if plainly else plan.opens:
+            kind.opens_plainly = kind.met_plainly = False
+    rng = random.Random(seed)
+    story, now_ms = Story(pack), at_ms("2026-08-31T08:00")
+    tags = (
+        "complaint.logged",
+        "complaint.responded",
+        "complaint.dismissed",
+        "ticket.opened",
+        "ticket.first_response",
+    )
+    for _ in range(400):
+        engine.tick(now_ms)
+        tag, agent = rng.choice(tags), rng.choice(("a-1", "a-2", ""))
+        fields = {"ticket_id" if tag.startswith("ticket") else "complaint_id": f"k-{rng.randrange(30)}"}
+        if tag == "ticket.opened":
+            fields["priority"] = rng.choice(("urgent", "high"))
+        event = story.event("2026-08-31T08:00", tag, agent, subject=agent or "a-1", **fields)
+        at = moment(now_ms - rng.choice((0, 0, 0, 500, 3_600_000)))
+        engine.take(msgspec.structs.replace(event, time=at))
+        now_ms += rng.randrange(1, 600_000)
+    engine.tick(now_ms + 3 * 86_400_000)
+    return engine.judge.take_outputs(), engine.checkpoint(), engine.due_ms
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_straight_way_of_items_is_the_plain_one(pack: Pack, seed: int) -> None:
+    straight, plain = (told(pack, seed, plainly=plainly) for plainly in (True, False))
+    assert straight == plain
+    assert {one.topic for one in straight[0]} >= {"decisions", "alerts", "partials"}
+    states = {
+        ITEM_DECODER.decode(raw).state for key, raw in straight[1].items() if raw and key.startswith("d\x1f")
+    }
+    assert states >= {"met", "missed", "early_met", "late", "cancelled"}
 
 
 # --- what stands until it is taken back -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from kaohe.core import group
 from kaohe.core import seen as seen_module
 from kaohe.core.engine import PartitionEngine, Report, Zones
 from kaohe.core.group import GroupEngine
+from kaohe.core.intake import MAX_SHIFT_MS
 from kaohe.core.model import Pack
 from kaohe.core.records import Output, Record
 from kaohe.core.subjects import MAX_STATES
@@ -529,7 +530,7 @@ def test_states_count_the_same_in_any_order_of_arrival(
     assert {one for one in found[0] if one[3]} == {one for one in found[1] if one[3]}
     states = sorted((minute * 60_000, ranks[tag], module.STATES[tag]) for minute, tag in steps)
     ready = sum(
-        min(after - since, module.MAX_SHIFT_MS)
+        min(after - since, MAX_SHIFT_MS)
         for (since, _, state), (after, _, _) in zip(states, [*states[1:], (1 << 50, 0, "")], strict=True)
         if state == "ready"
     )

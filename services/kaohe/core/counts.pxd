@@ -1,10 +1,36 @@
 # What other compiled modules may use of ``kaohe.core.counts``; counts.pyx says what it means.
 
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
 cdef Py_ssize_t place_of(object kind, str name) except -2
-cdef object field(object owner, Py_ssize_t place, str name)
+
+
+cdef inline object field(object owner, Py_ssize_t place, str name):
+    """A field of an object; ``place`` is ``place_of`` its class."""
+    cdef PyObject *found
+    if place >= 0:
+        found = (<PyObject **>(<char *><PyObject *>owner + place))[0]
+        if found is not NULL:
+            return <object>found
+    return getattr(owner, name)
+
+
+cdef inline int set_field(object owner, Py_ssize_t place, str name, object value) except -1:
+    """Set a field of an object; ``place`` is ``place_of`` its class."""
+    cdef PyObject *before
+    cdef PyObject **kept
+    if place < 0:
+        setattr(owner, name, value)
+        return 0
+    kept = <PyObject **>(<char *><PyObject *>owner + place)
+    before = kept[0]
+    Py_INCREF(value)
+    kept[0] = <PyObject *>value
+    Py_XDECREF(before)
+    return 0
 
 
 cdef class Cell:

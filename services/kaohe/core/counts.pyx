@@ -85,16 +85,6 @@ cdef Py_ssize_t place_of(object kind, str name) except -2:
     return member.offset if member.type == T_OBJECT_EX else -1
 
 
-cdef object field(object owner, Py_ssize_t place, str name):
-    """A field of an object; ``place`` is ``place_of`` its class."""
-    cdef PyObject *found
-    if place >= 0:
-        found = (<PyObject **>(<char *><PyObject *>owner + place))[0]
-        if found is not NULL:
-            return <object>found
-    return getattr(owner, name)
-
-
 cdef inline int first_from(const Number *rising, int n, Number value) noexcept:
     """The place of the first of some rising numbers that is not below a value."""
     cdef int low = 0, high = n, middle

@@ -40,10 +40,17 @@ from kaohe.core.counts import Cell, Counter
 from kaohe.core.dossiers import GUARDED, TAGS, Dossiers, Told
 from kaohe.core.effects import rolling_spans
 from kaohe.core.escalating import GroupAlert, escalations, group_alert, watches_groups
-from kaohe.core.evidence import Hit, Reported, Seeing, Sightings, witnesses
+from kaohe.core.evidence import Hit, Reported, Sightings, witnesses
 from kaohe.core.facts import Moment
 from kaohe.core.grading import Proposal
-from kaohe.core.intake import AGENT_BUCKET_MS, FUTURE_MS, GROUP_BUCKET_MS, Intake, Route
+from kaohe.core.intake import (
+    AGENT_BUCKET_MS,
+    FUTURE_MS,
+    GROUP_BUCKET_MS,
+    MAX_SHIFT_MS,
+    Intake,
+    Route,
+)
 from kaohe.core.items import Items, Kind, kinds
 from kaohe.core.judge import RETENTION_MS, Judge, Stats
 from kaohe.core.live import CounterValue, LiveValue, counter_values, firing, live_values, subject_names
@@ -91,8 +98,6 @@ REPORT_PROPOSALS = 50
 """Closed results in one report, some kilobytes each."""
 REPORT_ALERTS = 500
 """Alerts of groups in one report, some hundred bytes each."""
-MAX_SHIFT_MS = 16 * 3_600_000
-"""A log-in without log-out ends by itself after this long."""
 GROUP_LEVELS = ("queue", "site", "team")
 SINGLE_TRIGGERS = frozenset({"event", "deadline", "attendance"})
 AGENT_TRIGGERS = SINGLE_TRIGGERS | {"period", "watch"}
@@ -115,36 +120,6 @@ class Zones(msgspec.Struct, frozen=True):
     def of(self, site: str) -> Calendar:
         """The calendar of a site."""
         return calendar(self.sites.get(site, self.default))
-
-
-class StateTime(msgspec.Struct, frozen=True):
-    """A stretch of time in a state, in the form that counting functions read."""
-
-    ms: int
-
-
-class Plan(Route):
-    """What an event type asks for: counting, evidence, rules, deadlines, something special."""
-
-    __slots__ = (
-        "cancels", "items", "meets", "opens", "rules", "seeing", "special",
-    )  # fmt: skip
-
-    def __init__(self, tag: str) -> None:
-        super().__init__(tag, ENVELOPES[tag], PAYLOADS[tag])
-        self.seeing: Seeing | None = None
-        self.rules: list[RuleSet] = []
-        self.opens: list[Kind] = []
-        self.meets: list[Kind] = []
-        self.cancels: list[Kind] = []
-        self.special: Callable[[Envelope, int, Subject | None], None] | None = None
-        self.items = False
-
-    def settle(self) -> None:
-        """Note whether anything must be checked before the counting, or follows it."""
-        self.check = bool(self.special or self.opens)
-        self.items = bool(self.opens or self.meets or self.cancels)
-        self.more = bool(self.seeing or self.rules or self.items or self.special)
 
 
 class Followers(msgspec.Struct):
@@ -304,7 +279,6 @@ class PartitionEngine(Intake):
         self.reported_ms = 0
         self.report = 0
         self.groups = {"queue": self.queues, "site": self.sites, "team": self.teams}
-        self.working: set[str] = set()
         self.seen = Seen()
         self.activations: list[tuple[int, str, str]] = []
         self.stored_frame = b""
@@ -313,7 +287,6 @@ class PartitionEngine(Intake):
         flows = any(pack.workflow is not None for pack in self.packs)
         self.workflow = Workflow(self.judge, zones.of(""), first=partition == 0) if flows else None
         self.followers: dict[str, Followers] = {}
-        self._waiting: list[tuple[str, Told, int]] = []
         self._escalations: frozenset[str] = frozenset()
         self._watches_groups = watches_groups(self.packs)
         self.alerts: list[GroupAlert] = []
@@ -321,7 +294,7 @@ class PartitionEngine(Intake):
         """The periods that are open again; the first partition tells of them, and no other one keeps this."""
         self.names = self.layout.names()
         self.state_counts = _state_counts(self.counters)
-        self._agents_own_states = _reads_own_states(self.packs)
+        self.agents_own_states = _reads_own_states(self.packs)
         self.plans = self._plan(deadlines)
         self._listen()
         self.accept_ms = RETENTION_MS
@@ -351,8 +324,8 @@ class PartitionEngine(Intake):
             self.working.discard(subject.name)
             self.dossiers.forget(subject.name)
 
-    def _plan(self, deadlines: Iterable[Kind]) -> dict[type, Plan]:
-        plans = {tag: Plan(tag) for tag in PAYLOADS}
+    def _plan(self, deadlines: Iterable[Kind]) -> dict[type, Route]:
+        plans = {tag: Route(tag, ENVELOPES[tag], PAYLOADS[tag]) for tag in PAYLOADS}
         for tag, plan in plans.items():
             plan.count = self.counters.get(tag)
             plan.rules = self.judge.book.event.get(tag, [])
@@ -389,7 +362,7 @@ class PartitionEngine(Intake):
         for tag in self.attending.tags:
             yield tag, self._attend
 
-    def _set_apart(self, plans: Mapping[str, Plan]) -> None:
+    def _set_apart(self, plans: Mapping[str, Route]) -> None:
         """What is told to one pack at a time, or by the engine itself, no event from outside brings about."""
         for tag in TAGS:
             plans[tag].special = self._note
@@ -444,7 +417,7 @@ class PartitionEngine(Intake):
             )
         self.judge.stats.late += 1
 
-    def check(self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None) -> None:
+    def check(self, plan: Route, event: Envelope, time_ms: int, agent: Subject | None) -> None:
         """Refuse, before anything is counted, what could not be carried out later."""
         data = event.data
         if plan.tag in STATES or plan.tag == "roster.changed":
@@ -459,10 +432,6 @@ class PartitionEngine(Intake):
             self._check_people(plan.tag, data, agent)
         if plan.tag in self.attending.tags:
             self.attending.check(plan.tag, data, agent)
-        for kind in plan.opens:
-            kind.check(data, time_ms)
-        if plan.opens:
-            self.deadlines.check_room()
 
     def _check_people(self, tag: str, data: Any, agent: Subject | None) -> None:
         """Refuse what people said about a period, an appeal or a goal and cannot be carried out."""
@@ -521,35 +490,11 @@ class PartitionEngine(Intake):
 
     # --- what follows the counting ------------------------------------------------------------------------------------
 
-    def follow(
-        self, plan: Plan, event: Envelope, time_ms: int, agent: Subject | None, team: str, site: str
-    ) -> None:
-        """Do what an event asks for beyond being counted."""
-        data = event.data
-        if agent is not None and time_ms < agent.first_seen_ms:
-            self._see_early(agent, time_ms)
-        if plan.special is not None:
-            plan.special(event, time_ms, agent)
-        queue = data.queue
-        if plan.seeing is not None:
-            hits = plan.seeing(data, time_ms)
-            if hits is not None:
-                self.see(hits, time_ms, event.id, agent, (queue, team, site))
-        if plan.rules:
-            names = {"agent": data.agent, "queue": queue, "team": team, "site": site}
-            for rules in plan.rules:
-                self._judge_single(rules, event, time_ms, names)
-        if not plan.items:
-            return
-        items, place = self.items, (queue, team, site)
-        for kind in plan.opens:
-            items.open(kind, event, time_ms, place)
-        for kind in plan.meets:
-            items.end(kind, event, time_ms, place, met=True)
-        for kind in plan.cancels:
-            items.end(kind, event, time_ms, place, met=False)
-        if self._waiting:
-            self._tell_waiting()
+    def _judge_all(self, plan: Route, event: Envelope, time_ms: int, team: str, site: str) -> None:
+        """Judge an event by every rule that asks for it."""
+        names = {"agent": event.data.agent, "queue": event.data.queue, "team": team, "site": site}
+        for rules in plan.rules:
+            self._judge_single(rules, event, time_ms, names)
 
     def see(
         self, hits: list[Hit], at_ms: int, event_id: str, agent: Subject | None, place: tuple[str, str, str]
@@ -716,7 +661,7 @@ class PartitionEngine(Intake):
 
     def _count_member(
         self,
-        plan: Plan,
+        plan: Route,
         kind: type[TeamJoined | TeamLeft],
         agent: Subject,
         member: Member,
@@ -871,44 +816,17 @@ class PartitionEngine(Intake):
         before = agent.states[index - 1] if index else StateLine(time_ms, 0, "")
         if index == len(agent.states):
             end_ms = min(time_ms, before.from_ms + MAX_SHIFT_MS)
-            self._spend(agent, before.state, agent.state_since_ms, end_ms, 1)
-            self._spend(agent, before.state, end_ms, agent.state_since_ms, -1)
+            self.spend(agent, before.state, agent.state_since_ms, end_ms, 1)
+            self.spend(agent, before.state, end_ms, agent.state_since_ms, -1)
             agent.state = line.state
             agent.state_from_ms = agent.state_since_ms = time_ms
             (self.working.add if line.state else self.working.discard)(agent.name)
         else:
             end_ms = agent.states[index].from_ms
-            self._spend(agent, before.state, time_ms, min(end_ms, before.from_ms + MAX_SHIFT_MS), -1)
-            self._spend(agent, line.state, time_ms, min(end_ms, time_ms + MAX_SHIFT_MS), 1)
+            self.spend(agent, before.state, time_ms, min(end_ms, before.from_ms + MAX_SHIFT_MS), -1)
+            self.spend(agent, line.state, time_ms, min(end_ms, time_ms + MAX_SHIFT_MS), 1)
         agent.states = [*agent.states[:index], line, *agent.states[index:]][-MAX_STATES:]
         self.judge.touched.add(agent.key)
-
-    def _accrue(self, now_ms: int) -> None:
-        """Count the time that working agents spent in their states up to a boundary."""
-        for name in sorted(self.working):
-            agent = self.agents[name]
-            limit_ms = agent.state_from_ms + MAX_SHIFT_MS
-            end_ms = min(now_ms, limit_ms)
-            if end_ms > agent.state_since_ms:
-                self._spend(agent, agent.state, agent.state_since_ms, end_ms, 1)
-                agent.state_since_ms = end_ms
-            if now_ms >= limit_ms:
-                agent.state = ""
-                self.working.discard(name)
-            self.judge.touched.add(agent.key)
-
-    def _spend(self, agent: Subject, state: str, from_ms: int, to_ms: int, weight: int) -> None:
-        """Count a stretch of time in a state (none when it is empty), cut at the boundaries of buckets."""
-        counts = self.state_counts.get(state)
-        if counts is None:
-            return
-        while from_ms < to_ms:
-            cut_ms = min(to_ms, (from_ms // AGENT_BUCKET_MS + 1) * AGENT_BUCKET_MS)
-            team, site, _ = agent.roster_at(from_ms)
-            # What no metric counts for the agents themselves does not have them judged every five minutes.
-            own = agent if self._agents_own_states else None
-            self.count_apart(counts, StateTime(cut_ms - from_ms), from_ms, own, ("", team, site), weight)
-            from_ms = cut_ms
 
     # --- log time -----------------------------------------------------------------------------------------------------
 
@@ -958,7 +876,7 @@ class PartitionEngine(Intake):
         if self.workflow is not None and (self.workflow.next_ms() or now_ms + 1) <= now_ms:
             self.judge.out += self.workflow.run(now_ms)
         if now_ms % AGENT_BUCKET_MS == 0 and now_ms > self.accrued_ms:
-            self._accrue(now_ms)
+            self.accrue(now_ms)
             self.accrued_ms = now_ms
         if now_ms % GROUP_BUCKET_MS == 0 and now_ms > self.reported_ms:
             self._report(now_ms)

@@ -1,10 +1,15 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, final
 
 from kaohe.core.counts import Cell, Counter, Series
+from kaohe.core.deadlines import Deadlines
+from kaohe.core.dossiers import Told
+from kaohe.core.evidence import Seeing
+from kaohe.core.items import Items, Kind
 from kaohe.core.judge import Judge
 from kaohe.core.records import Output, Record
+from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
 from kaohe.core.subjects import Subject
 from kaohe.events import Envelope
@@ -13,6 +18,7 @@ GROUP_BUCKET_MS: int
 AGENT_BUCKET_MS: int
 LATE_MS: int
 FUTURE_MS: int
+MAX_SHIFT_MS: int
 
 def moment_ms(moment: datetime) -> int: ...
 def is_pseudonym(word: str) -> bool: ...
@@ -34,6 +40,9 @@ class Known:
     roster_from_ms: int
     team: str
     site: str
+    state: str
+    state_from_ms: int
+    state_since_ms: int
 
     def __init__(self, key: tuple[str, str], series: Series, first_seen_ms: int) -> None: ...
     @property
@@ -43,17 +52,26 @@ class Known:
 
 class Route:
     count: Counter | None
-    check: bool
-    more: bool
+    special: Callable[[Envelope, int, Subject | None], None] | None
+    seeing: Seeing | None
+    rules: list[RuleSet]
+    opens: list[Kind]
+    meets: list[Kind]
+    cancels: list[Kind]
 
     def __init__(self, tag: str, envelope: type[Envelope], payload: type) -> None: ...
     @property
     def tag(self) -> str: ...
     @property
     def taken(self) -> int: ...
+    @property
+    def more(self) -> bool: ...
+    def settle(self) -> None: ...
 
 class Intake:
     judge: Judge
+    items: Items
+    deadlines: Deadlines
     now_ms: int | None
     tick_class: type[Envelope]
     due_ms: int
@@ -61,8 +79,12 @@ class Intake:
     queues: dict[str, dict[int, Cell]]
     teams: dict[str, dict[int, Cell]]
     sites: dict[str, dict[int, Cell]]
-    plans: Mapping[type, Any]
+    plans: dict[type, Route]
     seen: Seen
+    working: set[str]
+    state_counts: dict[str, tuple[Counter, ...]]
+    agents_own_states: bool
+    _waiting: list[tuple[str, Told, int]]
 
     def apply(self, records: Iterable[Record]) -> list[Output]: ...
     def take(self, event: Envelope) -> None: ...
@@ -76,3 +98,5 @@ class Intake:
         place: tuple[str, str, str],
         weight: int,
     ) -> None: ...
+    def accrue(self, now_ms: int) -> None: ...
+    def spend(self, agent: Subject, state: str, from_ms: int, to_ms: int, weight: int) -> None: ...

@@ -17,10 +17,11 @@ from cpython.datetime cimport (
 from libc.stdint cimport int64_t
 
 from kaohe.core.counts cimport Cell, Counter, Series, field, place_of
+from kaohe.core.dues cimport Asked, Due, Dues
 
 from datetime import UTC
 
-from msgspec import DecodeError, ValidationError
+from msgspec import DecodeError, ValidationError, defstruct
 
 from kaohe.core.calendars import MOMENT_MAX_MS, check_moment, to_ms
 from kaohe.errors import EventError
@@ -31,6 +32,7 @@ cdef enum:
     FIVE_MINUTES = 300_000
     LATE = 60_000
     FUTURE = 5_000
+    SHIFT = 16 * 3_600_000
 
 GROUP_BUCKET_MS = MINUTE
 AGENT_BUCKET_MS = FIVE_MINUTES
@@ -39,8 +41,13 @@ LATE_MS = LATE
 """An event this much behind the log's clock came late; it counts all the same, where it belongs."""
 FUTURE_MS = FUTURE
 """An event this much ahead of the log's clock is from the future."""
+MAX_SHIFT_MS = SHIFT
+"""A log-in without log-out ends by itself after this long."""
 
 cdef int64_t LATEST = MOMENT_MAX_MS
+
+StateTime = defstruct("StateTime", [("ms", int)], frozen=True, gc=False)
+"""A stretch of time in a state, in the form that counters read."""
 
 
 cpdef int64_t moment_ms(datetime moment) except? -1:
@@ -98,19 +105,30 @@ cdef class Known:
     cdef readonly Series series
     cdef public int64_t first_seen_ms, roster_from_ms
     cdef public str team, site
+    # The state of work, since when it lasts, and up to when it is counted.
+    cdef public str state
+    cdef public int64_t state_from_ms, state_since_ms
 
     def __init__(self, tuple key not None, Series series not None, int64_t first_seen_ms):
         self.key, self.series, self.first_seen_ms = key, series, first_seen_ms
-        self.roster_from_ms = 0
-        self.team = self.site = ""
+        self.roster_from_ms = self.state_from_ms = self.state_since_ms = 0
+        self.team = self.site = self.state = ""
 
 
 cdef class Route:
-    """Where an event type keeps its fields, and what is asked of it: counting, checks before it, more after it."""
+    """Where an event type keeps its fields, and what is asked of it: counting, checks before it, more after it.
+
+    After the counting come something ``special``, what sees the event, the rules that judge it, and the deadlines that
+    it opens, meets and cancels.
+    """
 
     cdef readonly str tag
     cdef public Counter count
-    cdef public bint check, more
+    cdef public object special, seeing
+    cdef public list rules, opens, meets, cancels
+    cdef readonly bint more
+    cdef bint items
+    cdef tuple opening, meeting
     cdef readonly int64_t taken
     cdef object payload
     cdef bint has_customer
@@ -124,15 +142,29 @@ cdef class Route:
         self.agent, self.queue = place_of(payload, "agent"), place_of(payload, "queue")
         self.team, self.site = place_of(payload, "team"), place_of(payload, "site")
         self.customer = place_of(payload, "customer") if self.has_customer else -1
+        self.rules, self.opens, self.meets, self.cancels = [], [], [], []
+
+    def settle(self):
+        """Note what follows the counting, once it is known."""
+        self.opening = tuple([Asked(kind, self.payload, kind.deadline.key) for kind in self.opens])
+        self.meeting = tuple([Asked(kind, self.payload, kind.deadline.key) for kind in self.meets])
+        self.items = bool(self.opens or self.meets or self.cancels)
+        self.more = bool(self.seeing or self.rules or self.items or self.special)
 
 
 cdef class Intake:
     """What a partition keeps of what nearly every event touches, and the straight way of an event through it."""
 
-    cdef public object judge, now_ms, tick_class
+    cdef public object judge, now_ms, tick_class, items
+    cdef public Dues deadlines
     cdef public int64_t due_ms
     cdef public dict agents, queues, teams, sites, plans
     cdef public Ids seen
+    cdef public list _waiting
+    # Who is in a state of work, and what counts the time in it (for the agents themselves, if anything is to).
+    cdef public set working
+    cdef public dict state_counts
+    cdef public bint agents_own_states
     # The buckets of the last moment, as keys: nearly always those of the next one.
     cdef int64_t minute
     cdef object minute_key, five_minutes_key
@@ -140,6 +172,7 @@ cdef class Intake:
     def __cinit__(self):
         self.due_ms, self.minute = 0, -1
         self.agents, self.queues, self.teams, self.sites = {}, {}, {}, {}
+        self.working, self._waiting = set(), []
 
     def apply(self, records):
         """Apply records in the order of their offsets; what is to be sent, in order."""
@@ -177,6 +210,7 @@ cdef class Intake:
                     "clear_customer", "$.data.customer is not a pseudonym (c- and 16 to 64 hexadecimal digits)"
                 )
         cdef str name = field(data, plan.agent, "agent")
+        cdef str queue = field(data, plan.queue, "queue")
         cdef str team = field(data, plan.team, "team"), site = field(data, plan.site, "site")
         cdef Known agent = None
         if name:
@@ -189,11 +223,12 @@ cdef class Intake:
                 else:
                     found = agent.roster_at(time_ms)
                     team, site = team or found[0], site or found[1]
-        if plan.check:
+        if plan.special is not None:
             self.check(plan, event, time_ms, agent)
+        if plan.opening:
+            self.check_openings(plan, data, time_ms)
         if plan.count is not None:
-            queue = field(data, plan.queue, "queue")
-            self.add((plan.count,), data, time_ms, agent, queue, team, site, 1, False)
+            self.add(plan.count, None, data, time_ms, agent, queue, team, site, 1, False)
         if source is None:
             source = self.seen.open(of)
         (<Source>source).ids.add(event_id)
@@ -201,8 +236,99 @@ cdef class Intake:
         self.seen.fresh += 1
         plan.taken += 1
         if plan.more:
-            self.follow(plan, event, time_ms, agent, team, site)
+            self.follow(plan, event, event_id, data, time_ms, agent, queue, team, site)
         return 0
+
+    cdef int check_openings(self, Route plan, data, int64_t time_ms) except -1:
+        """Refuse what opens items that could not be missed, or for which there is no room."""
+        cdef Asked asked
+        for asked in plan.opening:
+            if not asked.kind.is_sure(data):
+                asked.kind.check(data, time_ms)
+        if len(self.deadlines.items) >= self.deadlines.most:
+            self.deadlines.check_room()
+        return 0
+
+    cdef int follow(
+        self, Route plan, event, event_id, data, int64_t time_ms, Known agent, str queue, str team, str site
+    ) except -1:
+        """Do what an event asks for beyond being counted."""
+        if agent is not None and time_ms < agent.first_seen_ms:
+            self._see_early(agent, time_ms)
+        if plan.special is not None:
+            plan.special(event, time_ms, agent)
+        if plan.seeing is not None:
+            hits = plan.seeing(data, time_ms)
+            if hits is not None:
+                self.see(hits, time_ms, event_id, agent, (queue, team, site))
+        if plan.rules:
+            self._judge_all(plan, event, time_ms, team, site)
+        if plan.items:
+            self.follow_items(plan, event, event_id, data, time_ms, agent, (queue, team, site))
+            if self._waiting:
+                self._tell_waiting()
+        return 0
+
+    cdef int follow_items(
+        self, Route plan, event, event_id, data, int64_t time_ms, Known agent, tuple place
+    ) except -1:
+        """Open, meet and take back the items that an event is about."""
+        cdef Asked asked
+        cdef dict active = self.judge.active
+        cdef str subject = field(event, plan.subject, "subject")
+        for asked in plan.opening:
+            if active[asked.kind.pack_name] == asked.kind.version and time_ms >= asked.kind.from_ms:
+                if not self.opens(asked, subject, event_id, data, time_ms, agent, place):
+                    self.items.open(asked.kind, event, time_ms, place)
+        for asked in plan.meeting:
+            if active[asked.kind.pack_name] == asked.kind.version:
+                if not self.meets(asked, subject, event_id, data, time_ms, agent, place):
+                    self.items.end(asked.kind, event, time_ms, place, met=True)
+        for kind in plan.cancels:
+            self.items.end(kind, event, time_ms, place, met=False)
+        return 0
+
+    cdef bint opens(
+        self, Asked asked, str subject, event_id, data, int64_t time_ms, Known agent, tuple place
+    ) except -1:
+        """Whether an event opened an item the straight way, or none at all."""
+        cdef Due kind = asked.kind
+        cdef int64_t due_ms
+        if kind.applies is not None and not kind.applies(data, time_ms):
+            return True
+        if not kind.opens_plainly:
+            return False
+        due_ms = kind.limit_ms(data, time_ms)
+        key = (kind.name, subject, asked.word(data))
+        if not self.deadlines.begin(key, place, time_ms, due_ms, data, event_id):
+            return False
+        if due_ms < self.due_ms:
+            self.due_ms = due_ms + 1
+        if kind.opened is not None:
+            self.add(kind.opened, None, data, time_ms, agent, place[0], place[1], place[2], 1, True)
+        return True
+
+    cdef bint meets(
+        self, Asked asked, str subject, event_id, data, int64_t time_ms, Known agent, tuple place
+    ) except -1:
+        """Whether an event met an item the straight way, came before it, or finds it ended already."""
+        cdef Due kind = asked.kind
+        if not kind.met_plainly:
+            return False
+        key = (kind.name, subject, asked.word(data))
+        item = self.deadlines.items.get(key)
+        if item is None:
+            return self.deadlines.forestall(key, place, time_ms, event_id)
+        if not self.deadlines.meet(item, time_ms, event_id):
+            return self.deadlines.is_over(item, time_ms)
+        if kind.met is not None:
+            opening = item.opening
+            if type(opening) is not kind.payload or opening.agent != (agent.key[1] if agent is not None else ""):
+                self.items.count(kind, item, "met", time_ms)
+            else:
+                place = item.place
+                self.add(kind.met, None, opening, time_ms, agent, place[0], place[1], place[2], 1, True)
+        return True
 
     cpdef int tick(self, int64_t time_ms) except -1:
         """Move the log's clock. A tick that is not ahead of it changes nothing."""
@@ -223,14 +349,54 @@ cdef class Intake:
 
         ``place`` is queue, team and site. A group for which there is no room is not counted.
         """
+        cdef Counter counter
         queue, team, site = place
-        self.add(counters, data, at_ms, agent, queue, team, site, weight, True)
+        for counter in counters:
+            self.add(counter, None, data, at_ms, agent, queue, team, site, weight, True)
+
+    def accrue(self, int64_t now_ms):
+        """Count the time that working agents spent in their states up to a boundary."""
+        cdef Known agent
+        cdef int64_t limit_ms, end_ms
+        touched = self.judge.touched
+        for name in sorted(self.working):
+            agent = self.agents[name]
+            limit_ms = agent.state_from_ms + SHIFT
+            end_ms = min(now_ms, limit_ms)
+            if end_ms > agent.state_since_ms:
+                self.spend(agent, agent.state, agent.state_since_ms, end_ms, 1)
+                agent.state_since_ms = end_ms
+            if now_ms >= limit_ms:
+                agent.state = ""
+                self.working.discard(name)
+            touched.add(agent.key)
+
+    cpdef int spend(
+        self, Known agent, str state, int64_t from_ms, int64_t to_ms, int weight
+    ) except -1:
+        """Count a stretch of time in a state (none when it is empty), cut at the boundaries of buckets."""
+        cdef tuple counts = self.state_counts.get(state)
+        cdef int64_t cut_ms
+        if counts is None:
+            return 0
+        cdef Counter first = counts[0], second = counts[1] if len(counts) > 1 else None
+        # What no metric counts for the agents themselves does not have them judged every five minutes.
+        cdef Known own = agent if self.agents_own_states else None
+        while from_ms < to_ms:
+            cut_ms = min(to_ms, (from_ms // FIVE_MINUTES + 1) * FIVE_MINUTES)
+            team, site = agent.team, agent.site
+            if from_ms < agent.roster_from_ms:
+                team, site, _ = agent.roster_at(from_ms)
+            self.add(first, second, StateTime(cut_ms - from_ms), from_ms, own, "", team, site, weight, True)
+            from_ms = cut_ms
+        return 0
 
     cdef int add(
-        self, tuple counters, data, int64_t at_ms, Known agent, str queue, str team, str site, int weight, bint apart
+        self, Counter counter, Counter other, data, int64_t at_ms, Known agent, str queue, str team, str site, int weight,
+        bint apart
     ) except -1:
+        """Add something to the cells of whom it concerns, by one counter or two."""
         cdef Cell own = None, of_queue = None, of_team = None, of_site
-        cdef Counter counter
         if at_ms // MINUTE != self.minute or self.minute_key is None:
             self.minute = at_ms // MINUTE
             self.minute_key, self.five_minutes_key = self.minute, at_ms // FIVE_MINUTES
@@ -244,8 +410,9 @@ cdef class Intake:
         if team:
             of_team = self.group_cell("team", self.teams, team, five_minutes, at_ms, apart)
         of_site = self.group_cell("site", self.sites, site, minute, at_ms, apart)
-        for counter in counters:
-            counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)
+        counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)
+        if other is not None:
+            other.count(data, at_ms, own, of_queue, of_team, of_site, weight)
         return 0
 
     cdef Cell open_cell(self, Known agent, int64_t at_ms):

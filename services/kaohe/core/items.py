@@ -24,6 +24,7 @@ from kaohe.core.calendars import DAY_MS, calendar, check_moment, to_ms
 from kaohe.core.counting import TIME_UNITS_MS, compile_condition
 from kaohe.core.counts import Counter
 from kaohe.core.deadlines import Deadlines, Item, ItemState
+from kaohe.core.dues import Due
 from kaohe.core.evidence import Seeing, Sightings
 from kaohe.core.facts import Moment
 from kaohe.core.judge import Judge
@@ -41,13 +42,12 @@ TAKEN_BACK = ("cancelled", "cancelled_late")
 OUTCOMES = ("opened", "standing", "met", "missed", "late", "cancelled", "cancelled_late")
 
 
-class Kind:
+class Kind(Due):
     """A deadline of one version of a pack, ready for events."""
 
     __slots__ = (
-        "ahead", "applies", "counts", "deadline", "due_of", "from_ms", "key_of", "limits", "name", "noted",
-        "noted_opening", "pack", "pack_name", "payload", "remember_ms", "rules", "seeing", "stands", "version",
-        "word_of",
+        "ahead", "counts", "deadline", "due_of", "key_of", "noted", "noted_opening", "pack", "remember_ms", "rules",
+        "seeing", "stands", "word_of",
     )  # fmt: skip
 
     def __init__(
@@ -58,16 +58,16 @@ class Kind:
         rules: Mapping[str, list[RuleSet]],
         seeing: Mapping[str, Seeing],
     ) -> None:
+        in_force_ms = calendar(pack.zone).start_ms(pack.in_force_from)
+        super().__init__(
+            f"{pack.name}/{deadline.name}", pack.name, pack.version, in_force_ms, PAYLOADS[deadline.opens]
+        )
+        self.read(deadline.due_field or "", deadline.by or "")
         self.pack = pack
-        self.pack_name = pack.name
-        self.version = pack.version
         self.deadline = deadline
-        self.name = f"{pack.name}/{deadline.name}"
-        self.payload = PAYLOADS[deadline.opens]
         # With ``again`` the next opening ends the one before: then one of a kind stands at a time, by its own rules.
         once = not (deadline.met_by or deadline.again or deadline.remember_ms)
         self.stands = once and bool(deadline.cancelled_by)
-        self.from_ms = calendar(pack.zone).start_ms(pack.in_force_from)
         self.key_of = attrgetter(deadline.key)
         self.word_of = attrgetter(deadline.by) if deadline.by else None
         self.due_of = attrgetter(deadline.due_field) if deadline.due_field else None
@@ -93,6 +93,15 @@ class Kind:
             for outcome in OUTCOMES
             if (own := [one for one in rules.get(f"{self.name}/{outcome}", []) if one.pack is pack])
         }
+        self._settle()
+
+    def _settle(self) -> None:
+        """Note whether an opening, and being met in time, ask for nothing but to be counted."""
+        heard = self.seeing.keys() | self.rules.keys()
+        self.opened, self.met = self.counts.get("opened"), self.counts.get("met")
+        plain = not self.stands
+        self.opens_plainly = plain and not heard & {"opened", "standing"} and "standing" not in self.counts
+        self.met_plainly = plain and not self.remember_ms and "met" not in heard
 
     def check(self, data: Any, time_ms: int) -> None:
         """EventError when ``data`` opens an item and cannot: its due time is missing, or none a calendar can carry."""
@@ -211,7 +220,7 @@ class Items:
         if due_ms < self.engine.due_ms:
             self.engine.due_ms = due_ms + 1
         for outcome in kind.noted_opening:
-            self._count(kind, item, outcome, time_ms)
+            self.count(kind, item, outcome, time_ms)
         if "standing" in kind.rules:
             self._judge(kind, item, "standing", after="judge", at_ms=time_ms)
         if old is not None and (kind.deadline.met_by or old.closed_ms >= time_ms):
@@ -273,11 +282,11 @@ class Items:
         ended: ItemState = "met" if met else "cancelled"
         if time_ms > item.due_ms:
             ended = "late" if met else "cancelled_late"
-        self._count(kind, item, item.state, item.closed_ms, weight=-1)
+        self.count(kind, item, item.state, item.closed_ms, weight=-1)
         if ended == item.state:
             item.closed_ms = time_ms
             self.deadlines.changed(item)
-            self._count(kind, item, ended, time_ms)
+            self.count(kind, item, ended, time_ms)
             return
         self._judge(kind, item, item.state, after="take_back", at_ms=item.closed_ms)
         item.state = "missed" if item.state in ("late", "cancelled_late") else "open"
@@ -294,7 +303,7 @@ class Items:
         was_missed = item.state == "missed"
         item.closed_ms = time_ms
         if was_missed and in_time:
-            self._count(kind, item, "missed", item.due_ms, weight=-1)
+            self.count(kind, item, "missed", item.due_ms, weight=-1)
         if in_time:
             item.state = "met" if met else "cancelled"
         else:
@@ -304,9 +313,9 @@ class Items:
             item.state = "late" if met else "cancelled_late"
         self.deadlines.changed(item)
         if item.state in kind.noted:
-            self._count(kind, item, item.state, time_ms)
+            self.count(kind, item, item.state, time_ms)
         if item.state == "cancelled":
-            self._count(kind, item, "standing", item.opened_ms, weight=-1)
+            self.count(kind, item, "standing", item.opened_ms, weight=-1)
             self._judge(kind, item, "standing", after="take_back", at_ms=time_ms)
         if was_missed:
             self._judge(kind, item, "missed", after="take_back" if in_time else "resolve", at_ms=time_ms)
@@ -359,19 +368,19 @@ class Items:
         if not segment.stands:
             assert ending is not None
             closed = _item_of(item, segment, "cancelled")
-            self._count(kind, closed, "opened", opened_ms, weight=-1)
-            self._count(kind, closed, "cancelled", ending.at_ms, weight=-1)
+            self.count(kind, closed, "opened", opened_ms, weight=-1)
+            self.count(kind, closed, "cancelled", ending.at_ms, weight=-1)
             self._judge(kind, closed, "cancelled", after="take_back", at_ms=ending.at_ms)
             return
         item.evidence = (*item.evidence[:1], word.event_id)
-        self._count(kind, item, "opened", opened_ms, weight=-1)
-        self._count(kind, item, "standing", opened_ms, weight=-1)
+        self.count(kind, item, "opened", opened_ms, weight=-1)
+        self.count(kind, item, "standing", opened_ms, weight=-1)
         self._judge(kind, item, "standing", after="take_back", at_ms=word.at_ms)
         if item.state == "cancelled_late":
-            self._count(kind, item, "cancelled_late", item.closed_ms, weight=-1)
+            self.count(kind, item, "cancelled_late", item.closed_ms, weight=-1)
             self._judge(kind, item, "cancelled_late", after="take_back", at_ms=word.at_ms)
         if item.state in ("missed", "cancelled_late"):
-            self._count(kind, item, "missed", item.due_ms, weight=-1)
+            self.count(kind, item, "missed", item.due_ms, weight=-1)
             self._judge(kind, item, "missed", after="take_back", at_ms=word.at_ms)
         item.attempt += 1
 
@@ -385,13 +394,13 @@ class Items:
     def _put_up(self, kind: Kind, item: Item, segment: Segment) -> None:
         """Count a segment; judge what stands by it."""
         opened_ms, ending = segment.opening.at_ms, segment.ending
-        self._count(kind, item, "opened", opened_ms)
+        self.count(kind, item, "opened", opened_ms)
         if not segment.stands:
             assert ending is not None
-            self._count(kind, item, "cancelled", ending.at_ms)
+            self.count(kind, item, "cancelled", ending.at_ms)
             self._judge(kind, item, "cancelled", after="judge", at_ms=ending.at_ms)
             return
-        self._count(kind, item, "standing", opened_ms)
+        self.count(kind, item, "standing", opened_ms)
         self._judge(kind, item, "standing", after="judge", at_ms=opened_ms)
         self.engine.due_ms = min(self.engine.due_ms, item.due_ms + 1)
         if ending is not None:
@@ -407,10 +416,10 @@ class Items:
 
     def _miss(self, kind: Kind, item: Item) -> None:
         item.state = "missed"
-        self._count(kind, item, "missed", item.due_ms)
+        self.count(kind, item, "missed", item.due_ms)
         self._judge(kind, item, "missed", after="judge", at_ms=item.due_ms)
 
-    def _count(self, kind: Kind, item: Item, outcome: str, at_ms: int, weight: int = 1) -> None:
+    def count(self, kind: Kind, item: Item, outcome: str, at_ms: int, weight: int = 1) -> None:
         """Count what became of an item, at the moment at which it was decided; what opened it shows it."""
         count, seeing = kind.counts.get(outcome), kind.seeing.get(outcome)
         if count is None and seeing is None:

@@ -247,7 +247,7 @@ class Subject(Known):
 
     __slots__ = (
         "_charged", "alerts", "entries", "evidence", "grades", "leaves", "level", "marks", "name", "packs", "position",
-        "roster", "sittings", "state", "state_from_ms", "state_since_ms", "states", "touched_entries", "waivers",
+        "roster", "sittings", "states", "touched_entries", "waivers",
     )  # fmt: skip
 
     def __init__(self, level: str, name: str, series: Series, first_seen_ms: int) -> None:
@@ -269,10 +269,7 @@ class Subject(Known):
         self.leaves = False
         self.position = ""
         self.packs: list[str] = []
-        self.state = ""
         self.states: list[StateLine] = []
-        self.state_from_ms = 0
-        self.state_since_ms = 0
 
     def enrol(self, line: RosterLine) -> None:
         """Add a line to the roster; a second one for the same moment replaces the first."""
