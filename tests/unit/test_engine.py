@@ -429,12 +429,48 @@ def test_the_memory_of_ids_is_bounded_within_a_minute_too(
     stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
     successor = PartitionEngine([pack], zones=SHANGHAI_ZONES)
     successor.restore(stored)
-    assert successor.seen.sources["test"].ids == engine.seen.sources["test"].ids
+    ids = [f"e-{second}-{n}" for second in range(55) for n in range(10)]
+    remembered = [one for one in ids if ("test", one) in engine.seen]
+    assert len(remembered) == len(engine.seen)
+    assert [one for one in ids if ("test", one) in successor.seen] == remembered
     assert (successor.seen.part, successor.checkpoint()) == (engine.seen.part, {})
     for one in (engine, successor):
         one.tick(NOON + 56_000)
         one.tick(NOON + 120 * 60_000)
     assert len(engine.seen) == len(successor.seen) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_came_in_the_last_hour_is_remembered_and_nothing_else(
+    pack: Pack, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = (1_000_000, 200)[seed % 2]
+    monkeypatch.setattr(seen_module, "MAX_SEEN", most)
+    rng, minute, duplicates = random.Random(seed), 0, 0
+    engine = PartitionEngine([pack], zones=SHANGHAI_ZONES)
+    parts: dict[int, set[tuple[str, str]]] = {}
+    stored: dict[str, bytes | None] = {}
+    for _ in range(250):
+        minute += rng.choice((1, 1, 1, 1, 1, 1, 3, 30 if rng.random() < 0.3 else 1))
+        engine.tick(NOON + minute * 60_000)
+        parts[minute] = set()
+        while min(parts) <= minute - 60 or sum(map(len, parts.values())) > most:
+            del parts[min(parts)]
+        for _ in range(rng.randrange(12)):
+            key = (rng.choice(("one", "two")), f"e-{rng.randrange(400)}")
+            duplicates += any(key in part for part in parts.values())
+            if not any(key in part for part in parts.values()):
+                parts[minute].add(key)
+            at = moment(NOON + minute * 60_000).isoformat()
+            apply(engine, document(id=key[1], source=key[0], time=at))
+        assert engine.stats.duplicates == duplicates
+        assert len(engine.seen) == sum(map(len, parts.values()))
+        assert all(key in engine.seen for part in parts.values() for key in part)
+        if rng.random() < 0.1:
+            stored |= engine.checkpoint()
+            engine = PartitionEngine([pack], zones=SHANGHAI_ZONES)
+            engine.restore({key: raw for key, raw in stored.items() if raw is not None})
+            duplicates = 0
 
 
 # --- states of work ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Source:
 class Ids:
     sources: dict[str, Source]
     fresh: int
+    full: int
+    minute: int
 
 class Known:
     first_seen_ms: int

@@ -92,10 +92,13 @@ cdef class Source:
 
 
 cdef class Ids:
-    """What is asked at every event of the ids that are remembered. ``fresh`` counts those of the present part."""
+    """What is asked at every event of the ids that are remembered.
+
+    ``fresh`` counts those of the present part, which goes on in the minute ``minute`` until there are ``full`` of them.
+    """
 
     cdef public dict sources
-    cdef public int64_t fresh
+    cdef public int64_t fresh, full, minute
 
 
 cdef class Known:
@@ -340,7 +343,8 @@ cdef class Intake:
             self._begin(time_ms)
         if time_ms >= self.due_ms:
             self._advance(time_ms)
-        self.seen.tick(time_ms // MINUTE)
+        if time_ms // MINUTE != self.seen.minute or self.seen.fresh >= self.seen.full:
+            self.seen.tick(time_ms // MINUTE)
         self.now_ms = time_ms
         return 0
 

@@ -34,8 +34,8 @@ class Seen(Ids):
 
     def __init__(self) -> None:
         self.sources = {}
-        self.fresh = 0
-        self.part = 0
+        self.fresh = self.part = self.minute = 0
+        self.full = SEEN_PART_IDS
         self.chunks: dict[int, int] = {}
         self._parts: dict[int, dict[str, list[str]]] = {0: {}}
         self._written: dict[int, dict[str, int]] = {}
@@ -57,15 +57,17 @@ class Seen(Ids):
     def begin(self, minute: int) -> None:
         """The log's clock begins: what came before it belongs to its first minute."""
         self._drop_chunks(0)
+        self.minute = minute
         self.part = minute * SEEN_PARTS
         self._parts = {self.part: self._parts.pop(0)}
 
     def tick(self, minute: int) -> None:
         """The log's clock moved, within a minute or to a later one."""
-        if minute != self.part // SEEN_PARTS:
+        if minute != self.minute:
+            self.minute = minute
             self._turn(minute * SEEN_PARTS)
             return
-        if self.fresh >= SEEN_PART_IDS and self.part + 1 < (minute + 1) * SEEN_PARTS:
+        if self.fresh >= self.full and self.part + 1 < (minute + 1) * SEEN_PARTS:
             self._turn(self.part + 1)
 
     def _turn(self, part: int) -> None:
@@ -73,7 +75,7 @@ class Seen(Ids):
         self.part = part
         self.fresh = 0
         self._parts[part] = {}
-        oldest = part // SEEN_PARTS - SEEN_MINUTES
+        oldest = self.minute - SEEN_MINUTES
         while len(self._parts) > 1:
             first = next(iter(self._parts))
             if first == part or (first // SEEN_PARTS > oldest and len(self) <= MAX_SEEN):
@@ -116,6 +118,7 @@ class Seen(Ids):
     def restore(self, part: int, chunks: Mapping[int, int], items: Mapping[str, bytes]) -> None:
         """Take over what was stored; ``part`` is the present one, ``chunks`` how many each part has."""
         self.part, self.chunks = part, dict(chunks)
+        self.minute = part // SEEN_PARTS
         self._parts = {stored: {} for stored in sorted({*chunks, part})}
         for stored, count in sorted(chunks.items()):
             sources = self._parts[stored]
