@@ -1263,6 +1263,8 @@ def decode(raw: bytes) -> Envelope:
         raise EventError(code, text) from None
     except msgspec.DecodeError as error:
         raise EventError("malformed", f"not a JSON document: {error}") from None
+    except UnicodeDecodeError as error:
+        raise EventError("malformed", f"not UTF-8: {error.reason} in a text") from None
     except RecursionError:
         raise EventError("malformed", "not an event: the document is nested too deeply") from None
     customer = getattr(decoded.data, "customer", "")

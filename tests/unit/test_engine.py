@@ -144,6 +144,7 @@ BAD: list[tuple[str, bytes | dict[str, Any]]] = [
     ("malformed", b""),
     ("malformed", b"{"),
     ("malformed", b"\xff\xfe"),
+    ("malformed", b'{"type":"clock.tick","id":"tick-\xff"}'),
     ("malformed", b"not json"),
     ("malformed", DEEP),
     ("invalid", b"[]"),

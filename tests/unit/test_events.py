@@ -105,6 +105,7 @@ def test_make_and_type_of_agree_for_every_type() -> None:
         (b"", "malformed"),
         (b"{", "malformed"),
         (b"\xff\xfe{}", "malformed"),
+        (b'{"type":"clock.tick","id":"tick-\xff"}', "malformed"),
         (b"null", "invalid"),
         (b"[]", "invalid"),
         (document(type="call.answred"), "unknown_type"),

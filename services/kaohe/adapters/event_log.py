@@ -55,6 +55,4 @@ def _why(raw: bytes) -> tuple[str, str]:
         decode(raw)
     except EventError as error:
         return error.code, error.reason
-    except UnicodeDecodeError as error:
-        return "malformed", f"not UTF-8 at byte {error.start}"
     raise AssertionError("a line that does not decode was decoded")

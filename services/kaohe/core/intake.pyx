@@ -183,7 +183,7 @@ cdef class Intake:
         for record in records:
             try:
                 self.take(decode(record.value))
-            except (ValidationError, DecodeError, RecursionError):
+            except (ValidationError, DecodeError, UnicodeDecodeError, RecursionError):
                 self._reject_undecodable(record)
             except EventError as error:
                 self._reject(record, error)
