@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from kaohe.core import engine as module
 from kaohe.core import group
 from kaohe.core import seen as seen_module
+from kaohe.core.calendars import EPOCH
 from kaohe.core.engine import PartitionEngine, Report, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.intake import MAX_SHIFT_MS
@@ -25,7 +27,7 @@ from kaohe.core.records import Output, Record
 from kaohe.core.subjects import MAX_STATES
 from kaohe.decisions import REJECT_DECODER, Reject
 from kaohe.errors import EventError
-from kaohe.events import ClockTick, encode, is_pseudonym, make
+from kaohe.events import ClockTick, decode, encode, is_pseudonym, make
 from kaohe.privacy import pseudonym
 from tests.support.packs import Story, at, at_ms, make_pack, moment
 
@@ -472,6 +474,34 @@ def test_what_came_in_the_last_hour_is_remembered_and_nothing_else(
             engine = PartitionEngine([pack], zones=SHANGHAI_ZONES)
             engine.restore({key: raw for key, raw in stored.items() if raw is not None})
             duplicates = 0
+
+
+def test_a_tick_that_is_read_without_decoding_is_the_one_that_would_be_decoded(pack: Pack) -> None:
+    rng, straight, plain = (
+        random.Random(3),
+        *(PartitionEngine([pack], zones=SHANGHAI_ZONES) for _ in range(2)),
+    )
+    refused = now_ms = 0
+    for number in range(3_000):
+        now_ms += rng.choice((1000, 1000, 1000, 17_000, 250, 60_000))
+        at_moment = EPOCH + timedelta(milliseconds=NOON + now_ms)
+        event = make(
+            "clock.tick", id=f"tick-{(NOON + now_ms) // 1000}", source="kaohe.clock", subject="clock",
+            time=at_moment, data=ClockTick(),
+        )  # fmt: skip
+        raw = bytearray(encode(event))
+        if number % 3 == 0:  # something else in its place, often where the digits are
+            raw[rng.randrange(len(raw)) if rng.random() < 0.5 else raw.index(b"Z") - rng.randrange(8)] = (
+                rng.choice(b'0123456789:-Z"x \x00\xff')
+            )
+        straight.apply([Record(number, bytes(raw), None, 0)])
+        try:
+            plain.take(decode(bytes(raw)))
+        except EventError:
+            refused += 1
+        assert straight.now_ms == plain.now_ms
+        assert sum(straight.stats.rejects.values()) == refused
+    assert refused > 300
 
 
 # --- states of work ---------------------------------------------------------------------------------------------------

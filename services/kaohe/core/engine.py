@@ -812,7 +812,9 @@ class PartitionEngine(Intake):
         assert agent is not None
         tag = self.plans[event.__class__].tag
         line = StateLine(time_ms, STATE_RANKS[tag], STATES[tag])
-        index = bisect_right(agent.states, line)
+        index = len(agent.states)
+        if index and line < agent.states[-1]:
+            index = bisect_right(agent.states, line)
         before = agent.states[index - 1] if index else StateLine(time_ms, 0, "")
         if index == len(agent.states):
             end_ms = min(time_ms, before.from_ms + MAX_SHIFT_MS)
@@ -825,7 +827,8 @@ class PartitionEngine(Intake):
             end_ms = agent.states[index].from_ms
             self.spend(agent, before.state, time_ms, min(end_ms, before.from_ms + MAX_SHIFT_MS), -1)
             self.spend(agent, line.state, time_ms, min(end_ms, time_ms + MAX_SHIFT_MS), 1)
-        agent.states = [*agent.states[:index], line, *agent.states[index:]][-MAX_STATES:]
+        agent.states.insert(index, line)
+        del agent.states[:-MAX_STATES]
         self.judge.touched.add(agent.key)
 
     # --- log time -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from cpython.datetime cimport (
     datetime_tzinfo, datetime_year,
 )
 from libc.stdint cimport int64_t
+from libc.string cimport memcmp
 
 from kaohe.core.counts cimport Cell, Counter, Series, field, place_of
 from kaohe.core.dues cimport Asked, Due, Dues
@@ -25,7 +26,7 @@ from msgspec import DecodeError, ValidationError, defstruct
 
 from kaohe.core.calendars import MOMENT_MAX_MS, check_moment, to_ms
 from kaohe.errors import EventError
-from kaohe.events import DECODER
+from kaohe.events import DECODER, encode
 
 cdef enum:
     MINUTE = 60_000
@@ -44,6 +45,7 @@ FUTURE_MS = FUTURE
 MAX_SHIFT_MS = SHIFT
 """A log-in without log-out ends by itself after this long."""
 
+cdef bytes TICK_BEGINS = b'{"type":"clock.tick","id":"', TICK_ENDS = b'Z","specversion":"1.0","data":{}}'
 cdef int64_t LATEST = MOMENT_MAX_MS
 
 StateTime = defstruct("StateTime", [("ms", int)], frozen=True, gc=False)
@@ -155,6 +157,54 @@ cdef class Route:
         self.more = bool(self.seeing or self.rules or self.items or self.special)
 
 
+@cython.final
+cdef class Clock:
+    """The last tick that was decoded. Most ticks differ from it in the second alone, and need no decoding.
+
+    This is known of a tick that is encoded exactly as this program encodes it; of its bytes only the digits of its id
+    and those of its second may be others.
+    """
+
+    cdef bytes known
+    cdef Py_ssize_t id, after_id, second
+    cdef int64_t minute_ms
+
+    cdef int learn(self, bytes value, event) except -1:
+        """Remember a tick's form, if it is the usual one."""
+        cdef bytes own = event.id.encode()
+        self.known = None
+        self.id, self.second = len(TICK_BEGINS), len(value) - len(TICK_ENDS) - 2
+        self.after_id = self.id + len(own)
+        if (
+            encode(event) == value and value.startswith(TICK_BEGINS + own + b'"') and value.endswith(TICK_ENDS)
+            and event.time.tzinfo is UTC and event.time.microsecond == 0
+        ):
+            self.known, self.minute_ms = value, moment_ms(event.time) // MINUTE * MINUTE
+        return 0
+
+    cdef int64_t reads(self, value):
+        """The moment of a tick that differs from the known one as ticks do; -1 when it must be decoded."""
+        cdef const char *known
+        cdef const char *own
+        cdef Py_ssize_t at, size
+        if self.known is None or type(value) is not bytes or len(<bytes>value) != len(self.known):
+            return -1
+        known, own, size = self.known, <bytes>value, len(self.known)
+        if memcmp(own, known, self.id):
+            return -1
+        for at in range(self.id, self.after_id):
+            if own[at] != known[at] and not (48 <= own[at] <= 57 and 48 <= known[at] <= 57):
+                return -1
+        if memcmp(own + self.after_id, known + self.after_id, self.second - self.after_id):
+            return -1
+        at = self.second
+        if memcmp(own + at + 2, known + at + 2, size - at - 2):
+            return -1
+        if not (48 <= own[at] <= 53 and 48 <= own[at + 1] <= 57):
+            return -1
+        return self.minute_ms + ((own[at] - 48) * 10 + own[at + 1] - 48) * 1000
+
+
 cdef class Intake:
     """What a partition keeps of what nearly every event touches, and the straight way of an event through it."""
 
@@ -168,21 +218,38 @@ cdef class Intake:
     cdef public set working
     cdef public dict state_counts
     cdef public bint agents_own_states
-    # The buckets of the last moment, as keys: nearly always those of the next one.
+    # The buckets of the last moment, as keys, and its site's open cell: nearly always those of the next one.
     cdef int64_t minute
     cdef object minute_key, five_minutes_key
+    cdef str site
+    cdef Cell of_site
+    cdef Clock clock
+    cdef type of_records
+    cdef Py_ssize_t value
 
     def __cinit__(self):
         self.due_ms, self.minute = 0, -1
         self.agents, self.queues, self.teams, self.sites = {}, {}, {}, {}
         self.working, self._waiting = set(), []
+        self.clock = Clock()
 
     def apply(self, records):
         """Apply records in the order of their offsets; what is to be sent, in order."""
+        cdef int64_t tick_ms
         decode = DECODER.decode
         for record in records:
+            if type(record) is not self.of_records:
+                self.of_records, self.value = type(record), place_of(type(record), "value")
+            value = field(record, self.value, "value")
             try:
-                self.take(decode(record.value))
+                tick_ms = self.clock.reads(value)
+                if tick_ms >= 0:
+                    self.tick(tick_ms)
+                    continue
+                event = decode(value)
+                if type(event) is self.tick_class:
+                    self.clock.learn(value, event)
+                self.take(event)
             except (ValidationError, DecodeError, UnicodeDecodeError, RecursionError):
                 self._reject_undecodable(record)
             except EventError as error:
@@ -342,6 +409,7 @@ cdef class Intake:
         if self.now_ms is None:
             self._begin(time_ms)
         if time_ms >= self.due_ms:
+            self.of_site = None  # it may be reported
             self._advance(time_ms)
         if time_ms // MINUTE != self.seen.minute or self.seen.fresh >= self.seen.full:
             self.seen.tick(time_ms // MINUTE)
@@ -402,7 +470,7 @@ cdef class Intake:
         """Add something to the cells of whom it concerns, by one counter or two."""
         cdef Cell own = None, of_queue = None, of_team = None, of_site
         if at_ms // MINUTE != self.minute or self.minute_key is None:
-            self.minute = at_ms // MINUTE
+            self.minute, self.of_site = at_ms // MINUTE, None
             self.minute_key, self.five_minutes_key = self.minute, at_ms // FIVE_MINUTES
         minute, five_minutes = self.minute_key, self.five_minutes_key
         if agent is not None:
@@ -413,7 +481,11 @@ cdef class Intake:
             of_queue = self.group_cell("queue", self.queues, queue, minute, at_ms, apart)
         if team:
             of_team = self.group_cell("team", self.teams, team, five_minutes, at_ms, apart)
-        of_site = self.group_cell("site", self.sites, site, minute, at_ms, apart)
+        of_site = self.of_site
+        if of_site is None or apart or site != self.site:
+            of_site = self.group_cell("site", self.sites, site, minute, at_ms, apart)
+            if not apart:
+                self.of_site, self.site = of_site, site
         counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)
         if other is not None:
             other.count(data, at_ms, own, of_queue, of_team, of_site, weight)
