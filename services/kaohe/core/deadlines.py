@@ -57,7 +57,7 @@ class Item(msgspec.Struct, array_like=True, gc=False):
     opening: Any
     evidence: tuple[str, ...]
     alerts: tuple[str, ...] = ()
-    words: list[Word] = []
+    words: tuple[Word, ...] = ()
     attempt: int = 0
 
 

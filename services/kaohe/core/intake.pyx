@@ -14,6 +14,7 @@ from cpython.datetime cimport (
     datetime, datetime_day, datetime_hour, datetime_microsecond, datetime_minute, datetime_month, datetime_second,
     datetime_tzinfo, datetime_year,
 )
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp
 
@@ -27,6 +28,19 @@ from msgspec import DecodeError, ValidationError, defstruct
 from kaohe.core.calendars import MOMENT_MAX_MS, check_moment, to_ms
 from kaohe.errors import EventError
 from kaohe.events import DECODER, encode
+
+cdef extern from *:
+    """
+    static void kaohe_fetch(PyObject *one) {
+        __builtin_prefetch(one);
+    }
+    static void kaohe_fetch_place(PyObject *all, PyObject *one) {
+        PySetObject *set = (PySetObject *)all;
+        __builtin_prefetch(set->table + (((PyASCIIObject *)one)->hash & set->mask));
+    }
+    """
+    void kaohe_fetch(PyObject *) noexcept
+    void kaohe_fetch_place(PyObject *, PyObject *) noexcept
 
 cdef enum:
     MINUTE = 60_000
@@ -91,6 +105,16 @@ cdef class Source:
     def __init__(self):
         self.ids = set()
         self.fresh = []
+
+    def forget(self, list ids not None):
+        """Take ids out. They came long ago: where they lie, and where in the set, is fetched some ids ahead."""
+        cdef Py_ssize_t at, size = len(ids)
+        for at in range(size):
+            if at + 16 < size:
+                kaohe_fetch(<PyObject *>ids[at + 16])
+            if at + 8 < size:
+                kaohe_fetch_place(<PyObject *>self.ids, <PyObject *>ids[at + 8])
+            self.ids.discard(ids[at])
 
 
 cdef class Ids:
@@ -218,11 +242,11 @@ cdef class Intake:
     cdef public set working
     cdef public dict state_counts
     cdef public bint agents_own_states
-    # The buckets of the last moment, as keys, and its site's open cell: nearly always those of the next one.
+    # The buckets of the last moment, as keys, and the open cells of groups in them: nearly always those of the next one.
     cdef int64_t minute
     cdef object minute_key, five_minutes_key
-    cdef str site
-    cdef Cell of_site
+    cdef dict queues_now, teams_now, sites_now
+    cdef bint staying    # no cell is reported meanwhile
     cdef Clock clock
     cdef type of_records
     cdef Py_ssize_t value
@@ -230,6 +254,8 @@ cdef class Intake:
     def __cinit__(self):
         self.due_ms, self.minute = 0, -1
         self.agents, self.queues, self.teams, self.sites = {}, {}, {}, {}
+        self.queues_now, self.teams_now, self.sites_now = {}, {}, {}
+        self.staying = True
         self.working, self._waiting = set(), []
         self.clock = Clock()
 
@@ -409,8 +435,10 @@ cdef class Intake:
         if self.now_ms is None:
             self._begin(time_ms)
         if time_ms >= self.due_ms:
-            self.of_site = None  # it may be reported
+            self.staying = False
             self._advance(time_ms)
+            self.look_anew()
+            self.staying = True
         if time_ms // MINUTE != self.seen.minute or self.seen.fresh >= self.seen.full:
             self.seen.tick(time_ms // MINUTE)
         self.now_ms = time_ms
@@ -431,6 +459,8 @@ cdef class Intake:
         cdef Known agent
         cdef int64_t limit_ms, end_ms
         touched = self.judge.touched
+        self.look_anew()
+        self.staying = True
         for name in sorted(self.working):
             agent = self.agents[name]
             limit_ms = agent.state_from_ms + SHIFT
@@ -442,6 +472,7 @@ cdef class Intake:
                 agent.state = ""
                 self.working.discard(name)
             touched.add(agent.key)
+        self.staying = False
 
     cpdef int spend(
         self, Known agent, str state, int64_t from_ms, int64_t to_ms, int weight
@@ -470,7 +501,8 @@ cdef class Intake:
         """Add something to the cells of whom it concerns, by one counter or two."""
         cdef Cell own = None, of_queue = None, of_team = None, of_site
         if at_ms // MINUTE != self.minute or self.minute_key is None:
-            self.minute, self.of_site = at_ms // MINUTE, None
+            self.look_anew()
+            self.minute = at_ms // MINUTE
             self.minute_key, self.five_minutes_key = self.minute, at_ms // FIVE_MINUTES
         minute, five_minutes = self.minute_key, self.five_minutes_key
         if agent is not None:
@@ -478,14 +510,10 @@ cdef class Intake:
             if own is None or (apart and at_ms < agent.first_seen_ms):
                 own = self.open_cell(agent, at_ms)
         if queue:
-            of_queue = self.group_cell("queue", self.queues, queue, minute, at_ms, apart)
+            of_queue = self.group_cell("queue", self.queues, self.queues_now, queue, minute, apart)
         if team:
-            of_team = self.group_cell("team", self.teams, team, five_minutes, at_ms, apart)
-        of_site = self.of_site
-        if of_site is None or apart or site != self.site:
-            of_site = self.group_cell("site", self.sites, site, minute, at_ms, apart)
-            if not apart:
-                self.of_site, self.site = of_site, site
+            of_team = self.group_cell("team", self.teams, self.teams_now, team, five_minutes, apart)
+        of_site = self.group_cell("site", self.sites, self.sites_now, site, minute, apart)
         counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)
         if other is not None:
             other.count(data, at_ms, own, of_queue, of_team, of_site, weight)
@@ -497,8 +525,11 @@ cdef class Intake:
             self._see_early(agent, at_ms)
         return agent.series.cell(at_ms)
 
-    cdef Cell group_cell(self, str level, dict groups, str name, bucket, int64_t at_ms, bint apart):
+    cdef Cell group_cell(self, str level, dict groups, dict now, str name, bucket, bint apart):
         """The open cell of a group; of one that cannot be had a spare one where it is no event that counts."""
+        found = now.get(name) if self.staying else None
+        if found is not None:
+            return found
         cells = groups.get(name)
         if cells is None:
             try:
@@ -510,4 +541,13 @@ cdef class Intake:
         found = (<dict>cells).get(bucket)
         if found is None:
             found = (<dict>cells)[bucket] = Cell()
+        if self.staying:
+            now[name] = found
         return found
+
+    cdef int look_anew(self) except -1:
+        """Cells may have been reported, or another minute is asked for."""
+        self.queues_now.clear()
+        self.teams_now.clear()
+        self.sites_now.clear()
+        return 0

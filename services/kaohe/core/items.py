@@ -337,7 +337,7 @@ class Items:
             return kind.due_ms(_data(kind, one), one.at_ms)
 
         known = item.words or _words_of(item)
-        item.words = bounded([*known, word], due_of)
+        item.words = tuple(bounded([*known, word], due_of))
         before, after = segments(known, due_of), segments(item.words, due_of)
         held = {one.name for one in before} & {one.name for one in after}
         gone = [one for one in before if one.name not in held]

@@ -82,7 +82,7 @@ class Seen(Ids):
                 break
             for name, ids in self._parts.pop(first).items():
                 if ids:  # without any, the source itself may be forgotten
-                    self.sources[name].ids.difference_update(ids)
+                    self.sources[name].forget(ids)
             self._drop_chunks(first)
         self.sources = {name: source for name, source in self.sources.items() if source.ids}
         for name, source in self.sources.items():
