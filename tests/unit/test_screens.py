@@ -123,6 +123,36 @@ def test_what_has_the_same_outcome_is_judged_alike() -> None:
     assert min(seen.values()) > 100, seen
 
 
+def test_outcomes_as_numbers_are_the_same_exactly_when_the_outcomes_are() -> None:
+    packs, layout = loaded()
+    book = RuleBook(layout, packs, {level: frozenset({"period"}) for level in ("agent", "team")})
+    rng = random.Random("numbers")
+    seen = {"told": 0, "alike": 0, "too large": 0}
+    for rules in book.period.values():
+        outcomes = rules.outcomes_on(TODAY)
+        numbers: dict[tuple[Any, ...], bytes] = {}
+        told: dict[bytes, tuple[Any, ...]] = {}
+        for _ in range(250 if outcomes.verdicts is not None else 0):
+            moment = some_moment(rng, layout, packs, rules.level, rules_only=True)
+            period = moment.calendar.containing(rules.on, NOW_MS - 1)
+            if rng.random() < 0.2:
+                sums = [slot for slot in layout.slots.values() if slot < MAX_SLOT]
+                large = Cell(dict.fromkeys(sums, 1 << rng.choice((47, 70))))
+                moment.series.add(NOW_MS - MINUTE_MS, large, NOW_MS)
+            assert outcomes.verdicts is not None
+            assert outcomes.told is not None
+            found = outcomes.verdicts(moment.series, period)
+            outcome = outcomes.told(moment.series.period_counts(period) or NO_COUNTS)
+            if found is None:
+                seen["too large"] += 1
+                continue
+            seen["told"] += 1
+            seen["alike"] += outcome in numbers
+            assert numbers.setdefault(outcome, found) == found
+            assert told.setdefault(found, outcome) == outcome
+    assert min(seen.values()) > 20, seen
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_rule_of_the_packs_is_kept_back(level: str) -> None:
     packs, layout = loaded()

@@ -33,6 +33,7 @@ from kaohe.core.facts import NO_COUNTS, Moment, number_text
 from kaohe.core.fines import Fines, Money, may_fine
 from kaohe.core.grading import Grader, sent
 from kaohe.core.model import Effect, Pack, Rule
+from kaohe.core.moves import Standing, fold, to_judge, wait
 from kaohe.core.outcomes import Outcomes
 from kaohe.core.records import Output
 from kaohe.core.rulesets import RuleBook, RuleSet, rolling_slots
@@ -73,7 +74,8 @@ class _Judging(msgspec.Struct, kw_only=True):
     """How one period of a zone is judged by a pack for a level, and the outcomes at the last judgement of each subject.
 
     ``weighed`` are the counts that a scorecard looks at, for what it weighs may have changed although nothing did that
-    a rule looks at; None when it looks at more than these.
+    a rule looks at; None when it looks at more than these. ``standing`` has the outcomes as numbers where these are
+    all that a judgement before the close rests on.
     """
 
     period: Period
@@ -84,6 +86,28 @@ class _Judging(msgspec.Struct, kw_only=True):
     weighs: bool
     weighed: tuple[int, ...] | None
     known: dict[str, tuple[Any, ...]] = {}
+    standing: Standing | None = None
+
+    def __post_init__(self) -> None:
+        if (
+            self.outcomes is not None
+            and self.outcomes.verdicts is not None
+            and self.is_told
+            and not self.weighed
+        ):
+            self.standing = Standing(self.period, self.outcomes.verdicts)
+
+    def note(self, subject: Subject, outcomes: tuple[Any, ...]) -> None:
+        """A subject was judged with these outcomes."""
+        self.known[subject.name] = outcomes
+        if self.standing is not None:
+            self.standing.note(subject.name, subject.series)
+
+    def forget(self, name: str) -> None:
+        """A subject must be judged anew, whatever its outcomes are."""
+        self.known.pop(name, None)
+        if self.standing is not None:
+            self.standing.forget(name)
 
     @property
     def is_told(self) -> bool:
@@ -106,6 +130,16 @@ class _Turn(NamedTuple):
     state: str
     reports: bool
     at_ms: int
+
+
+def _standing(turns: Iterable[_Turn]) -> tuple[tuple[Standing, int], ...] | None:
+    """The turns whose outcomes as numbers tell whether a subject must be judged; None where that of one is not told."""
+    found = []
+    for turn in turns:
+        if turn.state != "open" or turn.reports or turn.judging.standing is None:
+            return None
+        found.append((turn.judging.standing, turn.at_ms))
+    return tuple(found)
 
 
 def _count(counters: dict[Any, int], key: Any) -> None:
@@ -297,7 +331,7 @@ class Judge:
         subject.series.move(calendar)
         self.touched.add(subject.key)
         for judging in self._judgings.values():
-            judging.known.pop(subject.name, None)
+            judging.forget(subject.name)
         for waiting in (*self.unjudged.values(), *self.figures.values()):
             periods = waiting.get(subject.key)
             if periods:
@@ -389,11 +423,18 @@ class Judge:
 
     def fold(self, now_ms: int) -> None:
         """Fold the open cells of every subject whose bucket is over."""
-        for key in sorted(self.open):
-            subject = self.subjects[key]
-            self.counted(subject, subject.series.fold(now_ms))
-            if not subject.series.cells:
-                self.open.discard(key)
+        alike, others, folded = fold(self.open, self.subjects, now_ms)
+        for (level, changed), keys in alike.items():
+            self.touched.update(keys)
+            live = self.book.watch[level]
+            self.watching.live.update(
+                keys if live else [key for key in keys if not self.subjects[key].series.rolling_is_empty]
+            )
+            for pack_key, periods in self._relevant_of(level, changed):
+                wait(self.unjudged[pack_key], keys, periods)
+        for subject, several in others:
+            self.counted(subject, several)
+        self.open.difference_update(folded)
 
     def counted(self, subject: Subject, changed: Collection[Period]) -> None:
         """Note that periods of a subject changed, so that they are judged at the next evaluation.
@@ -405,19 +446,23 @@ class Judge:
         self.touched.add(key)
         if self.book.watch[level] or not subject.series.rolling_is_empty:
             self.watching.live.add(key)
-        if changed is not self._changed:
-            self._changed = changed
-            self._relevant.clear()
-        found = self._relevant.get(level)
-        if found is None:
-            found = self._relevant[level] = self._judged_of(level, changed)
-        for pack_key, periods in found:
+        for pack_key, periods in self._relevant_of(level, changed):
             waiting = self.unjudged[pack_key]
             known = waiting.get(key)
             if known is None:
                 waiting[key] = periods
             elif known is not periods:
                 waiting[key] = known | periods
+
+    def _relevant_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
+        """As ``_judged_of``, remembered for the periods that were asked for last."""
+        if changed is not self._changed:
+            self._changed = changed
+            self._relevant.clear()
+        found = self._relevant.get(level)
+        if found is None:
+            found = self._relevant[level] = self._judged_of(level, changed)
+        return found
 
     def _judged_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
         """Which of some periods each pack judges for a level, if it judges any."""
@@ -469,14 +514,18 @@ class Judge:
     def _judge_waiting(self, pack: Pack, now_ms: int) -> None:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
         known: dict[tuple[str, str, frozenset[Period]], list[_Turn]] = {}
-        for key in sorted(waiting):
+
+        def turns_of(subject: Subject, periods: frozenset[Period]) -> list[_Turn]:
+            alike = (subject.level, subject.series.calendar.name, periods)
+            found = known.get(alike)
+            if found is None:
+                found = known[alike] = self._turns(pack, subject, periods, now_ms)
+            return found
+
+        self.touched.update(waiting)
+        for key in to_judge(waiting, self.subjects, lambda *about: _standing(turns_of(*about)), pack.name):
             subject = self.subjects[key]
-            self.touched.add(key)
-            alike = (subject.level, subject.series.calendar.name, waiting[key])
-            turns = known.get(alike)
-            if turns is None:
-                turns = known[alike] = self._turns(pack, subject, waiting[key], now_ms)
-            for turn in turns:
+            for turn in turns_of(subject, waiting[key]):
                 period = turn.judging.period
                 packs = (
                     subject.packs if turn.at_ms >= subject.roster_from_ms else subject.packs_at(turn.at_ms)
@@ -549,7 +598,7 @@ class Judge:
         before = judging.known.get(subject.name)
         if before == now and judging.is_told:
             return
-        judging.known[subject.name] = now
+        judging.note(subject, now)
         if moment is None:
             moment = self.period_moment(subject, period, now_ms)
         changed = False
@@ -577,7 +626,7 @@ class Judge:
         moment = self.period_moment(subject, period, now_ms)
         if judging.rules is not None:
             self._apply_period_rules(subject, judging.rules, moment, "final", range(len(judging.rules.rules)))
-        judging.known.pop(subject.name, None)
+        judging.forget(subject.name)
         self._settle_left(subject, pack, moment)
         figures.done(self, subject, pack, period)
         self.grade(subject, pack, period, now_ms, "final")
@@ -710,7 +759,7 @@ class Judge:
                 self.on_close(subject, pack, period, now_ms)
         elif self.active.get(pack.name) == pack.version:
             # Who came under another policy in the course of the period is not charged by this one for a part of it.
-            self._judging(pack, subject, period).known.pop(subject.name, None)
+            self._judging(pack, subject, period).forget(subject.name)
             self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
             shown = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
             if shown is not None and shown.revision and not shown.settled and shown.status != "withdrawn":

@@ -7,7 +7,8 @@ while it does. Where the outcome of a rule is what it was when the subject was j
 as it did, the amount would be what it was, and the rule is left alone. Every other rule is judged in full.
 
 An outcome may differ without need and must never be the same without right. What cannot be told exactly from sums (a
-percentile, a baseline, a text) is therefore told by the facts that decide it, as they are.
+percentile, a baseline, a text) is therefore told by the facts that decide it, as they are. Where every rule is told
+from sums alone, there are the same outcomes as numbers (``kaohe.core.moves``), for the loop over all who were counted.
 
 Rules that wait for the close of the period, and effects that do, have no outcome before.
 """
@@ -16,18 +17,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from itertools import product as cartesian
+from typing import Any, NamedTuple
 
 from kaohe.core.counting import Counts, Layout
 from kaohe.core.effects import decided_by, steps_on
 from kaohe.core.expressions import Condition
 from kaohe.core.facts import Moment, facts_reader
 from kaohe.core.model import Effect, Pack, Rule
-from kaohe.core.screens import Sums, all_of, compiled, minus, product, text_of
+from kaohe.core.moves import MAX_FACTOR, MAX_NUMBERS, MAX_TERMS, Verdicts
+from kaohe.core.screens import Polynomial, Sums, Test, all_of, compiled, minus, product, text_of
 
 MOVING = ("deduct", "award", "grade")
 """The kinds of effects that follow a running period."""
+MAX_WEIGHT = 1 << 15
+"""Sums with larger weights are not told as numbers."""
 Outcome = tuple[Any, ...]
+
+
+class _Amount(NamedTuple):
+    """How many steps an amount has: ``top // bottom``, from 0 to ``most``; none unless each of ``known`` holds."""
+
+    known: Test
+    top: Polynomial
+    bottom: Polynomial
+    most: int
+
+
+class _Told(NamedTuple):
+    """The outcome of one rule: what makes it hold, and the amounts of its effects."""
+
+    holds: Test
+    amounts: list[_Amount]
 
 
 class Outcomes:
@@ -35,37 +56,41 @@ class Outcomes:
 
     ``rules`` are those that have one, by their places in the rule set. Outcomes come in their order: from ``told``
     those that rest on sums of the period alone, then from ``shown`` the others'; None where there are no such rules.
+    ``verdicts`` has them as numbers where they all rest on sums that are not too many.
     """
 
     def __init__(
         self, layout: Layout, pack: Pack, window: str, rules: Sequence[Rule], bound: Mapping[str, Condition], day: date
     ) -> None:  # fmt: skip
         sums = Sums(layout)
-        told: list[tuple[int, str]] = []
+        told: list[tuple[int, _Told]] = []
         shown: list[int] = []
         for place, rule in enumerate(rules):
             effects = [effect for effect in rule.effects if effect.kind in MOVING]
             if not effects or not rule.provisional:
                 continue
-            source = _source(sums, layout, pack, window, rule, effects, bound[rule.id], day)
-            if source is None:
+            found = _told(sums, layout, pack, window, rule, effects, bound[rule.id], day)
+            if found is None:
                 shown.append(place)
             else:
-                told.append((place, source))
+                told.append((place, found))
         self.rules = tuple([place for place, _ in told] + shown)
         self.told: Callable[[Counts], Outcome] | None = None
         self.shown: Callable[[Moment], Outcome] | None = None
+        self.verdicts: Verdicts | None = None
         if told:
-            parts = "".join(f"{source}, " for _, source in told)
+            parts = "".join(f"{_source(sums, one)}, " for _, one in told)
             self.told = compiled("counts", [*sums.heads(lambda _: "counts"), f"return ({parts})"])
+            if not shown:
+                self.verdicts = _verdicts(sums, [one for _, one in told])
         if shown:
             self.shown = _facts(layout, pack, [rules[place] for place in shown])
 
 
-def _source(
+def _told(
     sums: Sums, layout: Layout, pack: Pack, window: str, rule: Rule, effects: list[Effect], bound: Condition, day: date
-) -> str | None:  # fmt: skip
-    """The outcome of one rule as source text over the period's own sums; None when it rests on more than these."""
+) -> _Told | None:  # fmt: skip
+    """The outcome of one rule over the period's own sums; None when it rests on more than these."""
     read = {name for effect in effects for name in decided_by(rule, effect) if name[:2] != "p."}
     if any(name.split(".")[1:2] != [window] or "vs_" in name for name in read):
         return None
@@ -87,11 +112,68 @@ def _source(
                 product(value.bottom, {(): steps.bottom_factor}),
             )
             step = product(value.bottom, {(): steps.steps_factor})
-            count = f"{text_of(minus(top, bottom))} // {text_of(step)}"
-            known = sums.source(all_of(value.known))
-            found.append(f"min(max({count}, 0), {steps.most}) if {known} else 0")
-    parts = "".join(f"({one}), " for one in found)
-    return f"({parts}) if {sums.source(sums.test(pack, bound))} else None"
+            found.append(_Amount(all_of(value.known), minus(top, bottom), step, steps.most))
+    return _Told(sums.test(pack, bound), found)
+
+
+def _source(sums: Sums, told: _Told) -> str:
+    """The outcome of one rule as source text."""
+    parts = ""
+    for one in told.amounts:
+        count = f"{text_of(one.top)} // {text_of(one.bottom)}"
+        parts += f"(min(max({count}, 0), {one.most}) if {sums.source(one.known)} else 0), "
+    return f"({parts}) if {sums.source(told.holds)} else None"
+
+
+def _verdicts(sums: Sums, told: Sequence[_Told]) -> Verdicts | None:
+    """The outcomes of some rules as numbers; None where that is too much."""
+    numbers: dict[Test, int] = {}
+
+    def sets(test: Test) -> list[int]:
+        """The sets of comparisons that pass a test together, a bit for each."""
+        return [
+            sum(1 << numbers.setdefault(one, len(numbers)) for one in dict.fromkeys(together))
+            for together in _alternatives(test)
+        ]
+
+    rules = []
+    for holds, amounts in told:
+        steps = []
+        for one in amounts:
+            known = sets(one.known)
+            if len(known) != 1:
+                return None
+            steps.append((known[0], one.most, _terms(one.top), _terms(one.bottom)))
+        rules.append((sets(holds), steps))
+    if any(test[0] != "compare" for test in numbers) or any(one.largest for one in sums.variables):
+        return None
+    comparisons = [(op, _terms(dict(polynomial))) for _, polynomial, op in numbers]
+    several = [terms for _, terms in comparisons]
+    several += [terms for _, steps in rules for _, _, *both in steps for terms in both]
+    places = len(rules) + sum(len(steps) for _, steps in rules)
+    fits = max(len(numbers), len(sums.variables), places) <= MAX_NUMBERS and all(
+        len(terms) <= MAX_TERMS and all(len(one) == 3 and abs(one[0]) < MAX_FACTOR for one in terms)
+        for terms in several
+    )
+    variables = [one.reads for one in sums.variables]
+    if not fits or any(abs(weight) >= MAX_WEIGHT for reads in variables for _, weight in reads):
+        return None
+    return Verdicts(variables, comparisons, rules)
+
+
+def _alternatives(test: Test) -> list[tuple[Test, ...]]:
+    """The tests that pass a test together, each a way to pass it."""
+    kind, *rest = test
+    if kind == "any":
+        return [one for part in rest[0] for one in _alternatives(part)]
+    if kind == "all":
+        return [sum(one, ()) for one in cartesian(*[_alternatives(part) for part in rest[0]])]
+    return [(test,)]
+
+
+def _terms(polynomial: Polynomial) -> list[tuple[int, ...]]:
+    """The terms of a polynomial: factor and two variables (-1: none), or more where it has more."""
+    return [(factor, *variables, *[-1] * (2 - len(variables))) for variables, factor in polynomial.items()]
 
 
 def _facts(layout: Layout, pack: Pack, rules: Sequence[Rule]) -> Callable[[Moment], Outcome]:

@@ -1,0 +1,345 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Who moved at a boundary of log time: the loops over all subjects in which for nearly all of them nothing follows.
+
+Theory of operation. At a boundary the open cells of everybody who did anything are folded, and soon after the running
+periods are judged of all for whom anything was counted. Of a thousand subjects a few dozen have another outcome than
+before (``kaohe.core.outcomes``), so the loops that find these few are here, and what is done with them is not.
+
+The outcomes of a period's rules are worked out as whole numbers, from the counts where they are kept: ``Verdicts`` is
+made of tables, as a look is (``kaohe.core.looks``), and the numbers are the same exactly when the outcomes are. Sums
+stay below ``2 ** 46`` and factors below ``2 ** 30``, so that a polynomial of 16 terms fits into 128 bits; where a count is
+larger there is no answer, and the subject is judged as if something had moved.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from kaohe.core.counts cimport Cell, Series
+
+cdef extern from *:
+    """
+    typedef __int128 kaohe_wide;
+    """
+    ctypedef long long kaohe_wide
+
+MAX_NUMBERS = 64
+"""Variables, comparisons and numbers in one set of outcomes."""
+MAX_TERMS = 16
+"""Terms of a polynomial."""
+MAX_FACTOR = 1 << 30
+"""Factors are smaller."""
+
+cdef enum:
+    NUMBERS = 64
+
+cdef int64_t LARGE = (<int64_t>1) << 46
+
+cdef enum Op:
+    LESS, AT_MOST, MORE, AT_LEAST, EQUAL, OTHER
+
+cdef dict OPS = {"<": LESS, "<=": AT_MOST, ">": MORE, ">=": AT_LEAST, "==": EQUAL, "!=": OTHER}
+
+cdef struct Run:
+    int first, n           # some of the things that lie one after the other
+
+cdef struct Read:
+    int32_t slot
+    int64_t weight
+
+cdef struct Term:
+    int64_t factor
+    int one, other         # variables, or -1
+
+cdef struct Comparison:
+    Op op
+    Run terms
+
+cdef struct Steps:
+    uint64_t known         # the comparisons that hold where there is data
+    int64_t most
+    Run top, bottom        # terms
+
+
+cdef class Verdicts:
+    """The outcomes of some rules about one period, as numbers.
+
+    ``variables`` are the reads of each sum (slot, weight), ``comparisons`` their operator and terms (factor and two
+    variables or -1), and of each rule there are the sets of comparisons (as bits) that make it hold together, and its
+    steps: the comparisons that hold where there is data, the most there can be, and the terms of top and bottom.
+    """
+
+    cdef int n_variables, n_comparisons, n_rules
+    cdef Run *variables
+    cdef Read *reads
+    cdef Comparison *comparisons
+    cdef Term *terms
+    cdef uint64_t *passing
+    cdef Run *sets             # of each rule, among those that make rules hold
+    cdef Steps *steps
+    cdef Run *amounts          # of each rule, among all steps
+
+    def __init__(self, variables, comparisons, rules):
+        cdef int at, place = 0
+        reads = [read for own in variables for read in own]
+        terms = [one for _, own in comparisons for one in own]
+        passing = [one for own, _ in rules for one in own]
+        steps = [one for _, own in rules for one in own]
+        terms += [one for _, _, *both in steps for own in both for one in own]
+        assert max(len(variables), len(comparisons), len(rules) + len(steps)) <= NUMBERS
+        self.n_variables, self.n_comparisons, self.n_rules = len(variables), len(comparisons), len(rules)
+        self.variables = <Run *>PyMem_Malloc((self.n_variables + 1) * sizeof(Run))
+        self.reads = <Read *>PyMem_Malloc((len(reads) + 1) * sizeof(Read))
+        self.comparisons = <Comparison *>PyMem_Malloc((self.n_comparisons + 1) * sizeof(Comparison))
+        self.terms = <Term *>PyMem_Malloc((len(terms) + 1) * sizeof(Term))
+        self.passing = <uint64_t *>PyMem_Malloc((len(passing) + 1) * sizeof(uint64_t))
+        self.sets = <Run *>PyMem_Malloc((self.n_rules + 1) * sizeof(Run))
+        self.steps = <Steps *>PyMem_Malloc((len(steps) + 1) * sizeof(Steps))
+        self.amounts = <Run *>PyMem_Malloc((self.n_rules + 1) * sizeof(Run))
+        if (
+            self.variables is NULL or self.reads is NULL or self.comparisons is NULL or self.terms is NULL
+            or self.passing is NULL or self.sets is NULL or self.steps is NULL or self.amounts is NULL
+        ):
+            raise MemoryError
+        for at, own in enumerate(variables):
+            self.variables[at].first, self.variables[at].n = place, len(own)
+            place += len(own)
+        for at, (slot, weight) in enumerate(reads):
+            self.reads[at].slot, self.reads[at].weight = slot, weight
+        for at, (factor, one, other) in enumerate(terms):
+            assert abs(factor) < MAX_FACTOR, factor
+            self.terms[at].factor, self.terms[at].one, self.terms[at].other = factor, one, other
+        place = 0
+        for at, (op, own) in enumerate(comparisons):
+            self.comparisons[at].op = OPS[op]
+            self.comparisons[at].terms.first, self.comparisons[at].terms.n = place, len(own)
+            place += len(own)
+        for at, (known, most, top, bottom) in enumerate(steps):
+            self.steps[at].known, self.steps[at].most = known, most
+            self.steps[at].top.first, self.steps[at].top.n = place, len(top)
+            self.steps[at].bottom.first, self.steps[at].bottom.n = place + len(top), len(bottom)
+            place += len(top) + len(bottom)
+        for at, one in enumerate(passing):
+            self.passing[at] = one
+        self.share(rules)
+
+    def share(self, rules):
+        """Note which sets and which steps are those of each rule."""
+        cdef int at, first_set = 0, first_steps = 0
+        for at, (sets, steps) in enumerate(rules):
+            self.sets[at].first, self.sets[at].n = first_set, len(sets)
+            self.amounts[at].first, self.amounts[at].n = first_steps, len(steps)
+            first_set += len(sets)
+            first_steps += len(steps)
+
+    def __dealloc__(self):
+        PyMem_Free(self.variables)
+        PyMem_Free(self.reads)
+        PyMem_Free(self.comparisons)
+        PyMem_Free(self.terms)
+        PyMem_Free(self.passing)
+        PyMem_Free(self.sets)
+        PyMem_Free(self.steps)
+        PyMem_Free(self.amounts)
+
+    def __call__(self, Series series not None, period):
+        """The outcomes of a period of a subject; None where a count is too large to tell."""
+        cdef int64_t values[NUMBERS]
+        cdef int64_t found[NUMBERS]
+        cdef uint64_t held = 0
+        cdef int at, rule, place = 0
+        cdef bint holds
+        if not self.read(series, period, values):
+            return None
+        for at in range(self.n_comparisons):
+            if compares(self.comparisons[at].op, self.total(self.comparisons[at].terms, values)):
+                held |= (<uint64_t>1) << at
+        for rule in range(self.n_rules):
+            holds = False
+            for at in range(self.sets[rule].first, self.sets[rule].first + self.sets[rule].n):
+                if self.passing[at] & ~held == 0:
+                    holds = True
+                    break
+            found[place] = holds
+            place += 1
+            for at in range(self.amounts[rule].first, self.amounts[rule].first + self.amounts[rule].n):
+                found[place] = self.count(self.steps + at, held, values) if holds else 0
+                place += 1
+        return PyBytes_FromStringAndSize(<char *>found, place * sizeof(int64_t))
+
+    cdef bint read(self, Series series, period, int64_t *values) except -1:
+        """Read all variables; False where one is too large."""
+        cdef Cell folded = series.counts.get(period)
+        cdef Cell recent = None
+        cdef int at, read
+        cdef int64_t count, more, total
+        if series.recent.n or series.recent.others is not None:
+            for one in series.recent_in:
+                if one is period:
+                    recent = series.recent
+                    break
+            else:
+                if period in series.recent_in:
+                    recent = series.recent
+        for at in range(self.n_variables):
+            total = 0
+            for read in range(self.variables[at].first, self.variables[at].first + self.variables[at].n):
+                count = more = 0
+                if folded is not None:
+                    if folded.others is not None and self.reads[read].slot in folded.others:
+                        return False
+                    count = folded.plain(self.reads[read].slot)
+                if recent is not None:
+                    if recent.others is not None and self.reads[read].slot in recent.others:
+                        return False
+                    more = recent.plain(self.reads[read].slot)
+                if not -LARGE < count < LARGE or not -LARGE < more < LARGE:
+                    return False
+                # Weights are small, and both counts have 17 bits to spare.
+                total += (count + more) * self.reads[read].weight
+                if not -LARGE < total < LARGE:
+                    return False
+            values[at] = total
+        return True
+
+    cdef kaohe_wide total(self, Run terms, int64_t *values) noexcept:
+        cdef kaohe_wide total = 0, part
+        cdef int at
+        for at in range(terms.first, terms.first + terms.n):
+            part = self.terms[at].factor
+            if self.terms[at].one >= 0:
+                part *= values[self.terms[at].one]
+            if self.terms[at].other >= 0:
+                part *= values[self.terms[at].other]
+            total += part
+        return total
+
+    @cython.cdivision(True)
+    cdef int64_t count(self, Steps *steps, uint64_t held, int64_t *values) noexcept:
+        """How many steps there are: from none to the most."""
+        cdef kaohe_wide top, bottom
+        if steps.known & ~held:
+            return 0
+        top, bottom = self.total(steps.top, values), self.total(steps.bottom, values)
+        if top <= 0 or bottom <= 0:
+            return 0  # the bottom is above 0 where there is data
+        top = top // bottom
+        return <int64_t>top if top < steps.most else steps.most
+
+
+cdef inline bint compares(Op op, kaohe_wide total) noexcept:
+    if op == LESS:
+        return total < 0
+    if op == AT_MOST:
+        return total <= 0
+    if op == MORE:
+        return total > 0
+    if op == AT_LEAST:
+        return total >= 0
+    if op == EQUAL:
+        return total == 0
+    return total != 0
+
+
+@cython.final
+cdef class Standing:
+    """The outcomes of one running period at the last judgement of each subject, by names."""
+
+    cdef readonly object period
+    cdef readonly Verdicts verdicts
+    cdef dict known
+
+    def __init__(self, period, Verdicts verdicts not None):
+        self.period, self.verdicts, self.known = period, verdicts, {}
+
+    def note(self, str name not None, Series series not None):
+        """A subject was judged."""
+        self.known[name] = self.verdicts(series, self.period)
+
+    def forget(self, str name not None):
+        """What a subject's outcomes were counts no more."""
+        self.known.pop(name, None)
+
+    cdef bint stands(self, str name, Series series) except -1:
+        """Whether a subject's outcomes are what they were when it was judged last."""
+        before = self.known.get(name)
+        return before is not None and before == self.verdicts(series, self.period)
+
+
+def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack not None):
+    """Of the subjects that wait (each with its periods) those of whom anything must be judged, in their order.
+
+    ``turns_of`` gives for a subject and its periods what is judged at once: each standing with the moment by which it
+    is told whether the pack judges a subject; None where outcomes are not all that counts.
+    """
+    cdef list found = []
+    cdef Series series
+    cdef tuple turns = None
+    cdef str level = None
+    cdef bint stands
+    calendar = periods = None
+    for key, these in waiting.items():
+        subject = subjects[key]
+        series = subject.series
+        if these is not periods or series.calendar is not calendar or (<tuple>key)[0] is not level:
+            turns = turns_of(subject, these)
+            periods, calendar, level = these, series.calendar, (<tuple>key)[0]
+        stands = turns is not None and not subject.leaves
+        if stands and turns:
+            stands = all_stand(subject, series, turns, pack)
+        if not stands:
+            found.append(key)
+    found.sort()
+    return found
+
+
+cdef bint all_stand(subject, Series series, tuple turns, str pack) except -1:
+    cdef Standing standing
+    cdef int64_t at_ms, from_ms = subject.roster_from_ms
+    packs = subject.packs
+    for standing, at_ms in turns:
+        if at_ms < from_ms:
+            return False
+        if packs and pack not in packs:
+            continue
+        if not standing.stands(subject.name, series):
+            return False
+    return True
+
+
+def fold(set opened not None, dict subjects not None, int64_t now_ms):
+    """Fold the open cells of some subjects whose bucket is over.
+
+    By level and the periods that changed the subjects of which these did; those whose cells were of several buckets,
+    each with its periods; and those with nothing open any more.
+    """
+    cdef dict found = {}
+    cdef list several = [], folded = [], keys = None
+    cdef Series series
+    cdef str level = None
+    periods = None
+    for key in opened:
+        subject = subjects[key]
+        series = subject.series
+        changed = series.fold(now_ms)
+        if not series.cells:
+            folded.append(key)
+        if type(changed) is not tuple:
+            several.append((subject, changed))
+            continue
+        if changed is not periods or (<tuple>key)[0] is not level:
+            periods, level = changed, (<tuple>key)[0]
+            keys = found.setdefault((level, periods), [])
+        keys.append(key)
+    return found, several, folded
+
+
+def wait(dict waiting not None, list keys not None, frozenset periods not None):
+    """Let some periods of all these subjects wait, together with those that do already."""
+    for key in keys:
+        known = waiting.get(key)
+        if known is None:
+            waiting[key] = periods
+        elif known is not periods:
+            waiting[key] = known | periods
