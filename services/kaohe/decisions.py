@@ -400,6 +400,7 @@ def alert_id(*parts: str) -> str:
     return _derived("w-", parts)
 
 
+@lru_cache(maxsize=65_536)
 def grade_id(*parts: str) -> str:
     """A stable id (``g-`` and 24 hexadecimal digits) for a grade of a period."""
     return _derived("g-", parts)

@@ -106,9 +106,11 @@ class Layout:
 
         A key may hold the ``id`` of a part of a pack: packs live as long as their layout.
         """
-        if key not in self._remembered:
-            self._remembered[key] = make()
-        return self._remembered[key]
+        try:
+            return self._remembered[key]
+        except KeyError:
+            found = self._remembered[key] = make()
+            return found
 
     def names(self) -> dict[int, str]:
         """Slot to its lasting name."""

@@ -416,6 +416,17 @@ def _plain(value: Any) -> Fact:
 # --- facts in words ---------------------------------------------------------------------------------------------------
 
 
+def added(values: Iterable[Fraction]) -> Fraction:
+    """The sum of some numbers, as a rule whole ones: put together as a quotient, which is reduced once."""
+    top, bottom = 0, 1
+    for one in values:
+        if one.denominator == bottom:
+            top += one.numerator
+        else:
+            top, bottom = top * one.denominator + one.numerator * bottom, bottom * one.denominator
+    return Fraction(top, bottom)
+
+
 def number_text(value: Fraction | int) -> str:
     """A number exactly: a decimal where it ends within nine places, otherwise a quotient with an approximation."""
     if value.denominator == 1:

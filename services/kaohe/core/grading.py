@@ -27,7 +27,7 @@ import msgspec
 from kaohe.core import scorecard as cards
 from kaohe.core.assessing import EVALUATED, ruling_on
 from kaohe.core.calendars import Calendar, Period
-from kaohe.core.facts import Moment, UsedReader, number_text, reader, used_parameter, used_reader
+from kaohe.core.facts import Moment, UsedReader, added, number_text, reader, used_parameter, used_reader
 from kaohe.core.model import Combined, Item, Pack, Scorecard, Tally
 from kaohe.core.records import Output
 from kaohe.core.rulesets import slots_of
@@ -55,6 +55,8 @@ from kaohe.decisions import (
 if TYPE_CHECKING:
     from kaohe.core.judge import Judge
 
+WORDED = ("assessed", "evaluated")
+"""The kinds of items that rest on what people say."""
 UNNAMED = ("peer", "department")
 """Roles whose names a grade does not tell: who is rated by colleagues is not to know which one said what."""
 JOINT = "+"
@@ -127,6 +129,23 @@ class _Read(msgspec.Struct):
     untouched: bool = False
 
 
+class _Items(msgspec.Struct):
+    """What the items of a card gave, with all that follows from them alone.
+
+    ``told`` are the digests of dimensions and lines, once they were asked for.
+    """
+
+    earned: list[Earned]
+    taken: frozenset[str]
+    seen: dict[str, str]
+    dimensions: list[ScoreDimension]
+    lines: list[ScoreLine]
+    pulls: list[Pull]
+    rests: list[Rest]
+    untouched: bool
+    told: dict[str, int] | None = None
+
+
 class _Sheet(msgspec.Struct):
     """Everything a revision of a grade says, before it is one."""
 
@@ -138,8 +157,7 @@ class _Sheet(msgspec.Struct):
     entries: list[str]
     seen: dict[str, str]
     ruled: bool
-    pulls: list[Pull]
-    rests: list[Rest]
+    items: _Items
     untouched: bool
     earned: list[tuple[str, str, str, str | None]] = []
     others: dict[str, str] = {}
@@ -177,6 +195,7 @@ class Grader:
             for pack in packs
             if pack.cards or pack.results.quota or pack.results.tallies or pack.name in combining
         )
+        self.combines = any(pack.results.combined is not None for pack in packs)
         self.left_out = frozenset(
             name
             for pack in packs
@@ -238,7 +257,7 @@ class Grader:
         detail = msgspec.structs.replace(sheet.detail, changes=changes)
         why = sentence(subject.name, period.label, score_text, sheet.grade, detail)
         state.seen = sheet.seen if status == "provisional" else {}
-        told, state.told = state.told, digests(detail) if status == "provisional" else {}
+        told, state.told = state.told, _digests(sheet.items) if status == "provisional" else {}
         if status == "provisional":
             detail = brief(detail, told, state.told, state.revision)
         # Who has the last word also counts the revisions that come after it.
@@ -260,11 +279,43 @@ class Grader:
         """Work the card out; None when nothing is known at all."""
         period = moment.period
         assert period is not None
-        day = moment.day
-        terms = terms_of(self.judge.layout, pack, card, day)
+        terms = terms_of(self.judge.layout, pack, card, moment.day)
         sitting = subject.sittings.get(f"{pack.name}|{period.window}|{period.label}")
         entries = subject.score_entries(pack.name, period.window, period.label)
-        belongs = _belongings(entries)
+        items: _Items | None = terms.unheard_card if sitting is None else None
+        if items is None:
+            items = self._items(subject, pack, card, terms, moment, sitting, _belongings(entries))
+        others = {entry.id: entry.worth for entry in entries if entry.worth and entry.id not in items.taken}
+        worked = terms.worked(items.earned, added(others.values()))
+        ruling = ruling_on(sitting, "")
+        if worked is None and ruling is None:
+            return None
+        exact = worked.exact if worked is not None else Fraction(0)
+        score = worked.score if worked is not None else terms.bounds[0]
+        notes: list[Words] = []
+        grade, score = self._decide(card, terms, score, state, ruling, notes)
+        told = {found: number_text(worth) for found, worth in sorted(others.items())}
+        line = subject.line_at(min(moment.at_ms, period.end_ms) - 1)
+        detail = ScoreDetail(
+            word=card.words.get(grade), dimensions=items.dimensions, lines=items.lines, others=told,
+            exact=number_text(exact), notes=notes,
+            department=(line.department or line.team) if line is not None else "",
+        )  # fmt: skip
+        left_out = pack.name in self.left_out
+        return _Sheet(
+            score=score, grade=grade, exact=exact, formula=_formula(detail, score), detail=detail,
+            entries=sorted([*items.taken, *others]), seen=_seen(items, detail, state, ruling),
+            ruled=ruling is not None, items=items,
+            untouched=ruling is None and not others and not state.caps and items.untouched,
+            earned=_kept(items.earned) if left_out and ruling is None else [],
+            others=_by_rule(_belongings(entries), others) if left_out else {},
+        )  # fmt: skip
+
+    def _items(
+        self, subject: Subject, pack: Pack, card: Scorecard, terms: Terms, moment: Moment, sitting: Sitting | None,
+        belongs: Mapping[str, list[Entry]],
+    ) -> _Items:  # fmt: skip
+        """What the items of a card gave: the same for everybody where all rests on words and nobody spoke."""
         reads: dict[str, _Read] = {}
         earned = []
         for dimension in card.dimensions:
@@ -273,37 +324,23 @@ class Grader:
                 read = terms.unheard.get(item.name) if sitting is None else None
                 if read is None:
                     read = self._read(subject, pack, item, most, moment, sitting, belongs)
-                    if sitting is None and item.kind in ("assessed", "evaluated"):
+                    if sitting is None and item.kind in WORDED:
                         terms.unheard[item.name] = read
                 reads[item.name] = read
                 earned.append(Earned(dimension.name, item.name, most, read.share))
-        taken = {entry for read in reads.values() for entry in read.entries}
-        others = {entry.id: entry.worth for entry in entries if entry.worth and entry.id not in taken}
-        worked = terms.worked(earned, sum(others.values(), Fraction(0)))
-        ruling = ruling_on(sitting, "")
-        if worked is None and ruling is None:
-            return None
-        exact = worked.exact if worked is not None else Fraction(0)
-        score = worked.score if worked is not None else terms.bounds[0]
-        notes: list[Words] = []
-        grade, score = self._decide(card, terms, score, state, ruling, notes)
+        worked = terms.worked(earned, Fraction(0))
         parts = {line.item: line for line in worked.lines} if worked is not None else {}
-        told = {found: number_text(worth) for found, worth in sorted(others.items())}
-        line = subject.line_at(min(moment.at_ms, period.end_ms) - 1)
-        detail = ScoreDetail(
-            word=card.words.get(grade), dimensions=_dimensions(card, terms, parts),
-            lines=_lines(card, terms, reads, parts), others=told, exact=number_text(exact), notes=notes,
-            department=(line.department or line.team) if line is not None else "",
+        lines = _lines(card, terms, reads, parts)
+        seen = {key: text for read in reads.values() for key, text in read.seen.items()}
+        seen |= {f"item:{line.item}": line.contribution for line in lines if line.share is not None}
+        items = _Items(
+            earned=earned, taken=frozenset([entry for read in reads.values() for entry in read.entries]), seen=seen,
+            dimensions=_dimensions(card, terms, parts), lines=lines, pulls=_pulls(reads, parts),
+            rests=_rests(card, reads, parts), untouched=all(read.untouched for read in reads.values()),
         )  # fmt: skip
-        return _Sheet(
-            score=score, grade=grade, exact=exact, formula=_formula(detail, score), detail=detail,
-            entries=sorted([*taken, *others]), seen=_seen(reads, detail, state, ruling), ruled=ruling is not None,
-            pulls=_pulls(reads, parts), rests=_rests(card, reads, parts),
-            untouched=ruling is None and not others and not state.caps
-            and all(read.untouched for read in reads.values()),
-            earned=_kept(earned) if pack.name in self.left_out and ruling is None else [],
-            others=_by_rule(belongs, others) if pack.name in self.left_out else {},
-        )  # fmt: skip
+        if reads.keys() == terms.unheard.keys() and sitting is None:
+            terms.unheard_card = items
+        return items
 
     @staticmethod
     def _decide(
@@ -412,7 +449,8 @@ class Grader:
                     grade=message, caps=sorted(state.caps.values()), ruled=sheet is not None and sheet.ruled,
                     hired_on=line.hired_on if line is not None else "",
                     previous=before[-1].score if before else "",
-                    pulls=sheet.pulls if sheet is not None else [], rests=sheet.rests if sheet is not None else [],
+                    pulls=sheet.items.pulls if sheet is not None else [],
+                    rests=sheet.items.rests if sheet is not None else [],
                     amended_ms=now_ms if again else 0,
                 )
             )  # fmt: skip
@@ -446,6 +484,8 @@ class Grader:
         self, subject: Subject, changed: Pack, period: Period, now_ms: int, again: bool = False
     ) -> None:
         """Bring the one score of several packs up to date."""
+        if not self.combines:
+            return
         for owner in self.judge.active_packs():
             combined = owner.results.combined
             if combined is None or combined.window != period.window or subject.level != "agent":
@@ -784,18 +824,21 @@ def _lines(
     ]
 
 
-def _seen(
-    reads: Mapping[str, _Read], detail: ScoreDetail, state: GradeState, ruling: Ruling | None
-) -> dict[str, str]:
+def _seen(items: _Items, detail: ScoreDetail, state: GradeState, ruling: Ruling | None) -> dict[str, str]:
     """What a revision rests on, by key: what the next one is compared with."""
-    seen = {key: text for read in reads.values() for key, text in read.seen.items()}
-    seen |= {f"item:{line.item}": line.contribution for line in detail.lines if line.share is not None}
-    seen |= {f"entry:{found}": worth for found, worth in detail.others.items()}
+    seen = items.seen | {f"entry:{found}": worth for found, worth in detail.others.items()}
     seen |= {f"cap:{name}": cap for name, cap in sorted(state.caps.items())}
     if ruling is not None:
         said = ruling.grade if ruling.score is None else number_text(Fraction(ruling.score, 100))
         seen["ruling:"] = f"{ruling.event_id}: {said}"
     return seen
+
+
+def _digests(items: _Items) -> dict[str, int]:
+    """The digests of what a card tells of its items."""
+    if items.told is None:
+        items.told = digests(items.dimensions, items.lines)
+    return items.told
 
 
 def _line(dimension: str, item: Item, most: str, read: _Read, line: cards.Line | None) -> ScoreLine:

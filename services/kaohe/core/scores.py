@@ -86,6 +86,8 @@ class Terms:
         self.most_texts = {name: number_text(most) for name, most in self.most.items()}
         self.unheard: dict[str, Any] = {}
         """What items come to of which people have said nothing, by their names; the grader fills it."""
+        self.unheard_card: Any = None
+        """What all items of a card come to where these are all that it has."""
         self._step = card.step
         self._worked: dict[tuple[int | None, ...], Worked | None] = {}
         self._grades: dict[tuple[int, int], str] = {}

@@ -23,9 +23,9 @@ WHOLE_EVERY = 32
 """Of so many revisions of a running period one tells the whole card."""
 
 
-def digests(detail: ScoreDetail) -> dict[str, int]:
+def digests(dimensions: Iterable[ScoreDimension], lines: Iterable[ScoreLine]) -> dict[str, int]:
     """What a card tells, by dimension and by line, each as a number that another content does not have."""
-    parts: list[ScoreDimension | ScoreLine] = [*detail.dimensions, *detail.lines]
+    parts: list[ScoreDimension | ScoreLine] = [*dimensions, *lines]
     return {_key(part): _digest(part) for part in parts}
 
 
@@ -37,6 +37,8 @@ def brief(detail: ScoreDetail, told: Mapping[str, int], now: Mapping[str, int], 
     """
     if told.keys() != now.keys() or since % WHOLE_EVERY == 0:
         return detail
+    if told is now:  # as where nobody said anything: the card has one digest for all
+        return msgspec.structs.replace(detail, since=since, dimensions=[], lines=[])
     return msgspec.structs.replace(
         detail,
         since=since,
