@@ -38,6 +38,10 @@ class Counts(Protocol):
         """The count of a slot."""
         ...
 
+    def row(self, slots: tuple[int, ...], /) -> tuple[int, ...]:
+        """The sums of some slots; 0 where there is none."""
+        ...
+
 
 LEVELS = ("agent", "queue", "team", "site")
 """Whose cells an event adds to, in the order of the bits of a term's levels. Every event has a site, named or not."""

@@ -144,7 +144,8 @@ class _Scale:
     """
 
     __slots__ = (
-        "_worth", "bottom_factor", "cap", "each", "limit_text", "per_text", "sign", "steps_factor", "top_factor",
+        "_told", "_worth", "bottom_factor", "cap", "each", "limit_text", "per_text", "sign", "steps_factor",
+        "top_factor",
     )  # fmt: skip
 
     def __init__(
@@ -158,6 +159,7 @@ class _Scale:
         self.steps_factor = limit.denominator * per.numerator
         self.limit_text, self.per_text = number_text(limit), number_text(per)
         self._worth: dict[int, tuple[Fraction, tuple[Step, ...]]] = {}
+        self._told: dict[Quotient, tuple[Step, ...]] = {}
 
     @property
     def most(self) -> int:
@@ -173,6 +175,15 @@ class _Scale:
             if len(self._worth) >= STEPS_KEPT:
                 self._worth.clear()
             found = self._worth[count] = self._calculated(count)
+        return found
+
+    def told(self, of: Quotient, make: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
+        """The arithmetic of a value, made when it is asked for the first time."""
+        found = self._told.get(of)
+        if found is None:
+            if len(self._told) >= STEPS_KEPT:
+                self._told.clear()
+            found = self._told[of] = make()
         return found
 
     def _calculated(self, count: int) -> tuple[Fraction, tuple[Step, ...]]:
@@ -227,7 +238,7 @@ class _Stepped:
         over = top * scale.top_factor - bottom * scale.bottom_factor
         count = (over if self._over else -over) // (bottom * scale.steps_factor)
         points, lines = scale.worth(count)
-        return Worked(points, lambda: (self._step(scale, of, count), *lines))
+        return Worked(points, lambda: scale.told(of, lambda: (self._step(scale, of, count), *lines)))
 
     def _step(self, scale: _Scale, of: Quotient, count: int) -> Step:
         value, limit = quotient_text(*of), scale.limit_text

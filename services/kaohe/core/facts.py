@@ -503,6 +503,33 @@ def _used_change(
     return read_used
 
 
+def sums_reader(
+    layout: Layout, pack: Pack, wanted: Iterable[str]
+) -> Callable[[Moment], tuple[Any, ...]] | None:
+    """What all these facts are made of: sums of counts, by windows. Where they are the same, so is what is told of the
+    facts. None where one is made of more."""
+    slots: dict[str, dict[int, None]] = {}
+    for name in wanted:
+        if name.partition(".")[0] in ("event", "deadline", "roster"):
+            return None
+        metric, window, aspect = metric_of(pack, name)
+        if metric.kind in NOT_SUMS or aspect.startswith("vs_") or window.startswith("baseline_"):
+            return None
+        for side in layout.reads[pack.key, metric.name]:
+            slots.setdefault(window, {}).update(dict.fromkeys([slot for slot, _ in side]))
+    windows = [(window, tuple(found)) for window, found in slots.items()]
+
+    def read_sums(moment: Moment) -> tuple[Any, ...]:
+        return tuple(
+            [
+                None if (counts := moment.counts(window)) is None else counts.row(found)
+                for window, found in windows
+            ]
+        )
+
+    return read_sums
+
+
 def _used_sums(layout: Layout, pack: Pack, metric: Metric, aspect: str) -> Callable[[Counts, str], UsedFact]:
     """A quotient of two sums with both of them, or just the sum below (``base``)."""
     tops, bottoms = layout.reads[pack.key, metric.name]

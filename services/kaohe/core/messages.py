@@ -5,8 +5,8 @@ parameter that the rule looked at, the arithmetic, and one sentence in each lang
 number that cannot be followed. Nothing here changes any state.
 
 A rule's effect sends many messages that look at the same names. Its *grounds* are compiled once: which names, how each
-is read, the parameters in force on a day as they are shown, and the explanation with all of these filled in, so that
-only the facts are left for each message.
+is read, the parameters in force on a day as they are shown, the explanation with all of these filled in, and the *form*
+of its messages: the bytes of all that is the same in them, so that only what differs is encoded for each.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from kaohe.core.facts import (
     fact_text,
     quotient_text,
     reader,
+    sums_reader,
     used_parameter,
     used_reader,
 )
@@ -38,6 +39,7 @@ from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.records import Output
 from kaohe.core.subjects import AlertState, Entry, GradeState, Subject
 from kaohe.decisions import (
+    DECISION_DECODER,
     ENCODER,
     Alert,
     Decision,
@@ -52,10 +54,48 @@ from kaohe.decisions import (
 
 FRAME = ("subject", "period", "points")
 """What an explanation may name beside facts and parameters."""
-NOTHING_KNOWN = ("no data", "无数据")
+NOTHING_KNOWN = (b"no data", "无数据".encode())
 """What stands for a fact that is unknown, in English and Chinese."""
+TOLD_KEPT = 512
+"""Of how many sums one effect remembers what is told of them."""
+NO_TEXT = b'""'
 _NUMBER = re.compile(r"(-?[0-9]+)(?:\.([0-9]*)|/([0-9]+))?(?: .*)?", re.DOTALL)
 """A number as it is mostly written, perhaps followed by its approximation: read faster than by ``Fraction``."""
+
+
+class Form:
+    """Writes the messages of one kind that have most of their fields in common, as the encoder writes their structs.
+
+    ``same`` are the fields that are the same in all of them; ``left`` are the names of the others, in their order.
+    """
+
+    def __init__(self, kind: type[msgspec.Struct], same: Mapping[str, Any], left: tuple[str, ...]) -> None:
+        assert tuple(name for name in kind.__struct_fields__ if name not in same) == left
+        pieces, text = [], "{"
+        for name in kind.__struct_fields__:
+            text += f'"{name}":'
+            if name in same:
+                text += ENCODER.encode(same[name]).decode() + ","
+            else:
+                pieces += [text.encode(), b""]
+                text = ","
+        self._pieces = [*pieces, f"{text.removesuffix(',')}}}".encode()]
+
+    def write(self, *values: bytes) -> bytes:
+        """A message; ``values`` are the fields that are left, encoded."""
+        pieces = self._pieces.copy()
+        pieces[1::2] = values
+        return b"".join(pieces)
+
+
+_DECISION_LEFT = (
+    "id", "revision", "kind", "status", "level", "subject", "window", "period", "incident", "points", "at", "facts",
+    "parameters", "evidence", "evidence_count", "arithmetic", "explanation", "owner", "due_at", "proposal", "reverses",
+    "adjusts_period",
+)  # fmt: skip
+_ALERT_LEFT = (
+    "id", "state", "level", "subject", "incident", "since", "at", "explanation", "facts", "parameters", "evidence",
+)  # fmt: skip
 
 
 def decision(
@@ -72,10 +112,10 @@ def decision(
 ) -> Output:
     """A revision of a ledger entry. ``evidence`` is the first ids and how many there were; ``extra`` what only some
     kinds carry: ``owner``, ``due_at``, ``proposal``, ``reverses``; ``money`` what it comes to where fines are on."""
-    message = _decision(layout, subject, pack, (rule, entry.effect), entry, moment, worked, evidence, extra)
+    raw = _decision(layout, subject, pack, (rule, entry.effect), entry, moment, worked, evidence, extra)
     if money is not None:
-        message = with_money(message, money)
-    return Output("decisions", subject.name.encode(), ENCODER.encode(message))
+        raw = ENCODER.encode(with_money(DECISION_DECODER.decode(raw), money))
+    return Output("decisions", subject.name.encode(), raw)
 
 
 def remaining(
@@ -84,9 +124,10 @@ def remaining(
 ) -> Output:  # fmt: skip
     """What remains of an entry: it stays under the rule and clause that had charged it, and is explained by the rule
     (and effect) that found it partly wrong."""
-    found = _decision(
+    raw = _decision(
         layout, subject, pack, told_by, entry, moment, worked, (list(evidence), len(evidence)), {}
     )
+    found = DECISION_DECODER.decode(raw)
     clause = next((rule.clause for rule in pack.rules if rule.id == entry.rule), found.clause)
     message = msgspec.structs.replace(found, rule=entry.rule, clause=clause)
     if money is not None:
@@ -97,21 +138,20 @@ def remaining(
 def _decision(
     layout: Layout, subject: Subject, pack: Pack, told_by: tuple[Rule, int], entry: Entry, moment: Moment,
     worked: Worked, evidence: tuple[list[str], int], extra: Mapping[str, str],
-) -> Decision:  # fmt: skip
+) -> bytes:  # fmt: skip
     rule, index = told_by
     steps = worked.how()
-    frame = {"subject": subject.name, "period": entry.label, "points": entry.points}
     grounds = _grounds_of(layout, pack, rule, rule.effects[index])
-    facts, parameters, explanation = grounds.told(moment, frame, steps)
-    return Decision(
-        id=entry.id, revision=entry.revision, kind=entry.kind, status=entry.status,  # type: ignore[arg-type]
-        pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause, level=_level(subject),
-        subject=subject.name, window=entry.window, period=entry.label, incident=entry.incident,
-        points=entry.points, amount_minor=0, currency=pack.currency, at=moment.calendar.text(moment.at_ms),
-        facts=facts, parameters=parameters, evidence=evidence[0], evidence_count=evidence[1],
-        arithmetic=list(steps), explanation=explanation,
-        owner=extra.get("owner", ""), due_at=extra.get("due_at", ""), proposal=extra.get("proposal", ""),
-        reverses=extra.get("reverses", ""), adjusts_period=entry.adjusts,
+    told = grounds.told(moment, subject.name, entry.label, entry.points, steps)
+    encode = ENCODER.encode
+    more: tuple[bytes, ...] = (NO_TEXT,) * 4
+    if extra:
+        more = tuple([encode(extra.get(name, "")) for name in ("owner", "due_at", "proposal", "reverses")])
+    return grounds.decision.write(
+        encode(entry.id), encode(entry.revision), encode(entry.kind), encode(entry.status), encode(subject.level),
+        encode(subject.name), encode(entry.window), encode(entry.label), encode(entry.incident), encode(entry.points),
+        encode(moment.calendar.text(moment.at_ms)), told.facts, told.parameters, encode(evidence[0]),
+        encode(evidence[1]), encode(steps), told.explanation, *more, encode(entry.adjusts),
     )  # fmt: skip
 
 
@@ -129,18 +169,15 @@ def alert(
     at_ms: int,
 ) -> Output:
     """An alert that begins or ends (``to``: ``firing`` or ``resolved``) at ``at_ms``."""
-    frame = {"subject": subject.name, "period": "", "points": ""}
     grounds = _grounds_of(layout, pack, rule, effect)
-    facts, parameters, explanation = grounds.told(moment, frame, ())
-    text = moment.calendar.text
-    message = Alert(
-        id=state.id, state=to, pack=pack.name, pack_version=pack.version, rule=rule.id, clause=rule.clause,
-        severity=effect.severity, level=_level(subject), subject=subject.name, incident=incident,
-        since=text(state.since_ms), at=text(at_ms), owner=effect.owner, title=rule.title,
-        explanation=explanation, response=effect.response,
-        facts=facts, parameters=parameters, evidence=list(evidence),
+    told = grounds.told(moment, subject.name, "", "", ())
+    encode, text = ENCODER.encode, moment.calendar.text
+    raw = grounds.alert.write(
+        encode(state.id), encode(to), encode(subject.level), encode(subject.name), encode(incident),
+        encode(text(state.since_ms)), encode(text(at_ms)), told.explanation, told.facts, told.parameters,
+        encode(evidence),
     )  # fmt: skip
-    return Output("alerts", subject.name.encode(), ENCODER.encode(message))
+    return Output("alerts", subject.name.encode(), raw)
 
 
 def grade(
@@ -180,10 +217,10 @@ def _grounds_of(layout: Layout, pack: Pack, rule: Rule, effect: Effect) -> _Grou
 
 
 class _Pattern(NamedTuple):
-    """An explanation of one day with its parameters put in: ``%s`` stands for each of ``names``, which are facts,
-    parts of the frame, or the table whose line depends on the message."""
+    """An explanation of one day as JSON with its parameters put in: every second of ``pieces`` is to be filled, with
+    ``names``, which are facts, parts of the frame, or the table whose line depends on the message."""
 
-    text: str
+    pieces: list[bytes]
     names: tuple[str, ...]
 
 
@@ -191,7 +228,16 @@ class _Day(NamedTuple):
     """What the messages of one day have in common. A rule without an explanation of its own has no pattern."""
 
     parameters: dict[str, UsedParameter]
+    encoded: bytes
     patterns: tuple[_Pattern | None, ...]
+
+
+class _Told(NamedTuple):
+    """What a message rests on and its sentence in both languages, as JSON."""
+
+    facts: bytes
+    parameters: bytes
+    explanation: bytes
 
 
 class _Grounds:
@@ -208,47 +254,81 @@ class _Grounds:
         if effect.amount is not None and effect.amount.table:
             self._by = reader(layout, pack, effect.amount.by)
         self._on_day = lru_cache(maxsize=DAYS_KEPT)(self._day)
+        named = [set(PLACEHOLDER.findall(words)) for words in (rule.explanation.en, rule.explanation.zh)]
+        alike = self._by is None and all(named) and not set.union(*named) & set(FRAME)
+        self._sums = sums_reader(layout, pack, [name for name, _ in self._facts]) if alike else None
+        self._told: dict[tuple[Any, ...], _Told] = {}
+        same = {
+            "pack": pack.name, "pack_version": pack.version, "rule": rule.id, "clause": rule.clause, "shadow": False,
+        }  # fmt: skip
+        self.decision = Form(Decision, {**same, "amount_minor": 0, "currency": pack.currency}, _DECISION_LEFT)
+        about = {"severity": effect.severity, "owner": effect.owner, "title": rule.title}
+        self.alert = Form(Alert, {**same, **about, "response": effect.response}, _ALERT_LEFT)
 
-    def told(
-        self, moment: Moment, frame: Mapping[str, str], steps: tuple[Step, ...]
-    ) -> tuple[dict[str, UsedFact], dict[str, UsedParameter], Words]:
+    def told(self, moment: Moment, subject: str, label: str, points: str, steps: tuple[Step, ...]) -> _Told:
         """The facts and the parameters that a message rests on, and the message in one sentence in both languages.
 
-        ``frame`` has ``subject``, ``period`` and ``points``. A rule's own template may name these, any fact and any
-        parameter in braces; a rule without one gets its title with the facts and the arithmetic.
+        A rule's own template may name ``subject``, ``period`` and ``points``, any fact and any parameter in braces; a
+        rule without one gets its title with the facts and the arithmetic. Where it names facts and parameters alone,
+        what is told of the same sums is the same, and these few come again and again.
         """
+        if self._sums is None:
+            return self._telling(moment, subject, label, points, steps)
+        key = (moment.day, self._sums(moment))
+        found = self._told.get(key)
+        if found is None:
+            if len(self._told) >= TOLD_KEPT:
+                self._told.clear()
+            found = self._told[key] = self._telling(moment, subject, label, points, steps)
+        return found
+
+    def _telling(
+        self, moment: Moment, subject: str, label: str, points: str, steps: tuple[Step, ...]
+    ) -> _Told:
         day = self._on_day(moment.day)
         facts = {name: read(moment) for name, read in self._facts}
-        parameters = day.parameters
+        parameters, encoded = day.parameters, day.encoded
         if self._by is not None:
             word = fact_text(self._by(moment)) or ""
             line = used_parameter(self._pack.parameters[self._table], moment.day, word)
             parameters = {**parameters, self._table: line}
+            encoded = ENCODER.encode(parameters)
+        frame = {"subject": _json(subject), "period": label.encode(), "points": points.encode()}
         title = self._rule.title
         sentences = []
         for pattern, said, nothing in zip(day.patterns, (title.en, title.zh), NOTHING_KNOWN, strict=True):
             if pattern is None:
-                sentences.append(_default_sentence(said, steps, facts, parameters, frame))
+                text = _default_sentence(said, steps, facts, parameters, (subject, label))
+                sentences.append(ENCODER.encode(text))
                 continue
-            found = []
-            for name in pattern.names:
-                fact = facts.get(name)
-                if fact is not None:
-                    found.append(readable(fact.value, fact.unit, nothing))
-                elif name in frame:
-                    found.append(frame[name])
-                else:
-                    used = parameters[name[2:]]
-                    found.append(readable(used.value, used.unit, nothing))
-            sentences.append(pattern.text % tuple(found))
-        return facts, parameters, Words(en=sentences[0], zh=sentences[1])
+            pieces = pattern.pieces.copy()
+            pieces[1::2] = [
+                frame[one] if one in frame else _shown(one, facts, parameters, nothing)
+                for one in pattern.names
+            ]
+            sentences.append(b"".join(pieces))
+        explanation = b'{"en":%b,"zh":%b}' % tuple(sentences)
+        return _Told(ENCODER.encode(facts), encoded, explanation)
 
     def _day(self, day: date) -> _Day:
         parameters = {name: used_parameter(self._pack.parameters[name], day) for name in self._parameters}
         words = self._rule.explanation
         known = {name for name, _ in self._facts} | set(FRAME) | {f"p.{self._table}"}
         patterns = [_pattern(template, known, parameters) for template in (words.en, words.zh)]
-        return _Day(parameters, tuple(patterns))
+        return _Day(parameters, ENCODER.encode(parameters), tuple(patterns))
+
+
+def _shown(
+    name: str, facts: Mapping[str, UsedFact], parameters: Mapping[str, UsedParameter], nothing: bytes
+) -> bytes:
+    """A fact or a parameter as people read it, in JSON."""
+    used = facts.get(name) or parameters[name[2:]]
+    return nothing if used.value is None else _readable_json(used.value, used.unit)
+
+
+@lru_cache(maxsize=8_192)
+def _readable_json(value: str, unit: str) -> bytes:
+    return _json(_rounded(value, unit))
 
 
 def _pattern(
@@ -256,21 +336,25 @@ def _pattern(
 ) -> _Pattern | None:
     if not template:
         return None
-    pieces: list[str] = []
+    texts = [""]
     left: list[str] = []
     # Literal text and names in turn.
     for index, piece in enumerate(PLACEHOLDER.split(template)):
         if index % 2 == 0:
-            pieces.append(piece.replace("%", "%%"))
+            texts[-1] += piece
         elif piece in known:
-            pieces.append("%s")
+            texts.append("")
             left.append(piece)
         elif piece[:2] == "p." and piece[2:] in parameters:
             used = parameters[piece[2:]]
-            pieces.append(readable(used.value, used.unit, "").replace("%", "%%"))
+            texts[-1] += readable(used.value, used.unit, "")
         else:
-            pieces.append(f"{{{piece}}}")
-    return _Pattern("".join(pieces), tuple(left))
+            texts[-1] += f"{{{piece}}}"
+    pieces = [b""] * (2 * len(left) + 1)
+    pieces[0::2] = [_json(text) for text in texts]
+    pieces[0] = b'"' + pieces[0]
+    pieces[-1] += b'"'
+    return _Pattern(pieces, tuple(left))
 
 
 def readable(value: str | None, unit: str, nothing: str) -> str:
@@ -281,7 +365,6 @@ def readable(value: str | None, unit: str, nothing: str) -> str:
     return nothing if value is None else _rounded(value, unit)
 
 
-@lru_cache(maxsize=8_192)
 def _rounded(value: str, unit: str) -> str:
     number = _NUMBER.fullmatch(value)
     if number is not None:
@@ -310,11 +393,16 @@ def _default_sentence(
     steps: tuple[Step, ...],
     facts: Mapping[str, UsedFact],
     parameters: Mapping[str, UsedParameter],
-    frame: Mapping[str, str],
+    about: tuple[str, str],
 ) -> str:
     parts = [f"{name} = {fact.value if fact.value is not None else '?'}" for name, fact in facts.items()]
     parts += [f"{name} = {parameter.value}" for name, parameter in parameters.items()]
     lines = "; ".join(f"{step.what}: {step.calculation} = {step.result}" for step in steps)
-    about = " ".join(part for part in (frame["subject"], frame["period"]) if part)
-    text = f"{title} ({about}): {', '.join(parts)}" if parts else f"{title} ({about})"
+    named = " ".join(part for part in about if part)
+    text = f"{title} ({named}): {', '.join(parts)}" if parts else f"{title} ({named})"
     return f"{text}; {lines}" if lines else text
+
+
+def _json(text: str) -> bytes:
+    """A part of a text, as it stands in JSON."""
+    return ENCODER.encode(text)[1:-1]
