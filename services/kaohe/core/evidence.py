@@ -365,6 +365,10 @@ def evidence_for(
     for witness in found.by_rule.get(f"{pack.key}|{rule.id}", ()):
         kept, count = _kept(witness, subject, moment)
         beyond += max(0, count - len(kept))
+        tags = [one.tag for one in kept if not one.ids]
+        if len(tags) == len(kept):
+            ids.update(dict.fromkeys(tags))
+            continue
         for one in kept:
             if one.ids:
                 ids.update(dict.fromkeys(one.ids))

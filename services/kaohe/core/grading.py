@@ -17,9 +17,10 @@ numbered reports to the group stage, and ``company`` has the last word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,6 +56,7 @@ from kaohe.decisions import (
 if TYPE_CHECKING:
     from kaohe.core.judge import Judge
 
+_id = attrgetter("id")
 WORDED = ("assessed", "evaluated")
 """The kinds of items that rest on what people say."""
 UNNAMED = ("peer", "department")
@@ -285,8 +287,8 @@ class Grader:
         items: _Items | None = terms.unheard_card if sitting is None else None
         if items is None:
             items = self._items(subject, pack, card, terms, moment, sitting, _belongings(entries))
-        others = {entry.id: entry.worth for entry in entries if entry.worth and entry.id not in items.taken}
-        worked = terms.worked(items.earned, added(others.values()))
+        beside = [entry for entry in entries if entry.counts and entry.id not in items.taken]
+        worked = terms.worked(items.earned, added([entry.worth for entry in beside]))
         ruling = ruling_on(sitting, "")
         if worked is None and ruling is None:
             return None
@@ -294,10 +296,10 @@ class Grader:
         score = worked.score if worked is not None else terms.bounds[0]
         notes: list[Words] = []
         grade, score = self._decide(card, terms, score, state, ruling, notes)
-        told = {found: number_text(worth) for found, worth in sorted(others.items())}
+        others = {entry.id: entry.points for entry in sorted(beside, key=_id)}
         line = subject.line_at(min(moment.at_ms, period.end_ms) - 1)
         detail = ScoreDetail(
-            word=card.words.get(grade), dimensions=items.dimensions, lines=items.lines, others=told,
+            word=card.words.get(grade), dimensions=items.dimensions, lines=items.lines, others=others,
             exact=number_text(exact), notes=notes,
             department=(line.department or line.team) if line is not None else "",
         )  # fmt: skip
@@ -691,8 +693,8 @@ def _belongings(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     known = list(entries)
     waived = {entry.waived_by: entry.rule for entry in known if entry.waived_by}
     found: dict[str, list[Entry]] = {}
-    for entry in sorted(known, key=lambda one: one.id):
-        if entry.worth:
+    for entry in sorted(known, key=_id):
+        if entry.counts:
             found.setdefault(waived.get(entry.id, entry.rule), []).append(entry)
     return found
 
@@ -900,7 +902,7 @@ def combined_text(parts: Mapping[str, Fraction], scores: Mapping[str, Fraction],
     return f"{text} = {number_text(score)}"
 
 
-def _by_rule(belongs: Mapping[str, list[Entry]], others: Mapping[str, Fraction]) -> dict[str, str]:
+def _by_rule(belongs: Mapping[str, list[Entry]], others: Container[str]) -> dict[str, str]:
     """The points of the entries outside of the items, by the rules that they belong to."""
     return {
         rule: str(sum((entry.worth for entry in several if entry.id in others), Fraction(0)))
@@ -956,8 +958,7 @@ def changes_of(before: Mapping[str, str], after: Mapping[str, str]) -> list[Scor
     """What differs between what two revisions rested on, by key."""
     return [
         ScoreChange(what=what, id=found, before=before.get(key, ""), after=after.get(key, ""))
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
+        for key in sorted({key for key, _ in before.items() ^ after.items()})
         for what, _, found in [key.partition(":")]
     ]
 

@@ -611,7 +611,7 @@ class Judge:
                     subject, judging.rules, moment, "provisional", sorted(moved)
                 )
         if changed or judging.weighs or judging.rules is None:
-            self.grade(subject, pack, period, now_ms, "provisional")
+            self.grade(subject, pack, period, now_ms, "provisional", moment=moment)
 
     def period_moment(self, subject: Subject, period: Period, now_ms: int) -> Moment:
         calendar = subject.series.calendar
@@ -1100,12 +1100,14 @@ class Judge:
             self.touched.add(subject.key)
 
     def grade(
-        self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any, again: bool = False
-    ) -> None:
+        self, subject: Subject, pack: Pack, period: Period, now_ms: int, status: Any, again: bool = False,
+        moment: Moment | None = None,
+    ) -> None:  # fmt: skip
         """Bring score and grade of a period up to date; a revision goes out when either changed.
 
         What was final stays as it is, unless ``again`` or the period is open again: then it gets a further final one.
-        Of several versions the one that judges the period weighs it, whichever asks.
+        Of several versions the one that judges the period weighs it, whichever asks. ``moment`` is that of the period,
+        where it was made already.
         """
         pack = self.version_of(pack.name, subject, period) or pack
         if self.reopened and self.is_reopened(pack, period) and self.judges_in(pack, subject, period, now_ms):
@@ -1113,7 +1115,7 @@ class Judge:
         if pack.cards:
             weighed = self.grader.card(pack, subject.level, period.window)
             if weighed is not None:
-                moment = self.period_moment(subject, period, now_ms)
+                moment = moment or self.period_moment(subject, period, now_ms)
                 if moment.day >= pack.in_force_from:
                     self.grader.grade(subject, pack, weighed, moment, status, again)
                 return
@@ -1147,7 +1149,7 @@ class Judge:
         if grade != scale.grade(reached, ()):
             held_by = sorted({key.partition("|")[0] for key in state.caps})
         entries = subject.score_entries(pack.name, period.window, period.label)
-        charges = sorted(entry.id for entry in entries if entry.worth)
+        charges = sorted([entry.id for entry in entries if entry.counts])
         message = messages.grade(subject, pack, period, state, previous, text, held_by, charges, now_ms)
         if pack.key in self.grader.follows:
             self.grader.publish(subject, pack, period, state, message, now_ms, again=settled)

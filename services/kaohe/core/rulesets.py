@@ -68,23 +68,29 @@ class RuleSet:
 
     def fired(self, moment: Moment) -> tuple[Rule, ...]:
         """The rules whose condition holds, in the order of declaration."""
-        return self.matched(moment) if self.may_hold(moment) else ()
+        now = self._by_day.get(moment.day) or self._of(moment.day)
+        if now.truths is None:
+            return self._asked(now, moment) if now.may_hold(moment) else ()
+        return self._answered(now, now.truths(moment), moment)
 
     def may_hold(self, moment: Moment) -> int:
         """Which rules may hold, a bit for each in the order of ``rules``; a rule whose bit is 0 does not."""
         return (self._by_day.get(moment.day) or self._of(moment.day)).may_hold(moment)
 
     def matched(self, moment: Moment) -> tuple[Rule, ...]:
-        """As ``fired``, asking the matcher in any case."""
+        """As ``fired``, where a screen has said already that some rule may hold."""
         now = self._by_day.get(moment.day) or self._of(moment.day)
         if now.truths is None:
             return self._asked(now, moment)
-        holding = now.truths(moment)
+        return self._answered(now, now.truths(moment), moment)
+
+    def _answered(self, now: _InForce, holding: int, moment: Moment) -> tuple[Rule, ...]:
+        """What the matcher answered when the same comparisons held; asked the first time, if any rule may hold."""
         found = now.answers.get(holding)
         if found is None:
             if len(now.answers) >= ANSWERS_KEPT:
                 now.answers.clear()
-            found = now.answers[holding] = self._asked(now, moment)
+            found = now.answers[holding] = self._asked(now, moment) if now.may_hold(moment) else ()
         return found
 
     def _asked(self, now: _InForce, moment: Moment) -> tuple[Rule, ...]:

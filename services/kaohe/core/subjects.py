@@ -75,6 +75,11 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
         """The points as an exact number."""
         return _worth(self.points)
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is worth anything."""
+        return self.points != "0"
+
 
 @lru_cache(maxsize=4_096)
 def _worth(points: str) -> Fraction:
