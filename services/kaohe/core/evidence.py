@@ -28,6 +28,7 @@ from kaohe.core.counting import Layout, condition_source
 from kaohe.core.counts import span_ms
 from kaohe.core.facts import Moment
 from kaohe.core.model import Pack, Rule
+from kaohe.core.partials import past_ones, put_together
 from kaohe.core.subjects import MAX_EVIDENCE, Evidence, Sighting, Subject
 from kaohe.core.witnesses import JUDGED, Order, Sight, Witness, limit_source, witnesses_of
 
@@ -44,7 +45,6 @@ Seeing = Callable[[Any, int], "list[Hit] | None"]
 Place = tuple[str, str, str]
 """Queue, team and site."""
 PLACES = ("queue", "team", "site")
-SITE = 2
 
 
 class Use(NamedTuple):
@@ -236,30 +236,7 @@ class Sightings:
     def settle(self) -> None:
         """Put what waits together, by group and bucket."""
         waiting, self._waiting = self._waiting, []
-        uses, levels = self.witnesses.uses, self._levels
-        for hits, at_ms, tag, ids, place, weight in waiting:
-            for found, rank, over in hits:
-                use, one = uses[found], Sighting(rank, at_ms, tag, ids)
-                for position, groups, bucket_ms in levels[found]:
-                    name = place[position]
-                    if not name:
-                        if position < SITE:
-                            continue
-                        name = "all"
-                    try:
-                        changes = groups[name][at_ms // bucket_ms]
-                    except KeyError:
-                        changes = groups.setdefault(name, {}).setdefault(at_ms // bucket_ms, {})
-                    change = changes.get(use.key)
-                    if change is None:
-                        change = changes[use.key] = Change()
-                    if over or weight < 0:
-                        change.take_back(tag)
-                    else:
-                        change.count += 1
-                        change.kept.append(one)
-                        if len(change.kept) > 2 * use.bound:
-                            cut(change.kept, use.bound)
+        put_together(waiting, self.witnesses.uses, self._levels, Change, Sighting, cut)
 
     def due(self, upto_ms: int) -> Iterator[Reported]:
         """What was seen of groups in buckets that are over, in the order of names; it is forgotten here."""
@@ -267,13 +244,8 @@ class Sightings:
             self.settle()
         for level, groups in self.groups.items():
             bucket_ms = self._buckets_ms[level]
-            last = upto_ms // bucket_ms
-            for name in sorted(groups):
-                buckets = groups[name]
-                for bucket in sorted([one for one in buckets if one < last]):
-                    yield level, name, bucket * bucket_ms, self._ordered(buckets.pop(bucket))
-                if not buckets:
-                    del groups[name]
+            for name, bucket, changes in past_ones(groups, upto_ms // bucket_ms):
+                yield level, name, bucket * bucket_ms, self._ordered(changes)
 
     def stored(self) -> list[Reported]:
         """Everything that waits to be reported, in one order."""

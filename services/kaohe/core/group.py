@@ -177,7 +177,7 @@ class GroupEngine:
                 queue = self.waiting[source]
                 while queue and queue[0].upto_ms == minute_ms:
                     self._take_out(queue.popleft(), cells, seen)
-            add_up(cells, self.judge.subjects, self._group, self.judge.counted, minute_ms)
+            self.judge.counted_alike(add_up(cells, self.judge.subjects, self._group, minute_ms))
             for level, name, start_ms, changes in seen:
                 subject = self._subject(level, name, start_ms)
                 if subject is not None:

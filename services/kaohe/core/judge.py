@@ -424,6 +424,13 @@ class Judge:
     def fold(self, now_ms: int) -> None:
         """Fold the open cells of every subject whose bucket is over."""
         alike, others, folded = fold(self.open, self.subjects, now_ms)
+        self.counted_alike(alike)
+        for subject, several in others:
+            self.counted(subject, several)
+        self.open.difference_update(folded)
+
+    def counted_alike(self, alike: Mapping[tuple[str, tuple[Period, ...]], list[tuple[str, str]]]) -> None:
+        """As ``counted``, for all subjects of a level of which the same periods changed."""
         for (level, changed), keys in alike.items():
             self.touched.update(keys)
             live = self.book.watch[level]
@@ -432,9 +439,6 @@ class Judge:
             )
             for pack_key, periods in self._relevant_of(level, changed):
                 wait(self.unjudged[pack_key], keys, periods)
-        for subject, several in others:
-            self.counted(subject, several)
-        self.open.difference_update(folded)
 
     def counted(self, subject: Subject, changed: Collection[Period]) -> None:
         """Note that periods of a subject changed, so that they are judged at the next evaluation.

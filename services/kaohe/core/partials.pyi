@@ -1,4 +1,4 @@
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from kaohe.core.calendars import Period
@@ -30,6 +30,14 @@ def add_up(
     cells: dict[tuple[str, str, int], Cell],
     subjects: dict[tuple[str, str], Subject],
     make: Callable[[str, str, int], Subject | None],
-    counted: Callable[[Subject, Collection[Period]], None],
     now_ms: int,
+) -> dict[tuple[str, tuple[Period, ...]], list[tuple[str, str]]]: ...
+def put_together(
+    waiting: list[Any],
+    uses: list[Any],
+    levels: list[Any],
+    change_of: Callable[[], Any],
+    sighting_of: Callable[..., Any],
+    cut: Callable[[list[Any], int], None],
 ) -> None: ...
+def past_ones(groups: dict[str, dict[int, Any]], before: int) -> list[tuple[str, int, Any]]: ...

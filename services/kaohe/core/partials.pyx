@@ -28,6 +28,7 @@ cdef enum:
     FIRST_DISTINCT = 2_000_000
     HASH_BYTES = 8
     NUMBER_BYTES = 10      # the most that a number of 64 bits takes
+    SITE = 2               # the last position in a place: who has no site is one of all
 
 cdef enum Form:
     COUNT, HASHES, LARGE
@@ -286,18 +287,86 @@ cdef class Reader:
                 (<Cell>found).merge(cell)
 
 
-def add_up(dict cells not None, dict subjects not None, make, counted, int64_t now_ms):
+def add_up(dict cells not None, dict subjects not None, make, int64_t now_ms):
     """Add cells, by level, name and start of the bucket, to the counts of these groups.
 
-    ``make`` gives the subject for a level, a name and a moment where there is none yet, or None; ``counted`` is told
-    each subject and the periods that changed.
+    ``make`` gives the subject for a level, a name and a moment where there is none yet, or None. Comes to the keys of
+    the groups by level and the periods that changed.
     """
     cdef Series series
+    cdef dict found = {}
+    cdef list keys = None
+    periods = of_level = None
     for (level, name, start_ms), cell in cells.items():
-        subject = subjects.get((level, name))
+        key = (level, name)
+        subject = subjects.get(key)
         if subject is None:
             subject = make(level, name, start_ms)
             if subject is None:
                 continue
         series = subject.series
-        counted(subject, series.add(start_ms, cell, now_ms))
+        changed = series.add(start_ms, cell, now_ms)
+        if changed is not periods or level != of_level:
+            periods, of_level = changed, level
+            keys = found.setdefault((level, periods), [])
+        keys.append(key)
+    return found
+
+
+# --- what was seen ----------------------------------------------------------------------------------------------------
+
+
+def put_together(list waiting not None, list uses not None, list levels not None, change_of, sighting_of, cut):
+    """Put what was seen of groups together by group, bucket and witness.
+
+    ``waiting`` are the hits of an event each with its moment, tag, ids, place (queue, team and site) and weight; ``uses``
+    the witnesses, ``levels`` of each what is seen by level (its position in a place, and by name and bucket, as long as
+    one is), ``change_of`` makes what was seen of a group in a bucket, ``sighting_of`` one thing seen, and ``cut`` keeps
+    the first of many.
+    """
+    cdef dict groups, buckets, changes
+    cdef int64_t at_ms, bucket_ms
+    cdef Py_ssize_t found, position, bound
+    cdef list kept
+    for hits, at_ms, tag, ids, place, weight in waiting:
+        for found, rank, over in hits:
+            use = uses[found]
+            one = sighting_of(rank, at_ms, tag, ids)
+            for position, groups, bucket_ms in levels[found]:
+                name = (<tuple>place)[position]
+                if not name:
+                    if position < SITE:
+                        continue
+                    name = "all"
+                buckets = groups.get(name)
+                if buckets is None:
+                    buckets = groups[name] = {}
+                bucket = at_ms // bucket_ms
+                changes = buckets.get(bucket)
+                if changes is None:
+                    changes = buckets[bucket] = {}
+                change = changes.get(use.key)
+                if change is None:
+                    change = changes[use.key] = change_of()
+                if over or weight < 0:
+                    change.take_back(tag)
+                    continue
+                change.count += 1
+                kept, bound = change.kept, use.bound
+                kept.append(one)
+                if len(kept) > 2 * bound:
+                    cut(kept, bound)
+
+
+def past_ones(dict groups not None, int64_t before):
+    """Take what was seen out of all buckets that come before one: name, bucket and changes, in their order."""
+    cdef dict buckets
+    cdef list found = []
+    for name in sorted(groups):
+        buckets = groups[name]
+        past = [bucket for bucket in buckets if <int64_t>bucket < before]
+        for bucket in sorted(past) if len(past) > 1 else past:
+            found.append((name, bucket, buckets.pop(bucket)))
+        if not buckets:
+            del groups[name]
+    return found
