@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 import pytest
 
 from kaohe.adapters.base import SourceItem
 from kaohe.core.calendars import calendar
+from kaohe.core.counting import Layout
 from kaohe.core.counts import Series
 from kaohe.core.engine import PartitionEngine, Zones
-from kaohe.core.evidence import keep
+from kaohe.core.evidence import keep, witnesses
 from kaohe.core.intake import GROUP_BUCKET_MS
 from kaohe.core.model import Pack
 from kaohe.core.subjects import MAX_EVIDENCE, Evidence, Sighting, Subject, load, revive, store
@@ -21,10 +23,12 @@ from kaohe.decisions import Decision
 from kaohe.errors import UsageError
 from kaohe.events import PAYLOADS, Envelope
 from kaohe.explain_events import events_of
+from kaohe.packs.load import load_packs
 from tests.support.core_runs import Timed, run_all
 from tests.support.packs import SHANGHAI, at_ms, make_pack
 from tests.support.packs import Story as PlainStory
 
+SHIPPED = ("contact-centre", "front-desk", "logistics-service", "company-kpi", "full-attendance", "reception")
 PARAMETERS = """
 limit:
   unit: s
@@ -337,6 +341,26 @@ def test_an_alert_names_the_latest_of_its_window(pack: Pack) -> None:
     assert [(one.state, one.evidence) for one in alerts] == [
         ("firing", ["at-0"]), ("resolved", []), ("firing", ["at-20"]), ("resolved", []),
     ]  # fmt: skip
+
+
+def test_what_a_sieve_holds_back_is_seen_by_nobody(pack: Pack) -> None:
+    rng, held, seen = random.Random(5), 0, 0
+    near = (0, 1, 29_999, 30_000, 30_001, 59_999, 60_000, 60_001, 7_200_000, 7_200_001, 1 << 58, 1 << 70)
+    for found in (witnesses(Layout([pack])), witnesses(Layout(load_packs(SHIPPED)))):
+        assert found.sieves
+        for source, sieve in found.sieves.items():
+            payload = PAYLOADS[source]
+            fields = msgspec.inspect.type_info(payload).fields  # type: ignore[attr-defined]
+            numbers = [one.name for one in fields if isinstance(one.type, msgspec.inspect.IntType)]
+            texts: dict[str, Any] = dict.fromkeys([one.name for one in fields if one.required], "x")
+            for _ in range(300):
+                data = payload(**texts | {name: rng.choice(near) for name in numbers})
+                hits = found.seeing[source](data, at_ms(f"2026-{rng.randrange(1, 13):02}-20T10:00"))
+                held += not sieve(data)
+                seen += hits is not None
+                assert sieve(data) or hits is None, (source, data)
+    assert held > 100
+    assert seen > 100
 
 
 def test_the_first_of_the_parts_are_the_first_of_the_whole() -> None:

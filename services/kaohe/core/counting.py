@@ -201,7 +201,7 @@ def condition_source(where: Expr | None, pack: Pack) -> str:
             sources[name] = "d." + name[len("event.") :]
         else:
             sources[name] = dated_source(
-                pack.parameters[name[2:]], pack, _unit_factor(pack.parameters[name[2:]].unit)
+                pack.parameters[name[2:]], pack, unit_factor(pack.parameters[name[2:]].unit)
             )
     return to_python(where, sources)
 
@@ -210,7 +210,7 @@ TIME_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_
 """Parameters are stated in the unit people use; events carry milliseconds."""
 
 
-def _unit_factor(unit: str) -> Fraction:
+def unit_factor(unit: str) -> Fraction:
     """From a parameter's unit to the unit of event fields: milliseconds, and hundredths of a point for scores."""
     return Fraction(100 if unit == "score" else TIME_UNITS_MS.get(unit, 1))
 

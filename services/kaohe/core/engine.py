@@ -330,6 +330,7 @@ class PartitionEngine(Intake):
             plan.count = self.counters.get(tag)
             plan.rules = self.judge.book.event.get(tag, [])
             plan.seeing = self.sightings.seeing.get(tag)
+            plan.sieve = self.sightings.witnesses.sieves.get(tag)
         for kind in deadlines:
             plans[kind.deadline.opens].opens.append(kind)
             for tag in kind.deadline.met_by:

@@ -2,7 +2,9 @@
 
 Theory of operation. The witnesses of all rules (``kaohe.core.witnesses``) that read one event type, or one outcome, are
 turned into one Python function, made once when packs are loaded. It gives for an event the witnesses that see it, each
-with a *rank*: a whole number by which the lowest counts most. Most events are seen by none, and cost that call alone.
+with a *rank*: a whole number by which the lowest counts most. Most events are seen by none. Where all witnesses of an
+event type compare numbers, a *sieve* of bounds holds most of these back without a call; it may let too much through and
+never too little.
 
 What is seen is kept by witness, window and period: how many there were, and the ``MAX_KEPT`` that count most, by rank,
 then by time and id. That is a function of what was seen alone: it does not depend on the order of arrival, nor on how
@@ -19,22 +21,29 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 import msgspec
 
 from kaohe.core.calendars import WINDOWS
-from kaohe.core.counting import Layout, condition_source
+from kaohe.core.counting import Layout, condition_source, unit_factor
 from kaohe.core.counts import span_ms
+from kaohe.core.expressions import CompareOp, Comparison, Junction, Name, Number
 from kaohe.core.facts import Moment
+from kaohe.core.intake import MAX_FIELDS, MAX_VALUES, Sieve
 from kaohe.core.model import Pack, Rule
 from kaohe.core.partials import past_ones, put_together
 from kaohe.core.subjects import MAX_EVIDENCE, Evidence, Sighting, Subject
 from kaohe.core.witnesses import JUDGED, Order, Sight, Witness, limit_source, witnesses_of
+from kaohe.events import PAYLOADS
 
 MAX_OUTCOMES_KEPT = 200
 """Outcomes of deadlines and attendance that are kept where ``MAX_EVIDENCE`` events are."""
 EVERYTHING = 1 << 40
+ENDLESS = (1 << 62) - 1
+"""Beyond every value of an event that is no larger than ``LARGE`` in ``kaohe.core.intake``."""
+OPPOSITES: dict[CompareOp, CompareOp] = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 MAX_WAITING = 10_000
 """What was seen of groups and is not put together yet."""
 
@@ -42,6 +51,8 @@ Hit = tuple[int, int, bool]
 """A witness (its place in ``Witnesses.uses``), the rank, and whether the event ends what was seen before."""
 Seeing = Callable[[Any, int], "list[Hit] | None"]
 """``(data, time_ms)``: which witnesses see an event; None for most events."""
+Value = tuple[tuple[str, int], ...]
+"""Fields with their signs, added up."""
 Place = tuple[str, str, str]
 """Queue, team and site."""
 PLACES = ("queue", "team", "site")
@@ -98,6 +109,11 @@ class Witnesses:
         for (key, at), found in windows.items():
             self.uses[self.places[key]].windows[at] = tuple(sorted(found))
         self.seeing = {source: self._compile(source) for source in sorted(self._by_source)}
+        self.sieves = {
+            source: sieve
+            for source in self._by_source
+            if source in PAYLOADS and (sieve := self._sieve(source)) is not None
+        }
 
     def _add(self, witness: Witness, pack: Pack) -> None:
         if witness.key in self.places:
@@ -130,6 +146,21 @@ class Witnesses:
             lines += [f"{indent}if f is None: f = [{hit}]", f"{indent}else: f.append({hit})"]
         return "\n".join([*lines, "    return f"]) + "\n"
 
+    def _sieve(self, source: str) -> Sieve | None:
+        """What lets every event through that some witness sees; None when only the witnesses can tell."""
+        found: dict[tuple[Value, bool], tuple[int, int]] = {}
+        for _, sight, _, pack in self._by_source[source]:
+            span = _span(sight, pack)
+            if span is None:
+                return None
+            value, lowest, highest = span
+            known = found.setdefault((value, lowest == -ENDLESS), (lowest, highest))
+            found[value, lowest == -ENDLESS] = min(known[0], lowest), max(known[1], highest)
+        spans = [(value, *span) for (value, _), span in found.items()]
+        if len(spans) > MAX_VALUES or sum(len(value) for value, _, _ in spans) > MAX_FIELDS:
+            return None
+        return Sieve(PAYLOADS[source], spans)
+
     def _compile(self, source: str) -> Seeing:
         namespace: dict[str, Any] = {"Fraction": Fraction}
         # The code is made above from a checked pack, as that of the counting is.
@@ -159,6 +190,47 @@ def _condition(sight: Sight, pack: Pack) -> str:
     if sight.beyond is not None and sight.value:
         parts.append(f"({_value(sight)}) {sight.beyond.op} {limit_source(sight.beyond, pack)}")
     return " and ".join(parts)
+
+
+def _span(sight: Sight, pack: Pack) -> tuple[Value, int, int] | None:
+    """A value, and between which bounds it must lie for an event to be seen, whatever is in force; None: no such."""
+    if sight.beyond is not None and sight.value:
+        beyond = sight.beyond
+        return _between(sight.value, beyond.op, _figures(beyond.limit, pack, beyond.scale))
+    where = sight.where
+    parts = where.parts if isinstance(where, Junction) and where.op == "&&" else (where,)
+    for part, holds in (*((part, True) for part in parts), *((part, False) for part in sight.unless)):
+        if isinstance(part, Comparison) and part.left.name.startswith("event."):
+            op = part.op if holds else OPPOSITES[part.op]
+            figures: list[Fraction] = []
+            if isinstance(part.right, Number):
+                figures = [part.right.value]
+            elif isinstance(part.right, Name) and part.right.name.startswith("p."):
+                name = part.right.name[2:]
+                figures = _figures(name, pack, unit_factor(pack.parameters[name].unit))
+            span = _between(((part.left.name[6:], 1),), op, figures)
+            if span is not None:
+                return span
+    return None
+
+
+def _figures(limit: Fraction | str, pack: Pack, scale: Fraction) -> list[Fraction]:
+    """Every value that a limit ever has, in the unit of the event's fields; none when it is no number."""
+    values = [value for _, value in pack.parameters[limit].values] if isinstance(limit, str) else [limit]
+    numbers = [value * scale for value in values if isinstance(value, Fraction)]
+    return numbers if len(numbers) == len(values) else []
+
+
+def _between(value: Value, op: CompareOp, limits: list[Fraction]) -> tuple[Value, int, int] | None:
+    """Bounds that a value (a whole number) surely keeps which compares so with one of some limits."""
+    if op == "!=" or not limits or max(map(abs, limits)) >= ENDLESS:
+        return None
+    lowest, highest = -ENDLESS, ENDLESS
+    if op in (">", ">=", "=="):
+        lowest = floor(min(limits)) + 1 if op == ">" else ceil(min(limits))
+    if op in ("<", "<=", "=="):
+        highest = ceil(max(limits)) - 1 if op == "<" else floor(max(limits))
+    return value, lowest, highest
 
 
 def witnesses(layout: Layout) -> Witnesses:

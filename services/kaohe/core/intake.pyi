@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, final
 
@@ -12,13 +12,15 @@ from kaohe.core.records import Output, Record
 from kaohe.core.rulesets import RuleSet
 from kaohe.core.seen import Seen
 from kaohe.core.subjects import Subject
-from kaohe.events import Envelope
+from kaohe.events import Envelope, Payload
 
 GROUP_BUCKET_MS: int
 AGENT_BUCKET_MS: int
 LATE_MS: int
 FUTURE_MS: int
 MAX_SHIFT_MS: int
+MAX_VALUES: int
+MAX_FIELDS: int
 
 def moment_ms(moment: datetime) -> int: ...
 def is_pseudonym(word: str) -> bool: ...
@@ -53,10 +55,18 @@ class Known:
     @property
     def series(self) -> Series: ...
 
+@final
+class Sieve:
+    def __init__(
+        self, payload: type[Payload], values: Sequence[tuple[tuple[tuple[str, int], ...], int, int]]
+    ) -> None: ...
+    def __call__(self, data: Any) -> bool: ...
+
 class Route:
     count: Counter | None
     special: Callable[[Envelope, int, Subject | None], None] | None
     seeing: Seeing | None
+    sieve: Sieve | None
     rules: list[RuleSet]
     opens: list[Kind]
     meets: list[Kind]

@@ -14,6 +14,7 @@ from cpython.datetime cimport (
     datetime, datetime_day, datetime_hour, datetime_microsecond, datetime_minute, datetime_month, datetime_second,
     datetime_tzinfo, datetime_year,
 )
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp
@@ -48,6 +49,8 @@ cdef enum:
     LATE = 60_000
     FUTURE = 5_000
     SHIFT = 16 * 3_600_000
+    MOST_VALUES = 8
+    MOST_FIELDS = 16
 
 GROUP_BUCKET_MS = MINUTE
 AGENT_BUCKET_MS = FIVE_MINUTES
@@ -56,10 +59,14 @@ LATE_MS = LATE
 """An event this much behind the log's clock came late; it counts all the same, where it belongs."""
 FUTURE_MS = FUTURE
 """An event this much ahead of the log's clock is from the future."""
+MAX_VALUES = MOST_VALUES
+MAX_FIELDS = MOST_FIELDS
+"""How many values, and fields in all of them, a sieve looks at."""
 MAX_SHIFT_MS = SHIFT
 """A log-in without log-out ends by itself after this long."""
 
 cdef bytes TICK_BEGINS = b'{"type":"clock.tick","id":"', TICK_ENDS = b'Z","specversion":"1.0","data":{}}'
+cdef int64_t LARGE = (<int64_t>1) << 58
 cdef int64_t LATEST = MOMENT_MAX_MS
 
 StateTime = defstruct("StateTime", [("ms", int)], frozen=True, gc=False)
@@ -144,6 +151,57 @@ cdef class Known:
         self.team = self.site = self.state = ""
 
 
+@cython.final
+cdef class Sieve:
+    """Lets an event through that may be seen: one of its values lies within its bounds.
+
+    A value is a sum of whole numbers, fields with their signs. Whatever is no such number is let through.
+    """
+
+    cdef int n
+    cdef int64_t lowest[MOST_VALUES]
+    cdef int64_t highest[MOST_VALUES]
+    cdef int ends[MOST_VALUES]        # where the fields of each value end
+    cdef Py_ssize_t places[MOST_FIELDS]
+    cdef int signs[MOST_FIELDS]
+    cdef list names
+
+    def __init__(self, payload, values):
+        """``values`` are (fields with their signs, lowest, highest); at most ``MAX_VALUES`` of together ``MAX_FIELDS``."""
+        cdef int at, field_at
+        fields = [one for own, _, _ in values for one in own]
+        assert len(values) <= MOST_VALUES and len(fields) <= MOST_FIELDS, values
+        self.n, self.names = len(values), [name for name, _ in fields]
+        for field_at, (name, sign) in enumerate(fields):
+            self.places[field_at], self.signs[field_at] = place_of(payload, name), 1 if sign > 0 else -1
+        field_at = 0
+        for at, (own, lowest, highest) in enumerate(values):
+            field_at += len(own)
+            self.ends[at], self.lowest[at], self.highest[at] = field_at, lowest, highest
+
+    def __call__(self, data):
+        """Whether an event with this data is let through."""
+        return self.lets(data)
+
+    cdef bint lets(self, data) except -1:
+        cdef int at, field_at = 0, overflow = 0
+        cdef int64_t total, one
+        for at in range(self.n):
+            total = 0
+            while field_at < self.ends[at]:
+                value = field(data, self.places[field_at], <str>self.names[field_at])
+                if type(value) is not int:
+                    return True
+                one = PyLong_AsLongLongAndOverflow(value, &overflow)
+                if overflow or not -LARGE < one < LARGE:
+                    return True
+                total += one * self.signs[field_at]
+                field_at += 1
+            if self.lowest[at] <= total <= self.highest[at]:
+                return True
+        return False
+
+
 cdef class Route:
     """Where an event type keeps its fields, and what is asked of it: counting, checks before it, more after it.
 
@@ -154,6 +212,7 @@ cdef class Route:
     cdef readonly str tag
     cdef public Counter count
     cdef public object special, seeing
+    cdef public Sieve sieve          # what is let through to ``seeing``, or None: everything
     cdef public list rules, opens, meets, cancels
     cdef readonly bint more
     cdef bint items
@@ -353,7 +412,7 @@ cdef class Intake:
             self._see_early(agent, time_ms)
         if plan.special is not None:
             plan.special(event, time_ms, agent)
-        if plan.seeing is not None:
+        if plan.seeing is not None and (plan.sieve is None or plan.sieve.lets(data)):
             hits = plan.seeing(data, time_ms)
             if hits is not None:
                 self.see(hits, time_ms, event_id, agent, (queue, team, site))
