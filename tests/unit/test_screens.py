@@ -21,7 +21,7 @@ from kaohe.core.facts import NO_COUNTS, Moment, facts_reader, metric_windows, re
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack
 from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
-from kaohe.core.screens import screen, truths
+from kaohe.core.screens import atoms_of, screen, truths, truths_seen
 from kaohe.core.subjects import AlertState
 from kaohe.packs.load import load_packs
 from tests.support.packs import at_ms
@@ -174,6 +174,31 @@ def test_no_rule_of_the_packs_is_kept_back(level: str) -> None:
             outcomes["held"] += bool(matched)
             outcomes["screened"] += not may_hold
     assert min(outcomes.values()) > 100, "both happen often, or this test would show nothing"
+
+
+@pytest.mark.parametrize("level", ["queue", "team", "site"])
+def test_a_look_numbers_the_comparisons_that_hold_as_the_matchers_answers_are_remembered(level: str) -> None:
+    packs, layout = loaded()
+    book = RuleBook(layout, packs, {level: frozenset({"watch"})})
+    rng = random.Random(level)
+    found = {"same": 0, "too large": 0, "sets": 0}
+    for rules in book.watch[level]:
+        conditions = [condition for _, condition in rules.bound_on(TODAY)]
+        exact, seen = truths(layout, rules.pack, conditions), truths_seen(layout, rules.pack, conditions)
+        assert (exact is None) == (seen is None)
+        if exact is None or seen is None:
+            continue
+        found["sets"] += 1
+        every = (1 << len(atoms_of(conditions))) - 1
+        for _ in range(200):
+            moment = some_moment(rng, layout, packs, level, rules_only=True)
+            if rng.random() < 0.2:
+                sums = [slot for slot in layout.slots.values() if slot < MAX_SLOT]
+                moment.series.add(NOW_MS - MINUTE_MS, Cell(dict.fromkeys(sums, 1 << 70)), NOW_MS)
+            numbered = seen(moment.series, moment.calendar.periods(NOW_MS - 1), False)
+            assert numbered in (exact(moment), every)
+            found["same" if numbered != every else "too large"] += 1
+    assert min(found.values()) > 0, found
 
 
 @pytest.mark.parametrize("level", ["queue", "team", "site"])

@@ -424,6 +424,11 @@ def added(values: Iterable[Fraction]) -> Fraction:
             top += one.numerator
         else:
             top, bottom = top * one.denominator + one.numerator * bottom, bottom * one.denominator
+    return _quotient(top, bottom)
+
+
+@lru_cache(maxsize=4_096)
+def _quotient(top: int, bottom: int) -> Fraction:
     return Fraction(top, bottom)
 
 

@@ -132,7 +132,11 @@ class _Turn(NamedTuple):
     at_ms: int
 
 
-def _standing(turns: Iterable[_Turn]) -> tuple[tuple[Standing, int], ...] | None:
+_Standings = tuple[tuple[Standing, int], ...]
+"""The standings of some turns, each with the moment by which it is told whether the pack judges a subject."""
+
+
+def _standing(turns: Iterable[_Turn]) -> _Standings | None:
     """The turns whose outcomes as numbers tell whether a subject must be judged; None where that of one is not told."""
     found = []
     for turn in turns:
@@ -517,19 +521,20 @@ class Judge:
 
     def _judge_waiting(self, pack: Pack, now_ms: int) -> None:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
-        known: dict[tuple[str, str, frozenset[Period]], list[_Turn]] = {}
+        known: dict[tuple[str, str, frozenset[Period]], tuple[list[_Turn], _Standings | None]] = {}
 
-        def turns_of(subject: Subject, periods: frozenset[Period]) -> list[_Turn]:
+        def turns_of(subject: Subject, periods: frozenset[Period]) -> tuple[list[_Turn], _Standings | None]:
             alike = (subject.level, subject.series.calendar.name, periods)
             found = known.get(alike)
             if found is None:
-                found = known[alike] = self._turns(pack, subject, periods, now_ms)
+                turns = self._turns(pack, subject, periods, now_ms)
+                found = known[alike] = turns, _standing(turns)
             return found
 
         self.touched.update(waiting)
-        for key in to_judge(waiting, self.subjects, lambda *about: _standing(turns_of(*about)), pack.name):
+        for key in to_judge(waiting, self.subjects, turns_of, pack.name):
             subject = self.subjects[key]
-            for turn in turns_of(subject, waiting[key]):
+            for turn in turns_of(subject, waiting[key])[0]:
                 period = turn.judging.period
                 packs = (
                     subject.packs if turn.at_ms >= subject.roster_from_ms else subject.packs_at(turn.at_ms)

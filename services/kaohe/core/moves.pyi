@@ -34,7 +34,7 @@ class Standing:
 def to_judge(
     waiting: dict[Key, frozenset[Period]],
     subjects: dict[Key, Subject],
-    turns_of: Callable[[Subject, frozenset[Period]], tuple[tuple[Standing, int], ...] | None],
+    turns_of: Callable[[Subject, frozenset[Period]], tuple[object, tuple[tuple[Standing, int], ...] | None]],
     pack: str,
 ) -> list[Key]: ...
 def fold(

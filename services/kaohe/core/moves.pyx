@@ -270,8 +270,8 @@ cdef class Standing:
 def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack not None):
     """Of the subjects that wait (each with its periods) those of whom anything must be judged, in their order.
 
-    ``turns_of`` gives for a subject and its periods what is judged at once: each standing with the moment by which it
-    is told whether the pack judges a subject; None where outcomes are not all that counts.
+    ``turns_of`` gives for a subject and its periods the turns to judge them, and what tells whether it must be: each
+    standing with the moment by which it is told whether the pack judges a subject; None where outcomes are not all.
     """
     cdef list found = []
     cdef Series series
@@ -283,7 +283,7 @@ def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack n
         subject = subjects[key]
         series = subject.series
         if these is not periods or series.calendar is not calendar or (<tuple>key)[0] is not level:
-            turns = turns_of(subject, these)
+            turns = turns_of(subject, these)[1]
             periods, calendar, level = these, series.calendar, (<tuple>key)[0]
         stands = turns is not None and not subject.leaves
         if stands and turns:

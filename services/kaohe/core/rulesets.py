@@ -23,10 +23,11 @@ from kaohe.core.counts import Series, span_ms
 from kaohe.core.effects import decided_by, ending, names_of
 from kaohe.core.expressions import Condition, ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
+from kaohe.core.looks import Look
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 from kaohe.core.outcomes import Outcomes
-from kaohe.core.screens import Screen, look, screen, truths
+from kaohe.core.screens import Screen, atoms_of, look, screen, truths, truths_seen
 from kaohe.core.subjects import AlertState
 
 MATCHERS_KEPT = 8
@@ -78,11 +79,15 @@ class RuleSet:
         return (self._by_day.get(moment.day) or self._of(moment.day)).may_hold(moment)
 
     def matched(self, moment: Moment) -> tuple[Rule, ...]:
-        """As ``fired``, where a screen has said already that some rule may hold."""
+        """As ``fired``, for a live alert of which a screen has said already that some rule may hold."""
         now = self._by_day.get(moment.day) or self._of(moment.day)
         if now.truths is None:
             return self._asked(now, moment)
-        return self._answered(now, now.truths(moment), moment)
+        holding = now.every
+        if now.seen is not None and moment.period is None and not moment.open_cells:
+            holding = now.seen(moment.series, moment.calendar.periods(moment.at_ms - 1), False)
+        # Where the look says that all of them hold, a count may be too large for it.
+        return self._answered(now, now.truths(moment) if holding == now.every else holding, moment)
 
     def _answered(self, now: _InForce, holding: int, moment: Moment) -> tuple[Rule, ...]:
         """What the matcher answered when the same comparisons held; asked the first time, if any rule may hold."""
@@ -139,10 +144,13 @@ class RuleSet:
                 self._by_day.clear()
             bound = self.bound_on(day)
             conditions = [condition for _, condition in bound]
+            seen = truths_seen(self._layout, self.pack, conditions) if self.trigger == "watch" else None
             found = self._in_force[key] = _InForce(
                 Matcher(self._title, bound, self._types),
                 screen(self._layout, self.pack, conditions),
                 truths(self._layout, self.pack, conditions),
+                seen,
+                (1 << len(atoms_of(conditions))) - 1,
                 {},
             )
         if len(self._by_day) >= DAYS_KEPT:
@@ -203,6 +211,8 @@ class _InForce(NamedTuple):
     matcher: Matcher
     may_hold: Screen
     truths: Screen | None
+    seen: Look | None
+    every: int
     answers: dict[int, tuple[Rule, ...]]
 
 

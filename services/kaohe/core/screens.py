@@ -75,8 +75,23 @@ def truths(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> Scree
     sums = Sums(layout)
     if not all(sums.is_exact(pack, one) for one in conditions):
         return None
-    atoms = dict.fromkeys(atom for one in conditions for atom in _atoms(one))
-    return _bits(sums, [sums.test(pack, atom) for atom in atoms])
+    return _bits(sums, [sums.test(pack, atom) for atom in atoms_of(conditions)])
+
+
+def truths_seen(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> Look | None:
+    """As ``truths``, of a subject's counts at a boundary; None where a look cannot say all of it exactly.
+
+    Where a count is too large for it, it says of each comparison that it holds.
+    """
+    sums = Sums(layout)
+    if not all(sums.is_exact(pack, one) for one in conditions):
+        return None
+    tests = [sums.test(pack, atom) for atom in atoms_of(conditions)]
+    windows, variables, comparisons, passing = _tables(sums, tests)
+    told = {one for test in tests for together in _alternatives(test) for one in together}
+    if max(len(told), len(tests), len(variables), len(windows)) > MAX_TESTS or not all(map(_fits, tests)):
+        return None
+    return Look(windows, variables, comparisons, passing, len(tests))
 
 
 def look(
@@ -122,6 +137,11 @@ def compiled(arguments: str, lines: Iterable[str]) -> Any:
     namespace: dict[str, Any] = {"NOTHING": NO_COUNTS}
     exec(compile(code, "<counts>", "exec"), namespace)  # noqa: S102 - written here, of numbers and checked names only
     return namespace["test"]
+
+
+def atoms_of(conditions: Iterable[Condition]) -> list[Condition]:
+    """The comparisons of some conditions, each once."""
+    return list(dict.fromkeys(atom for one in conditions for atom in _atoms(one)))
 
 
 def _atoms(condition: Condition) -> list[Condition]:
@@ -375,11 +395,18 @@ def _alternatives(test: Test) -> list[tuple[Test, ...]]:
             if len(found) > MAX_TESTS:
                 return [()]
         return found
-    if kind == "compare":
-        fits = all(len(names) <= 2 and abs(factor) < MAX_FACTOR for names, factor in rest[0])
-        if not fits or len(rest[0]) > MAX_TERMS:
-            return [()]
-    return [(test,)]
+    return [(test,) if _fits(test) else ()]
+
+
+def _fits(test: Test) -> bool:
+    """Whether a look works out all comparisons of a test."""
+    kind, *rest = test
+    if kind in ("any", "all"):
+        return all(map(_fits, rest[0]))
+    if kind != "compare":
+        return True
+    fits = all(len(names) <= 2 and abs(factor) < MAX_FACTOR for names, factor in rest[0])
+    return fits and len(rest[0]) <= MAX_TERMS
 
 
 def _window(window: str) -> tuple[str, int]:

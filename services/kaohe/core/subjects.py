@@ -23,6 +23,7 @@ import msgspec
 
 from kaohe.core.calendars import Period
 from kaohe.core.counts import Cell, Series, unpack_cell
+from kaohe.core.facts import added
 from kaohe.core.intake import Known
 from kaohe.core.partials import Reader, Writer
 from kaohe.core.scorecard import Mark
@@ -374,7 +375,7 @@ class Subject(Known):
             entries = self.score_entries(pack, window, label)
             if not entries:
                 return None
-            found = self._charged[key] = sum((entry.worth for entry in entries), Fraction(0))
+            found = self._charged[key] = added([entry.worth for entry in entries])
         return found
 
 
