@@ -50,6 +50,7 @@ class Client:
         self.stands = dict.fromkeys(offsets, 0)
         self.sought: list[tuple[TP, int]] = []
         self._fetcher = self
+        self._records: dict[TP, Any] = {}
         self._subscriptions = self
 
     @contextlib.contextmanager

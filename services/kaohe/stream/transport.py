@@ -4,7 +4,7 @@ Theory of operation: Faust spends about a tenth of a millisecond on every messag
 message is. So the consumer here makes one message of everything a fetch brought for one partition. Faust keeps doing
 what it is good at (group membership, assignment, tables, recovery) and pays its price once a batch.
 
-Four things follow from that, and this module is where they are kept right:
+Five things follow from that, and this module is where they are kept right:
 
 * Offsets. Faust derives the offset to commit from acknowledged single offsets and from gaps between them. Here an
   offset becomes committable only through ``BatchConsumer.acknowledge``, which the checkpoint calls when state and
@@ -18,6 +18,9 @@ Four things follow from that, and this module is where they are kept right:
 * Positions. After each recovery Faust would seek every source partition to its committed offset. The truth is the
   offset in the checkpoint's marker, so ``perform_seek`` asks the application for it and seeks there. Nor does Faust
   keep account of what was read before: what came again after a seek, it would take for a repetition and drop.
+* Records. The client makes an object of eleven fields of each record, of which four are wanted: a tenth of what a
+  worker does in catch-up. What was fetched is therefore told to make ``Record`` of it (``_PlainRecords``), and where it
+  was not told in time, it is made here.
 * A commit that fails, for instance because the group is rebalancing, is no reason to end: the marker already holds
   the position. It is logged and tried again with the next checkpoint.
 """
@@ -29,6 +32,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from typing import Any, ClassVar, NamedTuple, cast
 
 import faust
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -55,13 +59,25 @@ class Batch:
         self.partition = partition
         self.start = start
         self.seek = seek
-        self.records = [Record(r.offset, r.value, r.key, r.timestamp or 0) for r in fetched]
+        self.records = [one if type(one) is Record else plain(one) for one in fetched]
         assert self.records, "a batch is never empty"
 
     @property
     def next_offset(self) -> int:
         """The offset after the last record."""
         return self.records[-1].offset + 1
+
+
+def plain(record: Any) -> Record:
+    """What an engine takes of a record of the client."""
+    return Record(record.offset, record.value, record.key, record.timestamp or 0)
+
+
+class _PlainRecords(PartitionRecords):
+    """A fetch of one partition that makes plain records. Compressed, aborted and control batches are the client's."""
+
+    def _consumer_record(self, _tp: Any, record: Any) -> Record:
+        return plain(record)
 
 
 class BatchSchema(faust.Schema[Any, Any]):
@@ -115,6 +131,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return sought
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
+        fetched = self._ensure_consumer()._fetcher._records  # noqa: SLF001 - the client has no name for it
+        for result in fetched.values():
+            records = getattr(result, "_partition_records", None)
+            if type(records) is PartitionRecords:
+                records.__class__ = _PlainRecords
         found = await super()._fetch_records(*args, **kwargs)
         # No seek can come between the taking of the records and this: nothing is awaited.
         return {
@@ -187,14 +208,14 @@ class BatchConsumer(driver.Consumer):
             logger.warning("could not seek while the flow was stopped: %r", exc)
 
     def _batch_message(self, tp: TP, fetched: Fetched) -> Message:
-        last = fetched.records[-1]
         batch = Batch(tp.topic, tp.partition, *fetched)
+        last = batch.records[-1]
         return ConsumerMessage(
             tp.topic,
             tp.partition,
             last.offset,
-            (last.timestamp or 0) / 1000.0,
-            last.timestamp_type,
+            last.timestamp_ms / 1000.0,
+            0,
             {},
             None,
             cast("Any", batch),
