@@ -34,9 +34,14 @@ cdef class Queue:
     cpdef int add(self, int64_t at_ms, tuple key) except -1:
         """Put an item to its moment."""
         cdef int64_t minute = at_ms // MINUTE
-        if minute <= self.front_minute:
+        if minute == self.front_minute:
             push(self.front, (at_ms, key))
             return 0
+        if minute < self.front_minute:
+            # What waits for years may have been the only one, and must not have all others before it kept in order.
+            self.later[self.front_minute] = [known for _, known in self.front]
+            push(self.minutes, self.front_minute)
+            self.front, self.front_minute = [], -1
         known = self.later.get(minute)
         if known is None:
             known = self.later[minute] = []
@@ -185,7 +190,7 @@ cdef class Dues:
         """Open an item of which nothing is known, and for which the caller has asked for room."""
         if key in self.items:
             return False
-        self.add(self.made(key, "open", place, time_ms, due_ms, 0, data, (event_id,)))
+        self.add(self.made(key, "open", place, time_ms, due_ms, 0, data, of_texts((event_id,))))
         return True
 
     cdef bint forestall(self, tuple key, tuple place, int64_t time_ms, event_id) except -1:
@@ -193,7 +198,7 @@ cdef class Dues:
         if len(self.items) >= self.most:
             return False
         now = time_ms
-        self.add(self.made(key, "early_met", place, now, now, now, None, (event_id,)))
+        self.add(self.made(key, "early_met", place, now, now, now, None, of_texts((event_id,))))
         return True
 
     cdef bint meet(self, item, int64_t time_ms, event_id) except -1:
@@ -202,7 +207,8 @@ cdef class Dues:
         if not self.is_open(item) or time_ms > self.due_of(item):
             return False
         opened_by = field(item, self.evidence, "evidence")
-        set_field(item, self.evidence, "evidence", (opened_by[0], event_id) if opened_by else (event_id,))
+        evidence = of_texts((opened_by[0], event_id) if opened_by else (event_id,))
+        set_field(item, self.evidence, "evidence", evidence)
         set_field(item, self.closed, "closed_ms", time_ms)
         set_field(item, self.state, "state", "met")
         self.changed(item)

@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp
 
 from kaohe.core.counts cimport Cell, Counter, Series, field, place_of
-from kaohe.core.dues cimport Asked, Due, Dues
+from kaohe.core.dues cimport Asked, Due, Dues, of_texts
 
 from datetime import UTC
 
@@ -419,7 +419,7 @@ cdef class Intake:
         if plan.rules:
             self._judge_all(plan, event, time_ms, team, site)
         if plan.items:
-            self.follow_items(plan, event, event_id, data, time_ms, agent, (queue, team, site))
+            self.follow_items(plan, event, event_id, data, time_ms, agent, of_texts((queue, team, site)))
             if self._waiting:
                 self._tell_waiting()
         return 0
@@ -454,7 +454,7 @@ cdef class Intake:
         if not kind.opens_plainly:
             return False
         due_ms = kind.limit_ms(data, time_ms)
-        key = (kind.name, subject, asked.word(data))
+        key = of_texts((kind.name, subject, asked.word(data)))
         if not self.deadlines.begin(key, place, time_ms, due_ms, data, event_id):
             return False
         if due_ms < self.due_ms:
@@ -470,7 +470,7 @@ cdef class Intake:
         cdef Due kind = asked.kind
         if not kind.met_plainly:
             return False
-        key = (kind.name, subject, asked.word(data))
+        key = of_texts((kind.name, subject, asked.word(data)))
         item = self.deadlines.items.get(key)
         if item is None:
             return self.deadlines.forestall(key, place, time_ms, event_id)
