@@ -94,14 +94,14 @@ class Witnesses:
         self.most = most
         self.uses: list[Use] = []
         self.places: dict[str, int] = {}
-        self.by_rule: dict[str, tuple[Witness, ...]] = {}
+        self.by_rule: dict[tuple[str, str], tuple[Witness, ...]] = {}
         self._by_source: dict[str, list[tuple[int, Sight, Order, Pack]]] = {}
         windows: dict[tuple[str, str], set[str]] = {}
         for pack in packs:
             for rule in pack.rules:
                 if rule.trigger not in JUDGED:
                     continue
-                own = self.by_rule[f"{pack.key}|{rule.id}"] = witnesses_of(pack, rule)
+                own = self.by_rule[pack.key, rule.id] = witnesses_of(pack, rule)
                 for witness in own:
                     self._add(witness, pack)
                     for level in rule.levels:
@@ -406,7 +406,7 @@ def evidence_for(
     found = witnesses(layout)
     ids: dict[str, None] = {}
     beyond = 0
-    for witness in found.by_rule.get(f"{pack.key}|{rule.id}", ()):
+    for witness in found.by_rule.get((pack.key, rule.id), ()):
         kept, count = _kept(witness, subject, moment)
         beyond += max(0, count - len(kept))
         tags = [one.tag for one in kept if not one.ids]

@@ -612,9 +612,13 @@ class Judge:
             moment = self.period_moment(subject, period, now_ms)
         changed = False
         if judging.rules is not None and outcomes is not None:
-            moved = [
-                place for at, place in enumerate(outcomes.rules) if before is None or before[at] != now[at]
-            ]
+            moved: Collection[int] = outcomes.rules
+            if before is not None:
+                moved = [
+                    place
+                    for place, known, own in zip(outcomes.rules, before, now, strict=False)
+                    if known != own
+                ]
             if moved:
                 changed = self._apply_period_rules(
                     subject, judging.rules, moment, "provisional", sorted(moved)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import bisect
 from datetime import date
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -609,4 +610,10 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Name and version: what tells two versions of one pack apart."""
-        return f"{self.name}@{self.version}"
+        return _key_of(self.name, self.version)
+
+
+@lru_cache(maxsize=1_024)
+def _key_of(name: str, version: str) -> str:
+    """The key of a pack: asked for at every judgement, and looked up by faster when it is the same text each time."""
+    return f"{name}@{version}"
