@@ -62,7 +62,15 @@ def begin(*packs: Pack, when: str, partitions: int = 1) -> Story:
 def send(story: Story, events: list[Told], *, late: bool) -> None:
     for number, (when, tag, agent, data) in enumerate(events):
         tell = story.late if late else story.tell
-        tell(when, tag, agent, id=f"{tag}-{when}-{agent}-{number}-{late}", **data)
+        tell(when, tag, agent, **{"id": f"{tag}-{when}-{agent}-{number}-{late}", **data})
+
+
+def named(events: list[Told], first: int) -> list[Told]:
+    """Events with ids of their own: of two assessments at one moment the id says which one counts."""
+    return [
+        (when, tag, agent, {"id": f"{tag}-{number}", **data})
+        for number, (when, tag, agent, data) in enumerate(events, start=first)
+    ]
 
 
 def order(story: Story, when: str, tag: str, pack: Pack, window: str, period: str) -> None:
@@ -196,6 +204,7 @@ def august(
 def test_late_events_of_a_reopened_month_count_as_if_in_time(
     kpi: Pack, timely: list[Told], late: list[Told]
 ) -> None:  # fmt: skip
+    timely, late = named(timely, 0), named(late, len(timely))
     in_time, reopened = august(kpi, [*timely, *late], []), august(kpi, timely, late)
     same(in_time, reopened)
     graded = [one[3] for one in grades(reopened).values() if one[1] == "2026-08"]
@@ -222,6 +231,27 @@ def test_beyond_the_quota_are_only_those_who_were_told_and_each_is_named(
     assert (len(best) - len(beyond)) * 10 <= len(newest)
     for name in beyond:
         assert [one.grade for one in final if one.subject == name][-2] == "A", "nobody had told them"
+
+
+def test_what_an_assessor_gave_later_is_compared_although_the_score_that_it_is_part_of_stays(
+    kpi: Pack,
+) -> None:
+    def evaluated(agent: str, by: str, score: int, day: int) -> Told:
+        return f"2026-08-{day:02}T10:00", "quality.evaluated", agent, {"by": by, "score": score}
+
+    timely = [evaluated("a-8", "q-1", 8200, 15)]
+    late = [
+        evaluated("a-1", "q-1", 0, 19), evaluated("a-1", "q-1", 3300, 15), evaluated("a-8", "q-1", 8200, 15),
+        evaluated("a-12", "q-1", 200, 4), evaluated("a-7", "q-2", 5900, 17),
+        # The last word about a-8 is what their mean is already, but it is said by somebody else.
+        evaluated("a-8", "q-3", 8200, 15), evaluated("a-7", "q-3", 9400, 27), evaluated("a-2", "q-2", 800, 15),
+        evaluated("a-2", "q-3", 1200, 7), evaluated("a-12", "q-3", 7000, 8),
+    ]  # fmt: skip
+    timely, late = named(timely, 0), named(late, len(timely))
+    in_time, reopened = august(kpi, [*timely, *late], []), august(kpi, timely, late)
+    same(in_time, reopened)
+    assert {one[2] for one in grades(reopened).values() if one[:2] == ("a-8", "2026-08")} == {"86.8"}
+    same(reopened, august(kpi, timely, late, successors=True))
 
 
 def scores(when: str, agent: str, given_by: dict[str, int]) -> list[Told]:

@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -35,7 +35,7 @@ from kaohe.core.rulesets import slots_of
 from kaohe.core.scorecard import Earned, Mark
 from kaohe.core.scores import Terms, scale_of, terms_of
 from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
-from kaohe.core.telling import brief, digests
+from kaohe.core.telling import brief, digest, digests
 from kaohe.decisions import (
     ENCODER,
     Decision,
@@ -113,6 +113,17 @@ class Proposal(msgspec.Struct, kw_only=True):
     rests: list[Rest]
     parts: list[Part] = []
     amended_ms: int = 0
+
+
+class _Put(NamedTuple):
+    """What a proposal says beside the result."""
+
+    caps: list[str]
+    ruled: bool
+    hired_on: str
+    previous: str
+    pulls: list[Pull]
+    rests: list[Rest]
 
 
 class _Read(msgspec.Struct):
@@ -243,6 +254,9 @@ class Grader:
         apart = (state.earned, state.others) != (sheet.earned, sheet.others)
         state.earned, state.others = sheet.earned, sheet.others
         same = (state.score, state.grade) == (score_text, sheet.grade)
+        if same and state.status == "proposed" and state.put:
+            # The company's stage compares what people said, although the score itself is what it was.
+            same = state.put == digest(self._put(subject, pack, period, state, sheet))
         if same and (settled or state.status == status):
             # What people said must be seen although a cap or a final word holds the score where it was.
             heard = not settled and status == "provisional" and _words(state.seen) != _words(sheet.seen)
@@ -442,20 +456,9 @@ class Grader:
         if proposed:
             state.status = "proposed"
             message = msgspec.structs.replace(message, status="provisional")
-            line = subject.line_at(period.end_ms - 1)
-            before = [
-                one for one in subject.marks.get(mark_key(pack, period), []) if one.label < period.label
-            ]
-            self.proposals.append(
-                Proposal(
-                    grade=message, caps=sorted(state.caps.values()), ruled=sheet is not None and sheet.ruled,
-                    hired_on=line.hired_on if line is not None else "",
-                    previous=before[-1].score if before else "",
-                    pulls=sheet.items.pulls if sheet is not None else [],
-                    rests=sheet.items.rests if sheet is not None else [],
-                    amended_ms=now_ms if again else 0,
-                )
-            )  # fmt: skip
+            put = self._put(subject, pack, period, state, sheet)
+            state.put = digest(put)
+            self.proposals.append(Proposal(grade=message, **put._asdict(), amended_ms=now_ms if again else 0))
         if not proposed or not again:
             self.judge.out.append(sent(message))
         if final:
@@ -465,6 +468,18 @@ class Grader:
                 self.judge.out += tallied(pack, message, marks, subject.series.calendar)
             self._grade_wider(subject, pack, period, now_ms, again)
         self.combine(subject, pack, period, now_ms, again)
+
+    def _put(
+        self, subject: Subject, pack: Pack, period: Period, state: GradeState, sheet: _Sheet | None
+    ) -> _Put:
+        """What the company's stage is given with a closed result."""
+        line = subject.line_at(period.end_ms - 1)
+        before = [one for one in subject.marks.get(mark_key(pack, period), []) if one.label < period.label]
+        return _Put(
+            caps=sorted(state.caps.values()), ruled=sheet is not None and sheet.ruled,
+            hired_on=line.hired_on if line is not None else "", previous=before[-1].score if before else "",
+            pulls=sheet.items.pulls if sheet is not None else [], rests=sheet.items.rests if sheet is not None else [],
+        )  # fmt: skip
 
     def _grade_wider(self, subject: Subject, pack: Pack, period: Period, now_ms: int, again: bool) -> None:
         """Bring the cards that are made of this period's marks up to date; a closed one only if they were final.

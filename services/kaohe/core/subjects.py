@@ -141,6 +141,7 @@ class GradeState(msgspec.Struct, omit_defaults=True, gc=False):
     told: dict[str, int] = {}
     earned: list[tuple[str, str, str, str | None]] = []
     others: dict[str, str] = {}
+    put: int = 0
 
     @property
     def settled(self) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -26,7 +27,7 @@ WHOLE_EVERY = 32
 def digests(dimensions: Iterable[ScoreDimension], lines: Iterable[ScoreLine]) -> dict[str, int]:
     """What a card tells, by dimension and by line, each as a number that another content does not have."""
     parts: list[ScoreDimension | ScoreLine] = [*dimensions, *lines]
-    return {_key(part): _digest(part) for part in parts}
+    return {_key(part): digest(part) for part in parts}
 
 
 def brief(detail: ScoreDetail, told: Mapping[str, int], now: Mapping[str, int], since: int) -> ScoreDetail:
@@ -77,5 +78,6 @@ def _key(part: ScoreDimension | ScoreLine) -> str:
     return part.name if isinstance(part, ScoreDimension) else f"{part.dimension}|{part.item}"
 
 
-def _digest(part: ScoreDimension | ScoreLine) -> int:
+def digest(part: Any) -> int:
+    """A number that another content does not have."""
     return int.from_bytes(blake2b(ENCODER.encode(part), digest_size=8).digest(), "big")

@@ -55,7 +55,7 @@ def read_rejects(settings: Settings, on_progress: Callable[[int], None] | None =
             on_progress(number)
         try:
             reject = REJECT_DECODER.decode(record.value or b"")
-        except (msgspec.ValidationError, msgspec.DecodeError):
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
             continue
         head = head_of(reject.raw)
         place = (reject.topic, reject.partition, reject.offset)
