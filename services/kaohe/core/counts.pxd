@@ -119,6 +119,7 @@ cdef class Series:
     cdef readonly int64_t changes    # a number that differs whenever any counts may
     cdef public dict cells           # the open ones, by the number of their bucket
     cdef readonly dict rolling       # the windows by their span in ms
+    cdef list windows                # and in a row
     cdef Rolling widest              # every cell of a shorter window is in it too; None without windows
     cdef Row kept
     cdef dict counts                 # of each calendar period, without what was folded lately

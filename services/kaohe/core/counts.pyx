@@ -800,6 +800,7 @@ cdef class Series:
         self.stored_changes = -1
         self.kept = Row(sorted({slot for slots in read.values() for slot in slots if slot < FIRST_MAX}))
         self.rolling = {span: Rolling(span, self.kept, read.get(span, ())) for span in sorted(spans_ms)}
+        self.windows = list(self.rolling.values())
         self.widest = self.rolling[max(spans_ms)] if spans_ms else None
 
     # --- reading --------------------------------------------------------------------------------------------------------
@@ -914,11 +915,11 @@ cdef class Series:
         cdef Rolling rolling
         cdef int index
         if len(self.rolling) > 1:
-            for rolling in self.rolling.values():
+            for rolling in self.windows:
                 if start_ms < now_ms - rolling.span_ms:
                     rolling.drop(now_ms - rolling.span_ms)  # so that the cell lies before all that it holds
         index = self.kept.insert(start_ms, cell)
-        for rolling in self.rolling.values():
+        for rolling in self.windows:
             if index < rolling.first or start_ms < now_ms - rolling.span_ms:
                 rolling.first += 1
             elif rolling.watched:
@@ -929,13 +930,13 @@ cdef class Series:
         """Let old cells leave the rolling windows."""
         cdef Rolling rolling
         cdef int gone
-        for rolling in self.rolling.values():
+        for rolling in self.windows:
             if rolling.drop(now_ms - rolling.span_ms):
                 self.changes += 1
         if self.widest is None or not self.widest.first:
             return 0
         gone = self.widest.first
-        for rolling in self.rolling.values():
+        for rolling in self.windows:
             rolling.first -= gone
         for _ in range(gone):
             self.kept.pop()

@@ -39,7 +39,11 @@ cdef extern from *:
         PySetObject *set = (PySetObject *)all;
         __builtin_prefetch(set->table + (((PyASCIIObject *)one)->hash & set->mask));
     }
+    #define kaohe_is_ascii(word) PyUnicode_IS_ASCII(word)
+    #define kaohe_letters(word) ((const unsigned char *)PyUnicode_1BYTE_DATA(word))
     """
+    bint kaohe_is_ascii(str) noexcept
+    const unsigned char *kaohe_letters(str) noexcept
     void kaohe_fetch(PyObject *) noexcept
     void kaohe_fetch_place(PyObject *, PyObject *) noexcept
 
@@ -92,12 +96,14 @@ cpdef int64_t moment_ms(datetime moment) except? -1:
 cpdef bint is_pseudonym(str word):
     """Whether a customer's name is ``c-`` and 16 to 64 hexadecimal digits in lower case."""
     cdef Py_ssize_t size = len(word), at
-    cdef Py_UCS4 letter
-    if not 18 <= size <= 66 or word[0] != u"c" or word[1] != u"-":
+    cdef const unsigned char *letters
+    if not 18 <= size <= 66 or not kaohe_is_ascii(word):
+        return False
+    letters = kaohe_letters(word)
+    if letters[0] != c"c" or letters[1] != c"-":
         return False
     for at in range(2, size):
-        letter = word[at]
-        if not (u"0" <= letter <= u"9" or u"a" <= letter <= u"f"):
+        if not (c"0" <= letters[at] <= c"9" or c"a" <= letters[at] <= c"f"):
             return False
     return True
 
