@@ -143,14 +143,6 @@ cdef class Ids:
 cdef class Known:
     """What is asked at every event of the subject that it is about."""
 
-    cdef readonly tuple key
-    cdef readonly Series series
-    cdef public int64_t first_seen_ms, roster_from_ms
-    cdef public str team, site
-    # The state of work, since when it lasts, and up to when it is counted.
-    cdef public str state
-    cdef public int64_t state_from_ms, state_since_ms
-
     def __init__(self, tuple key not None, Series series not None, int64_t first_seen_ms):
         self.key, self.series, self.first_seen_ms = key, series, first_seen_ms
         self.roster_from_ms = self.state_from_ms = self.state_since_ms = 0

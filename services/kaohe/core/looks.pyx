@@ -18,6 +18,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kaohe.core.counts cimport Cell, Rolling, Row, Series
+from kaohe.core.intake cimport Known
 
 cdef extern from *:
     """
@@ -319,6 +320,7 @@ def look_at(host, list keys not None, int64_t now_ms):
     """Look at the subjects of these keys, in order, at a boundary of log time; ``host`` is a ``Watching``."""
     cdef dict subjects = host.judge.subjects, glances = host.glances, alerts
     cdef int64_t activations = host.activations
+    cdef Known subject
     cdef Series series
     cdef Glance glance
     cdef bint same, known, waits, stays
@@ -331,7 +333,7 @@ def look_at(host, list keys not None, int64_t now_ms):
             calendar = series.calendar
             boundary = host.boundary(calendar, now_ms)
             today = boundary.days
-        if now_ms >= <int64_t>subject.roster_from_ms:
+        if now_ms >= subject.roster_from_ms:
             team, site, position, packs = subject.team, subject.site, subject.position, subject.packs
         else:
             team, site, position = subject.roster_at(now_ms)

@@ -1,0 +1,15 @@
+# What other compiled modules may use of ``kaohe.core.intake``; intake.pyx says what it means.
+
+from libc.stdint cimport int64_t
+
+from kaohe.core.counts cimport Series
+
+
+cdef class Known:
+    cdef readonly tuple key
+    cdef readonly Series series
+    cdef public int64_t first_seen_ms, roster_from_ms
+    cdef public str team, site
+    # The state of work, since when it lasts, and up to when it is counted.
+    cdef public str state
+    cdef public int64_t state_from_ms, state_since_ms
