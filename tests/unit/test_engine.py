@@ -766,6 +766,18 @@ def test_the_group_stage_drops_groups_beyond_its_bound(pack: Pack, monkeypatch: 
     assert stage.stats.rejects == {"too_many_subjects": 7}
 
 
+def test_who_moves_counts_at_the_new_site_from_the_moment_of_the_move_on(pack: Pack) -> None:
+    story = Story(pack)
+    story.tick("2026-08-03T12:00")
+    for second, site, waits_ms in ((1, "s-1", (10_000, 20_000, 15_000)), (8, "s-2", (30_000, 5_000))):
+        story.tell(f"2026-08-03T12:00:0{second}", "roster.changed", team="t-1", site=site)
+        for number, wait_ms in enumerate(waits_ms, start=second + 1):
+            when = f"2026-08-03T12:00:{number:02}"
+            story.tell(when, "call.answered", call_id="c", queue="q-1", wait_ms=wait_ms)
+    story.tick("2026-08-03T12:10")
+    assert [story.figure("longest", "month", "2026-08", site, "site") for site in ("s-1", "s-2")] == [20, 30]
+
+
 def test_the_roster_keeps_its_newest_lines(pack: Pack) -> None:
     story = Story(pack)
     story.tick("2026-08-03T08:00")

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 
-from kaohe.core.counts cimport Series
+from kaohe.core.counts cimport Cell, Series
 
 
 cdef class Known:
@@ -13,3 +13,7 @@ cdef class Known:
     # The state of work, since when it lasts, and up to when it is counted.
     cdef public str state
     cdef public int64_t state_from_ms, state_since_ms
+    # The open cells of its own, of a team and of a site, as long as the number is the intake's.
+    cdef int64_t stamp
+    cdef str at_team, at_site
+    cdef Cell own_cell, team_cell, site_cell

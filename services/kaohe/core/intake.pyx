@@ -304,6 +304,7 @@ cdef class Intake:
     cdef object minute_key, five_minutes_key
     cdef dict queues_now, teams_now, sites_now
     cdef bint staying    # no cell is reported meanwhile
+    cdef int64_t stamp   # another number when cells that were at hand may not be the open ones any more
     cdef Clock clock
     cdef type of_records
     cdef Py_ssize_t value
@@ -312,7 +313,7 @@ cdef class Intake:
         self.due_ms, self.minute = 0, -1
         self.agents, self.queues, self.teams, self.sites = {}, {}, {}, {}
         self.queues_now, self.teams_now, self.sites_now = {}, {}, {}
-        self.staying = True
+        self.staying, self.stamp = True, 1
         self.working, self._waiting = set(), []
         self.clock = Clock()
 
@@ -562,15 +563,28 @@ cdef class Intake:
             self.minute = at_ms // MINUTE
             self.minute_key, self.five_minutes_key = self.minute, at_ms // FIVE_MINUTES
         minute, five_minutes = self.minute_key, self.five_minutes_key
-        if agent is not None:
+        if queue:
+            of_queue = self.group_cell("queue", self.queues, self.queues_now, queue, minute, apart)
+        if agent is None:
+            if team:
+                of_team = self.group_cell("team", self.teams, self.teams_now, team, five_minutes, apart)
+            of_site = self.group_cell("site", self.sites, self.sites_now, site, minute, apart)
+        elif (
+            agent.stamp == self.stamp and self.staying and team is agent.at_team and site is agent.at_site
+            and not (apart and at_ms < agent.first_seen_ms)
+        ):
+            own, of_team, of_site = agent.own_cell, agent.team_cell, agent.site_cell
+        else:
             own = agent.series.cells.get(five_minutes)
             if own is None or (apart and at_ms < agent.first_seen_ms):
                 own = self.open_cell(agent, at_ms)
-        if queue:
-            of_queue = self.group_cell("queue", self.queues, self.queues_now, queue, minute, apart)
-        if team:
-            of_team = self.group_cell("team", self.teams, self.teams_now, team, five_minutes, apart)
-        of_site = self.group_cell("site", self.sites, self.sites_now, site, minute, apart)
+            if team:
+                of_team = self.group_cell("team", self.teams, self.teams_now, team, five_minutes, apart)
+            of_site = self.group_cell("site", self.sites, self.sites_now, site, minute, apart)
+            # Where there is no room for a group what is apart has a spare cell: the next one must ask again.
+            if self.staying and not apart and team is agent.team and site is agent.site:
+                agent.stamp, agent.at_team, agent.at_site = self.stamp, team, site
+                agent.own_cell, agent.team_cell, agent.site_cell = own, of_team, of_site
         counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)
         if other is not None:
             other.count(data, at_ms, own, of_queue, of_team, of_site, weight)
@@ -604,6 +618,7 @@ cdef class Intake:
 
     cdef int look_anew(self) except -1:
         """Cells may have been reported, or another minute is asked for."""
+        self.stamp += 1
         self.queues_now.clear()
         self.teams_now.clear()
         self.sites_now.clear()

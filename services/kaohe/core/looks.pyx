@@ -19,12 +19,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kaohe.core.counts cimport Cell, Rolling, Row, Series
 from kaohe.core.intake cimport Known
-
-cdef extern from *:
-    """
-    typedef __int128 kaohe_wide;
-    """
-    ctypedef long long kaohe_wide
+from kaohe.core.polynomials cimport AT_LEAST, AT_MOST, EQUAL, LESS, MORE, OTHER, Term, compares, total_of
 
 MAX_TESTS = 64
 """Comparisons in one look, and alternatives of one of its tests."""
@@ -42,8 +37,9 @@ cdef int64_t LARGE = (<int64_t>1) << 46
 cdef enum Kind:
     ROLLING, NOW, PERIOD, PREVIOUS
 
-cdef enum Op:
-    LESS, AT_MOST, MORE, AT_LEAST, EQUAL, OTHER, KNOWN, UNKNOWN, SEEN, UNSEEN
+cdef enum Test:
+    KNOWN = 100
+    UNKNOWN, SEEN, UNSEEN
 
 cdef dict KINDS = {"rolling": ROLLING, "now": NOW, "period": PERIOD, "previous": PREVIOUS}
 cdef dict OPS = {
@@ -65,13 +61,9 @@ cdef struct Read:
     int64_t weight
 
 cdef struct Comparison:
-    Op op
+    int op                 # of a polynomial, or a test
     int about              # the window or variable of what is known or seen
     int first, n           # its terms
-
-cdef struct Term:
-    int64_t factor
-    int one, other         # variables, or -1
 
 
 cdef class Look:
@@ -278,31 +270,12 @@ cdef class Look:
         return True
 
     cdef bint holds(self, Comparison *comparison, int64_t *values, bint *seen, bint *known) noexcept:
-        cdef kaohe_wide total = 0, part
-        cdef int at
-        cdef Op op = comparison.op
+        cdef int op = comparison.op
         if op == KNOWN or op == UNKNOWN:
             return known[comparison.about] == (op == KNOWN)
         if op == SEEN or op == UNSEEN:
             return seen[comparison.about] == (op == SEEN)
-        for at in range(comparison.first, comparison.first + comparison.n):
-            part = self.terms[at].factor
-            if self.terms[at].one >= 0:
-                part *= values[self.terms[at].one]
-            if self.terms[at].other >= 0:
-                part *= values[self.terms[at].other]
-            total += part
-        if op == LESS:
-            return total < 0
-        if op == AT_MOST:
-            return total <= 0
-        if op == MORE:
-            return total > 0
-        if op == AT_LEAST:
-            return total >= 0
-        if op == EQUAL:
-            return total == 0
-        return total != 0
+        return compares(op, total_of(self.terms + comparison.first, comparison.n, values))
 
 
 # --- all that are looked at -------------------------------------------------------------------------------------------

@@ -17,12 +17,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kaohe.core.counts cimport Cell, Series
-
-cdef extern from *:
-    """
-    typedef __int128 kaohe_wide;
-    """
-    ctypedef long long kaohe_wide
+from kaohe.core.polynomials cimport AT_LEAST, AT_MOST, EQUAL, LESS, MORE, OTHER, Op, Term, compares, kaohe_wide, total_of
 
 MAX_NUMBERS = 64
 """Variables, comparisons and numbers in one set of outcomes."""
@@ -36,9 +31,6 @@ cdef enum:
 
 cdef int64_t LARGE = (<int64_t>1) << 46
 
-cdef enum Op:
-    LESS, AT_MOST, MORE, AT_LEAST, EQUAL, OTHER
-
 cdef dict OPS = {"<": LESS, "<=": AT_MOST, ">": MORE, ">=": AT_LEAST, "==": EQUAL, "!=": OTHER}
 
 cdef struct Run:
@@ -47,10 +39,6 @@ cdef struct Run:
 cdef struct Read:
     int32_t slot
     int64_t weight
-
-cdef struct Term:
-    int64_t factor
-    int one, other         # variables, or -1
 
 cdef struct Comparison:
     Op op
@@ -204,16 +192,7 @@ cdef class Verdicts:
         return True
 
     cdef kaohe_wide total(self, Run terms, int64_t *values) noexcept:
-        cdef kaohe_wide total = 0, part
-        cdef int at
-        for at in range(terms.first, terms.first + terms.n):
-            part = self.terms[at].factor
-            if self.terms[at].one >= 0:
-                part *= values[self.terms[at].one]
-            if self.terms[at].other >= 0:
-                part *= values[self.terms[at].other]
-            total += part
-        return total
+        return total_of(self.terms + terms.first, terms.n, values)
 
     @cython.cdivision(True)
     cdef int64_t count(self, Steps *steps, uint64_t held, int64_t *values) noexcept:
@@ -226,20 +205,6 @@ cdef class Verdicts:
             return 0  # the bottom is above 0 where there is data
         top = top // bottom
         return <int64_t>top if top < steps.most else steps.most
-
-
-cdef inline bint compares(Op op, kaohe_wide total) noexcept:
-    if op == LESS:
-        return total < 0
-    if op == AT_MOST:
-        return total <= 0
-    if op == MORE:
-        return total > 0
-    if op == AT_LEAST:
-        return total >= 0
-    if op == EQUAL:
-        return total == 0
-    return total != 0
 
 
 @cython.final
