@@ -4,8 +4,9 @@ Theory of operation. A fresh single-node Apache Kafka is started, the topics are
 produced as ``kaohe produce --clock log`` does it: an event to the partition of its subject, a tick to every partition.
 Only then does a reader start, alone, and reads from the beginning as fast as it can. The worker is the real command in
 its own process; how far it has got is read from the offsets it commits, which it does only when state and outputs are
-acknowledged. Its rate counts from the first commit seen to the last, so that starting Python and joining the group are
-not in it, and its first checkpoint's records are not counted.
+acknowledged. Its rate counts from the first commit seen to the last, when the group stage too has committed all that
+was reported to it. So starting Python and joining the group are not in it, and the records of its first checkpoint are
+not counted.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from kaohe.events import DECODER
 from kaohe.settings import Settings
 from kaohe.stream.broker import end_process, free_port
 from kaohe.stream.produce import Entry, produce
-from kaohe.stream.topics import EVENTS, create_topics
+from kaohe.stream.topics import EVENTS, PARTIALS, create_topics
 
 PARTITIONS = 4
 POLL_S = 0.05
@@ -52,25 +53,36 @@ def prepared(address: str, stream: list[Line]) -> Iterator[Settings]:
 
 
 class Progress:
-    """How many records of ``kaohe.events`` a group has committed."""
+    """How many records of ``kaohe.events`` a group has committed, and whether any reports of them are left."""
 
     def __init__(self, settings: Settings) -> None:
         self._group = settings.group_id
-        self._partitions = [TopicPartition(EVENTS, number) for number in range(PARTITIONS)]
-        consumer = KafkaConsumer(bootstrap_servers=settings.broker)
-        self.end = sum(consumer.end_offsets(self._partitions).values())
-        consumer.close()
+        self._consumer = KafkaConsumer(bootstrap_servers=settings.broker)
+        self._events, self._partials = (
+            [TopicPartition(topic, number) for number in range(PARTITIONS)] for topic in (EVENTS, PARTIALS)
+        )
+        self.end = sum(self._consumer.end_offsets(self._events).values())
         self._admin: Any = KafkaAdminClient(bootstrap_servers=settings.broker)
 
     def committed(self) -> int:
         """Records below the committed offsets of all partitions together."""
+        return sum(self._committed(self._events).values())
+
+    def has_reports_left(self) -> bool:
+        """Whether any partition of ``kaohe.partials`` has reports that are not committed."""
+        committed = self._committed(self._partials)
+        return any(
+            committed.get(one, 0) < end for one, end in self._consumer.end_offsets(self._partials).items()
+        )
+
+    def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         try:
-            offsets = self._admin.list_group_offsets({self._group: self._partitions})[self._group]
+            offsets = self._admin.list_group_offsets({self._group: partitions})[self._group]
         except KafkaError as exc:
             if not exc.retriable:
                 raise
-            return 0  # the broker makes its topic of offsets only when the first group joins
-        return sum(max(0, found.offset) for found in offsets.values())
+            return {}  # the broker makes its topic of offsets only when the first group joins
+        return {one: max(0, found.offset) for one, found in offsets.items()}
 
     def members(self) -> int:
         """How many members of the group have partitions, once it is settled; 0 while it is not."""
@@ -80,8 +92,9 @@ class Progress:
         return sum(bool(member["member_assignment"]) for member in described["members"])
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._admin.close()
+        self._consumer.close()
 
 
 def worker(settings: Settings, events: int, processes: int = 1) -> Result:
@@ -122,8 +135,9 @@ def _watch(
             seen, moved_s = records, now_s
             if first is None and (len(processes) == 1 or progress.members() == len(processes)):
                 first = (records, now_s, _cpu_s(processes))
-            if records >= progress.end:
-                break
+        if records >= progress.end and not progress.has_reports_left():
+            moved_s = now_s
+            break
         ended = any(process.poll() is not None for process in processes)
         if ended or now_s - moved_s > STUCK_S:
             said = "\n".join(log.read_text()[-3000:] for log in logs)
