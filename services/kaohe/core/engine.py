@@ -228,7 +228,7 @@ def group_partition(level: str, name: str, group_partitions: int) -> int:
 
 def company_partition(group_partitions: int) -> int:
     """The one partition of the group stage that looks at the whole company."""
-    return crc32(b"company/company") % group_partitions
+    return group_partition("company", "company", group_partitions)
 
 
 def _check_agent(tag: str, data: Any, time_ms: int, agent: Subject | None) -> None:

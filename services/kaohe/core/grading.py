@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -98,32 +98,26 @@ class Part(msgspec.Struct, array_like=True):
     late: bool
 
 
-class Proposal(msgspec.Struct, kw_only=True):
+class Put(msgspec.Struct, kw_only=True):
+    """What the company's stage is given beside a closed result."""
+
+    caps: list[str]
+    ruled: bool
+    hired_on: str
+    previous: str
+    pulls: list[Pull]
+    rests: list[Rest]
+
+
+class Proposal(Put, kw_only=True):
     """A closed result for which the company's stage has the last word. A combined score has ``parts``.
 
     ``amended_ms`` is when it was changed again after its period was closed; 0 at the close itself.
     """
 
     grade: Grade
-    caps: list[str]
-    ruled: bool
-    hired_on: str
-    previous: str
-    pulls: list[Pull]
-    rests: list[Rest]
     parts: list[Part] = []
     amended_ms: int = 0
-
-
-class _Put(NamedTuple):
-    """What a proposal says beside the result."""
-
-    caps: list[str]
-    ruled: bool
-    hired_on: str
-    previous: str
-    pulls: list[Pull]
-    rests: list[Rest]
 
 
 class _Read(msgspec.Struct):
@@ -458,7 +452,9 @@ class Grader:
             message = msgspec.structs.replace(message, status="provisional")
             put = self._put(subject, pack, period, state, sheet)
             state.put = digest(put)
-            self.proposals.append(Proposal(grade=message, **put._asdict(), amended_ms=now_ms if again else 0))
+            self.proposals.append(
+                Proposal(grade=message, **msgspec.structs.asdict(put), amended_ms=now_ms if again else 0)
+            )
         if not proposed or not again:
             self.judge.out.append(sent(message))
         if final:
@@ -471,11 +467,11 @@ class Grader:
 
     def _put(
         self, subject: Subject, pack: Pack, period: Period, state: GradeState, sheet: _Sheet | None
-    ) -> _Put:
+    ) -> Put:
         """What the company's stage is given with a closed result."""
         line = subject.line_at(period.end_ms - 1)
         before = [one for one in subject.marks.get(mark_key(pack, period), []) if one.label < period.label]
-        return _Put(
+        return Put(
             caps=sorted(state.caps.values()), ruled=sheet is not None and sheet.ruled,
             hired_on=line.hired_on if line is not None else "", previous=before[-1].score if before else "",
             pulls=sheet.items.pulls if sheet is not None else [], rests=sheet.items.rests if sheet is not None else [],

@@ -565,24 +565,21 @@ cdef class Intake:
         minute, five_minutes = self.minute_key, self.five_minutes_key
         if queue:
             of_queue = self.group_cell("queue", self.queues, self.queues_now, queue, minute, apart)
-        if agent is None:
-            if team:
-                of_team = self.group_cell("team", self.teams, self.teams_now, team, five_minutes, apart)
-            of_site = self.group_cell("site", self.sites, self.sites_now, site, minute, apart)
-        elif (
-            agent.stamp == self.stamp and self.staying and team is agent.at_team and site is agent.at_site
-            and not (apart and at_ms < agent.first_seen_ms)
+        if (
+            agent is not None and agent.stamp == self.stamp and self.staying
+            and team is agent.at_team and site is agent.at_site and not (apart and at_ms < agent.first_seen_ms)
         ):
             own, of_team, of_site = agent.own_cell, agent.team_cell, agent.site_cell
         else:
-            own = agent.series.cells.get(five_minutes)
-            if own is None or (apart and at_ms < agent.first_seen_ms):
-                own = self.open_cell(agent, at_ms)
+            if agent is not None:
+                own = agent.series.cells.get(five_minutes)
+                if own is None or (apart and at_ms < agent.first_seen_ms):
+                    own = self.open_cell(agent, at_ms)
             if team:
                 of_team = self.group_cell("team", self.teams, self.teams_now, team, five_minutes, apart)
             of_site = self.group_cell("site", self.sites, self.sites_now, site, minute, apart)
             # Where there is no room for a group what is apart has a spare cell: the next one must ask again.
-            if self.staying and not apart and team is agent.team and site is agent.site:
+            if agent is not None and self.staying and not apart and team is agent.team and site is agent.site:
                 agent.stamp, agent.at_team, agent.at_site = self.stamp, team, site
                 agent.own_cell, agent.team_cell, agent.site_cell = own, of_team, of_site
         counter.count(data, at_ms, own, of_queue, of_team, of_site, weight)

@@ -436,13 +436,7 @@ class Judge:
     def counted_alike(self, alike: Mapping[tuple[str, tuple[Period, ...]], list[tuple[str, str]]]) -> None:
         """As ``counted``, for all subjects of a level of which the same periods changed."""
         for (level, changed), keys in alike.items():
-            self.touched.update(keys)
-            live = self.book.watch[level]
-            self.watching.live.update(
-                keys if live else [key for key in keys if not self.subjects[key].series.rolling_is_empty]
-            )
-            for pack_key, periods in self._relevant_of(level, changed):
-                wait(self.unjudged[pack_key], keys, periods)
+            self._counted(level, changed, keys)
 
     def counted(self, subject: Subject, changed: Collection[Period]) -> None:
         """Note that periods of a subject changed, so that they are judged at the next evaluation.
@@ -450,17 +444,16 @@ class Judge:
         Most subjects bring the same tuple of periods one after the other, and what follows from it is kept: the same
         sets wait for all of them.
         """
-        key, level = subject.key, subject.level
-        self.touched.add(key)
-        if self.book.watch[level] or not subject.series.rolling_is_empty:
-            self.watching.live.add(key)
+        self._counted(subject.level, changed, [subject.key])
+
+    def _counted(self, level: str, changed: Collection[Period], keys: list[tuple[str, str]]) -> None:
+        self.touched.update(keys)
+        live = self.book.watch[level]
+        self.watching.live.update(
+            keys if live else [key for key in keys if not self.subjects[key].series.rolling_is_empty]
+        )
         for pack_key, periods in self._relevant_of(level, changed):
-            waiting = self.unjudged[pack_key]
-            known = waiting.get(key)
-            if known is None:
-                waiting[key] = periods
-            elif known is not periods:
-                waiting[key] = known | periods
+            wait(self.unjudged[pack_key], keys, periods)
 
     def _relevant_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
         """As ``_judged_of``, remembered for the periods that were asked for last."""

@@ -36,6 +36,21 @@ cdef enum Form:
 assert FIRST_DISTINCT == DISTINCT_SLOT
 
 
+def past_ones(dict groups not None, int64_t before):
+    """Take out what is kept of groups by name and bucket, for all buckets that come before one: name, bucket and what was
+    kept, in their order."""
+    cdef dict buckets
+    cdef list found = []
+    for name in sorted(groups):
+        buckets = groups[name]
+        past = [bucket for bucket in buckets if <int64_t>bucket < before]
+        for bucket in sorted(past) if len(past) > 1 else past:
+            found.append((name, bucket, buckets.pop(bucket)))
+        if not buckets:
+            del groups[name]
+    return found
+
+
 @cython.final
 cdef class Writer:
     """Writes cells for one report. ``terms`` are the names that were used, in the order of their numbers."""
@@ -132,18 +147,10 @@ cdef class Writer:
         ``groups`` are the open cells of a level by name and bucket; ``target`` gives the place of the share for a level
         and name.
         """
-        cdef dict cells
-        for name in sorted(groups):
-            cells = groups[name]
-            over = [bucket for bucket in cells if <int64_t>bucket < before]
-            if not over:
-                continue
+        for name, bucket, cell in past_ones(groups, before):
             shown = name or "all"
             share = shares[target(level, shown) if len(shares) > 1 else 0]
-            for bucket in sorted(over) if len(over) > 1 else over:
-                (<list>share).append((level, shown, <int64_t>bucket * bucket_ms, self.write(cells.pop(bucket))))
-            if not cells:
-                del groups[name]
+            (<list>share).append((level, shown, <int64_t>bucket * bucket_ms, self.write(cell)))
 
 
 cdef inline uint64_t hash_at(const uint8_t *first, Py_ssize_t at) noexcept:
@@ -356,17 +363,3 @@ def put_together(list waiting not None, list uses not None, list levels not None
                 kept.append(one)
                 if len(kept) > 2 * bound:
                     cut(kept, bound)
-
-
-def past_ones(dict groups not None, int64_t before):
-    """Take what was seen out of all buckets that come before one: name, bucket and changes, in their order."""
-    cdef dict buckets
-    cdef list found = []
-    for name in sorted(groups):
-        buckets = groups[name]
-        past = [bucket for bucket in buckets if <int64_t>bucket < before]
-        for bucket in sorted(past) if len(past) > 1 else past:
-            found.append((name, bucket, buckets.pop(bucket)))
-        if not buckets:
-            del groups[name]
-    return found

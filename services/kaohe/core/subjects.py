@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kaohe.core.calendars import Period
-from kaohe.core.counts import Cell, Series, unpack_cell
+from kaohe.core.counts import Cell, Series
 from kaohe.core.facts import added
 from kaohe.core.intake import Known
 from kaohe.core.partials import Reader, Writer
@@ -485,9 +485,8 @@ def store_cells(cells: Iterable[tuple[int, Cell]], slot_names: dict[int, str]) -
 def load_cells(raw: bytes, slots: dict[str, int]) -> list[tuple[int, Cell]]:
     """What ``store_cells`` wrote. Before cells were written as bytes it was a list of starts and counts by name."""
     found = msgspec.msgpack.decode(raw)
-    if not found or (found[0] and isinstance(found[0][0], int)):
-        return [(start, unpack_cell(counts, slots)) for start, counts in found]
-    terms, packed = found
+    by_name = not found or (found[0] and isinstance(found[0][0], int))
+    terms, packed = ([], found) if by_name else found
     reader = Reader(terms, slots)
     return [(start, reader.read(cell)) for start, cell in packed]
 
@@ -521,7 +520,5 @@ def _packed(cell: Cell, slot_names: dict[int, str]) -> PackedCell:
 
 def _unpacked(stored: PackedCell | dict[str, Any], slots: dict[str, int]) -> Cell:
     """A cell of its own; before cells were written as bytes it was counts by name."""
-    if isinstance(stored, dict):
-        return unpack_cell(stored, slots)
-    terms, packed = stored
+    terms, packed = ([], stored) if isinstance(stored, dict) else stored
     return Reader(terms, slots).read(packed)
