@@ -70,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group_partitions: int = 4
     replication: int = 1
     checkpoint_interval_s: float = 1.0
-    checkpoint_records_max: int = 200_000
+    checkpoint_records_max: int = 500_000
     session_timeout_s: float = 6.0
     fetch_records_max: int = 10_000
     metrics_host: str = "127.0.0.1"

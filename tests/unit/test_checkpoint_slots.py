@@ -192,7 +192,7 @@ def test_a_foreign_key_in_the_changelog_is_an_error() -> None:
 def test_a_checkpoint_waits_as_long_as_taking_the_state_out_costs_too_much(
     taking_s: float, busy: bool, intervals: int
 ) -> None:
-    waited = 1
-    while checkpoint_waits(waited, 0.5, taking_s, busy=busy):
-        waited += 1
-    assert waited == intervals
+    waited_s = 0.0
+    while checkpoint_waits(waited_s, 0.5, taking_s, busy=busy):
+        waited_s += 0.125
+    assert waited_s == intervals * 0.5

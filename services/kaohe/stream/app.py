@@ -60,6 +60,8 @@ STOP_TIMEOUT_S = 20.0
 # again and again. But the next checkpoint waits for at most so many intervals, and for one when all is caught up with.
 CHECKPOINT_SHARE = 0.03
 CHECKPOINT_INTERVALS_MAX = 10
+# So often in an interval it is looked whether all is caught up with, so that what was applied last is soon safe.
+CHECKPOINT_LOOKS = 4
 
 
 class Engine(Protocol):
@@ -159,6 +161,7 @@ class Stage:
         self._observer = observer
         self._lock = asyncio.Lock()
         self._since_checkpoint = 0
+        self._taken_at_s = time.monotonic()
         self._taking_s = 0.0
 
     async def consume(self, stream: Any) -> None:
@@ -296,7 +299,8 @@ class Stage:
                 for runner in self.runners.values()
                 if runner.next_offset != runner.checkpoints.committed
             ]
-            self._taking_s = time.monotonic() - started_s
+            self._taken_at_s = time.monotonic()
+            self._taking_s = self._taken_at_s - started_s
             self._since_checkpoint = 0
             if not taken:
                 return
@@ -318,18 +322,16 @@ class Stage:
     async def checkpoint_forever(self) -> None:
         """Checkpoint at the interval, and look whether anything was lost; a failure ends the worker."""
         interval_s = self._settings.checkpoint_interval_s
-        waited = applied = 0
+        applied = 0
         while True:
-            await asyncio.sleep(interval_s)
-            waited += 1
+            await asyncio.sleep(interval_s / CHECKPOINT_LOOKS)
             busy = self._since_checkpoint != applied or any(self._lag(one) for one in self.runners.values())
             applied = self._since_checkpoint
-            if checkpoint_waits(waited, interval_s, self._taking_s, busy=busy):
-                continue
-            waited = 0
+            now_s = time.monotonic()
             try:
-                await self.checkpoint()
-                await self.look_for_dropped(time.monotonic())
+                if not checkpoint_waits(now_s - self._taken_at_s, interval_s, self._taking_s, busy=busy):
+                    await self.checkpoint()
+                await self.look_for_dropped(now_s)
             except asyncio.CancelledError:
                 raise
             except Exception as exc:  # noqa: BLE001 - without checkpoints the worker must not go on
@@ -337,12 +339,14 @@ class Stage:
                 return
 
 
-def checkpoint_waits(waited: int, interval_s: float, taking_s: float, *, busy: bool) -> bool:
-    """Whether the next checkpoint waits for another interval after ``waited`` of them.
+def checkpoint_waits(waited_s: float, interval_s: float, taking_s: float, *, busy: bool) -> bool:
+    """Whether the next checkpoint waits longer, ``waited_s`` after the state was last taken out.
 
-    ``taking_s`` is how long the state was taken out the last time, ``busy`` whether anything is behind or came lately.
+    ``taking_s`` is how long that took, ``busy`` whether anything is behind or came since the last look.
     """
-    return busy and waited < min(taking_s / CHECKPOINT_SHARE / interval_s, CHECKPOINT_INTERVALS_MAX)
+    if waited_s < interval_s:
+        return True
+    return busy and waited_s < min(taking_s / CHECKPOINT_SHARE, CHECKPOINT_INTERVALS_MAX * interval_s)
 
 
 class KaoheApp(faust.App):

@@ -43,6 +43,10 @@ from kaohe.core.records import Record
 
 logger = get_logger(__name__)
 
+# A broker holds a fetch back so long when none of its partitions has anything new. The client asks each broker for one
+# fetch at a time, so for so long no other partition can be fetched either; Faust would let it be 1.5 seconds.
+FETCH_WAIT_MAX_MS = 50
+
 
 class Batch:
     """What one fetch brought for one partition, in offset order. Never empty.
@@ -107,6 +111,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._seeks = 0
         self._stands: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MAX_MS  # noqa: SLF001 - Faust has no setting for it
+        return consumer
 
     async def seek_to(self, positions: Mapping[TP, int]) -> int:
         """Seek partitions, wait until they stand there, and return the number of this seek.
