@@ -183,8 +183,8 @@ def test_a_foreign_key_in_the_changelog_is_an_error() -> None:
     ("taking_s", "busy", "intervals"),
     [
         (0.0, True, 1),  # the first one
-        (0.015, True, 1),  # as in live operation: at every interval
-        (0.06, True, 4),
+        (0.01, True, 1),  # as in live operation: at every interval
+        (0.04, True, 4),
         (60.0, True, CHECKPOINT_INTERVALS_MAX),
         (60.0, False, 1),  # all is caught up with: what was applied is made safe at once
     ],

@@ -56,9 +56,10 @@ DROPPED_AFTER_S = 10.0
 # Of the session time-out, the part that a last checkpoint may take while the group waits for this worker.
 REVOCATION_SHARE = 0.6
 STOP_TIMEOUT_S = 20.0
-# Of the time, the part that may go into taking changed state out of the engines: in catch-up nearly all of it changes
-# again and again. But the next checkpoint waits for at most so many intervals, and for one when all is caught up with.
-CHECKPOINT_SHARE = 0.03
+# Of the time, the part that may go into taking changed state out of the engines (writing it down takes as much again):
+# in catch-up nearly all of it changes again and again. But the next checkpoint waits for at most so many intervals, and
+# for one when all is caught up with.
+CHECKPOINT_SHARE = 0.02
 CHECKPOINT_INTERVALS_MAX = 10
 # So often in an interval it is looked whether all is caught up with, so that what was applied last is soon safe.
 CHECKPOINT_LOOKS = 4

@@ -32,8 +32,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from typing import Any, ClassVar, NamedTuple, cast
 
 import faust
-from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import KafkaError
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.errors import CorruptRecordException, KafkaError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, EventT, Message
@@ -78,10 +78,38 @@ def plain(record: Any) -> Record:
 
 
 class _PlainRecords(PartitionRecords):
-    """A fetch of one partition that makes plain records. Compressed, aborted and control batches are the client's."""
+    """A fetch of one partition that makes plain records. Compressing and checking stay the client's.
 
-    def _consumer_record(self, _tp: Any, record: Any) -> Record:
-        return plain(record)
+    Nobody takes part in transactions here, so what was written in one that was given up counts like the rest.
+    """
+
+    next_fetch_offset: int
+
+    @classmethod
+    def tell(cls, records: PartitionRecords) -> None:
+        """Let what was fetched, and of which nothing was taken yet, make plain records."""
+        if records._isolation_level == READ_UNCOMMITTED:  # noqa: SLF001 - the client has no other name for it
+            records.__class__ = cls
+            records._records_iterator = records._unpack_records()  # noqa: SLF001 - made when it came
+
+    def __iter__(self) -> Iterator[Record]:
+        taken: Iterator[Record] = self._records_iterator
+        return taken
+
+    def _unpack_records(self) -> Iterator[Record]:
+        fetched = self._records
+        while fetched.has_next():
+            batch = fetched.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not batch.is_control_batch:
+                wanted = self.next_fetch_offset
+                for one in batch:
+                    offset = one.offset
+                    if offset >= wanted:  # a batch may begin before what was asked for
+                        self.next_fetch_offset = offset + 1
+                        yield Record(offset, one.value, one.key, one.timestamp or 0)
+            self.next_fetch_offset = batch.next_offset
 
 
 class BatchSchema(faust.Schema[Any, Any]):
@@ -144,7 +172,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         for result in fetched.values():
             records = getattr(result, "_partition_records", None)
             if type(records) is PartitionRecords:
-                records.__class__ = _PlainRecords
+                _PlainRecords.tell(records)
         found = await super()._fetch_records(*args, **kwargs)
         # No seek can come between the taking of the records and this: nothing is awaited.
         return {
