@@ -15,7 +15,7 @@ import pytest
 
 from kaohe.adapters.simulator import NO_FAULTS
 from kaohe.core.calendars import calendar
-from kaohe.core.deadlines import ABANDONED_MS, ITEM_DECODER
+from kaohe.core.deadlines import ABANDONED_MS, CHUNK_DECODER
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
@@ -187,7 +187,8 @@ def test_what_is_stored_does_not_grow_with_the_age_of_the_log(packs: tuple[Pack,
     lasting = [calendar("Asia/Shanghai").containing(window, end_ms) for window in ("quarter", "year")]
     lasting += [calendar("Asia/Shanghai").previous(period) for period in lasting]
     assert kept <= {(period.window, period.label) for period in lasting}
-    items = [ITEM_DECODER.decode(raw) for key, raw in stored.items() if key.startswith("d\x1f")]
+    chunks = [CHUNK_DECODER.decode(raw) for key, raw in stored.items() if key.startswith("d\x1f")]
+    items = [item for chunk in chunks for item in chunk]
     # A certificate holds for years, also for a job that asks for it one day.
     assert {item.id[0] for item in items if item.state == "early_met"} == {"front-desk/certificate_held"}
     due = [item.due_ms for item in items if item.state != "early_met"]

@@ -12,13 +12,14 @@ import msgspec
 import pytest
 
 from kaohe.core import deadlines as module
-from kaohe.core.deadlines import ABANDONED_MS, ITEM_DECODER, KEPT_MS, Deadlines, Item, ItemId
+from kaohe.core.deadlines import ABANDONED_MS, CHUNK_DECODER, KEPT_MS, Deadlines, Item, ItemId
 from kaohe.core.dues import Queue
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.model import Pack
 from kaohe.core.verdicts import MAX_WORDS, Word, bounded, segments
 from kaohe.decisions import DECISION_DECODER
 from kaohe.errors import EventError
+from tests.support.core_runs import Stored, save
 from tests.support.packs import Story, at_ms, make_pack, moment
 
 PARAMETERS = """
@@ -337,10 +338,12 @@ def test_ended_items_are_kept_for_a_while_and_missed_ones_longer() -> None:
     assert items.next_ms() == 10 + KEPT_MS + 1
     list(items.missed_before(10 + KEPT_MS + 1))
     assert [one.id[2] for one in items.items.values()] == ["missed"]
-    assert items.dropped == [("p/d", "a-1", "ended")]
+    (stored,) = items.checkpoint().values()
+    assert [one.id[2] for one in CHUNK_DECODER.decode(stored or b"")] == ["missed"]
     list(items.missed_before(5 + ABANDONED_MS + 1))
     assert items.items == {}
     assert items.next_ms() is None
+    assert items.checkpoint() == {"d\x1f1": None}
 
 
 def test_there_is_a_bound_and_ended_items_make_room_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,6 +361,53 @@ def test_there_is_a_bound_and_ended_items_make_room_first(monkeypatch: pytest.Mo
     with pytest.raises(EventError, match="more than 3 items with a deadline are open") as caught:
         items.check_room()
     assert caught.value.code == "too_many_open"
+
+
+def test_items_are_stored_in_chunks_that_are_as_they_were_after_a_restart() -> None:
+    items, stored = Deadlines(), Stored()
+    for number in range(20):
+        items.add(item(str(number), 100 + number))
+    save(items, stored)
+    assert sorted(stored) == ["d\x1f1", "d\x1f2", "d\x1f3"]
+    list(items.missed_before(101))
+    items.add(item("9", 100, "met", closed_ms=1))  # in place of the one before
+    assert sorted(items.touched) == [1, 2]
+    save(items, stored)
+    successor = Deadlines()
+    successor.restore(dict(stored))
+    assert successor.checkpoint() == {}
+    assert successor.items == items.items
+    for one in (items, successor):
+        one.add(item("new", 1))
+    assert successor.checkpoint() == items.checkpoint()
+
+
+def test_items_that_were_stored_alone_move_into_chunks() -> None:
+    alone = {f"d\x1fp/d\x1fa-1\x1f{key}": msgspec.msgpack.encode(item(key, 10)) for key in "cab"}
+    items = Deadlines()
+    items.restore(alone)
+    assert [key[2] for key in items.items] == ["a", "b", "c"]
+    changed = items.checkpoint()
+    assert [key for key, raw in changed.items() if raw is None] == sorted(alone)
+    assert sorted(changed.keys() - alone.keys()) == ["d\x1f1"]
+    assert items.checkpoint() == {}
+
+
+def test_a_chunk_that_is_too_large_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES_MAX", 100)
+    items, stored = Deadlines(), Stored()
+    for number in range(5):
+        items.add(item(f"{number}-{'x' * 40 * (number % 4)}", 100))
+    save(items, stored)
+    assert len(stored) > 2
+    assert all(len(raw) <= 100 or len(CHUNK_DECODER.decode(raw)) == 1 for raw in stored.values())
+    successor = Deadlines()
+    successor.restore(dict(stored))
+    assert successor.items == items.items
+    list(items.missed_before(100 + ABANDONED_MS + 1))
+    list(items.missed_before(100 + ABANDONED_MS + 1))
+    save(items, stored)
+    assert stored == {}
 
 
 def test_where_there_is_no_room_the_event_is_refused_whole(
@@ -406,7 +456,10 @@ def test_the_straight_way_of_items_is_the_plain_one(pack: Pack, seed: int) -> No
     assert straight == plain
     assert {one.topic for one in straight[0]} >= {"decisions", "alerts", "partials"}
     states = {
-        ITEM_DECODER.decode(raw).state for key, raw in straight[1].items() if raw and key.startswith("d\x1f")
+        item.state
+        for key, raw in straight[1].items()
+        if raw and key.startswith("d\x1f")
+        for item in CHUNK_DECODER.decode(raw)
     }
     assert states >= {"met", "missed", "early_met", "late", "cancelled"}
 
@@ -534,7 +587,7 @@ def test_a_restart_between_words_changes_nothing(judged: Story) -> None:
     engine = judged.replay.engines[0]
     stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
     successor = PartitionEngine(engine.packs, zones=engine.zones)
-    successor.restore(stored)
+    successor.restore(dict(stored))
     for one in WORDS[2:]:
         word(judged, *one, late=False)
         successor.tick(engine.watermark_ms)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kaohe.core.deadlines import ITEM_DECODER
+from kaohe.core.deadlines import CHUNK_DECODER
 from kaohe.core.engine import PartitionEngine, Zones
 from kaohe.core.facts import metric_of
 from kaohe.core.forgetting import days_around
@@ -151,7 +151,7 @@ def test_what_is_remembered_survives_a_restart(pack: Pack) -> None:
     stored = {key: raw for key, raw in first.checkpoint().items() if raw is not None}
     second.restore(stored)
     second.tick(at_ms("2026-03-05T09:00"))
-    (item,) = (ITEM_DECODER.decode(raw) for key, raw in stored.items() if key.startswith("d"))
+    ((item,),) = (CHUNK_DECODER.decode(raw) for key, raw in stored.items() if key.startswith("d"))
     assert item.state == "early_met"
     assert [item.id for item in second.deadlines.items.values()] == [("small/held", "a-1", "c")]
 

@@ -50,16 +50,21 @@ cdef class Asked:
 
 cdef class Dues:
     cdef readonly dict items
-    cdef readonly set touched
-    cdef readonly list dropped
+    cdef readonly set touched                           # the chunks with items to be stored again
+    cdef readonly dict chunks                           # the ids of the items in each, by its number
     cdef readonly Py_ssize_t most
     cdef readonly Queue open, ended
     cdef object made
     cdef dict kept_ms
     cdef int64_t kept, abandoned
-    cdef Py_ssize_t id, state, due, closed, evidence    # where an item keeps them
+    cdef object newest
+    cdef Py_ssize_t together
+    cdef Py_ssize_t id, state, due, closed, evidence, chunk    # where an item keeps them
 
     cpdef int add(self, item) except -1
+    cpdef object begin_chunk(self)
+    cpdef int put_back(self, item) except -1
+    cpdef int note(self, item) except -1
     cpdef int changed(self, item) except -1
     cpdef int queue(self, item) except -1
     cpdef object due_at(self, tuple key)

@@ -123,23 +123,60 @@ cdef class Asked:
 cdef class Dues:
     """The items of one partition by their ids, and when each of them is missed or forgotten."""
 
-    def __init__(self, made, dict kept_ms not None, int64_t kept, int64_t abandoned, Py_ssize_t most):
-        """``made`` is the struct of an item. How long ended ones are kept: by deadline, otherwise, and when missed."""
+    def __init__(
+        self, made, dict kept_ms not None, int64_t kept, int64_t abandoned, Py_ssize_t most, Py_ssize_t together
+    ):
+        """``made`` is the struct of an item. How long ended ones are kept: by deadline, otherwise, and when missed.
+        ``most`` are kept at a time, and ``together`` of them are stored in one chunk."""
         self.made, self.kept_ms, self.kept, self.abandoned, self.most = made, kept_ms, kept, abandoned, most
-        self.items, self.touched, self.dropped = {}, set(), []
+        self.items, self.touched, self.chunks, self.newest, self.together = {}, set(), {}, 0, together
         self.open, self.ended = Queue(self.due_at), Queue(self.end_at)
         self.id, self.state, self.due = [place_of(made, one) for one in ("id", "state", "due_ms")]
         self.closed, self.evidence = place_of(made, "closed_ms"), place_of(made, "evidence")
+        self.chunk = place_of(made, "chunk")
 
     cpdef int add(self, item) except -1:
-        """Add a new item. The caller has asked ``check_room`` before."""
-        self.items[field(item, self.id, "id")] = item
+        """Add a new item, also in place of one with its id. The caller has asked ``check_room`` before."""
+        cdef tuple key = field(item, self.id, "id")
+        before = self.items.get(key)
+        if before is None:
+            own = self.chunks.get(self.newest)
+            if own is None or len(<list>own) >= self.together:
+                own = self.chunks[self.begin_chunk()]
+            (<list>own).append(key)
+            set_field(item, self.chunk, "chunk", self.newest)
+        else:
+            set_field(item, self.chunk, "chunk", field(before, self.chunk, "chunk"))
+        self.items[key] = item
         return self.changed(item)
+
+    cpdef object begin_chunk(self):
+        """A new chunk, into which further items go; its number."""
+        self.newest = self.newest + 1
+        self.chunks[self.newest] = []
+        return self.newest
+
+    cpdef int put_back(self, item) except -1:
+        """Put an item back into the chunk that it was stored in; of the chunks the newest must come last."""
+        cdef tuple key = field(item, self.id, "id")
+        self.newest = field(item, self.chunk, "chunk")
+        own = self.chunks.get(self.newest)
+        if own is None:
+            own = self.chunks[self.newest] = []
+        (<list>own).append(key)
+        self.items[key] = item
+        return 0
 
     cpdef int changed(self, item) except -1:
         """Note that an item changed."""
         self.queue(item)
-        self.touched.add(field(item, self.id, "id"))
+        return self.note(item)
+
+    cpdef int note(self, item) except -1:
+        """Note that an item is to be stored again, if it is one that is kept."""
+        number = field(item, self.chunk, "chunk")
+        if number:
+            self.touched.add(number)
         return 0
 
     cpdef int queue(self, item) except -1:

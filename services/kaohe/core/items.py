@@ -477,7 +477,7 @@ class Items:
                 )
                 if outcome in ("missed", "standing") and alerted:
                     item.alerts = tuple(sorted({*item.alerts, *(f"{rules.level}|{one}" for one in alerted)}))
-                    self.deadlines.touched.add(item.id)
+                    self.deadlines.note(item)
             else:
                 alerts = [alert.partition("|") for alert in item.alerts]
                 own = {rule for level, _, rule in alerts if level == rules.level}
