@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +214,12 @@ def test_a_look_finds_what_begins_and_what_ends(level: str) -> None:
     for _ in range(400):
         moment = some_moment(rng, layout, packs, level, rules_only=True)
         periods = moment.calendar.periods(NOW_MS - 1)
-        may_hold, judged = watch.look(moment.series, periods, {})
+        look = partial(watch.screen.judged, moment.series, periods, bits=watch.bits)
+        may_hold, judged = look(alerts={})
         assert judged == may_hold
-        assert watch.look(moment.series, periods, waits) == (may_hold, (1 << len(watch.watched)) - 1)
-        assert watch.look(moment.series, periods, fires)[0] == may_hold
-        ending = watch.look(moment.series, periods, fires)[1]
+        assert look(alerts=waits) == (may_hold, (1 << len(watch.watched)) - 1)
+        assert look(alerts=fires)[0] == may_hold
+        ending = look(alerts=fires)[1]
         place = 0
         for rules in sets:
             matched, screened = rules.matched(moment), rules.may_hold(moment)
@@ -241,10 +242,10 @@ def test_where_a_count_is_too_large_a_look_lets_everything_through() -> None:
     every = (1 << len(watch.watched)) - 1
     moment = some_moment(random.Random(1), layout, packs, "queue", rules_only=True)
     periods = moment.calendar.periods(NOW_MS - 1)
-    assert watch.look(moment.series, periods, {})[0] != every
+    assert watch.screen.judged(moment.series, periods, {}, watch.bits)[0] != every
     slot = layout.reads[packs[0].key, "calls_waiting"][0][0][0]
     moment.series.add(NOW_MS - MINUTE_MS, Cell({slot: 1 << 50}), NOW_MS)
-    assert watch.look(moment.series, periods, {}) == (every, every)
+    assert watch.screen.judged(moment.series, periods, {}, watch.bits) == (every, every)
 
 
 def some_condition(

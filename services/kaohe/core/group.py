@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
-from itertools import takewhile
 
 import msgspec
 
@@ -162,19 +161,14 @@ class GroupEngine:
             self.judge.start(min(self.firsts.values()) - GROUP_BUCKET_MS)
         elif upto_ms <= self.now_ms:
             return
-        minutes: set[int] = set()
-        for waiting in self.waiting.values():
-            minutes.update(
-                report.upto_ms for report in takewhile(lambda one: one.upto_ms <= upto_ms, waiting)
-            )
-        for minute_ms in sorted(minutes):
+        queues = [self.waiting[source] for source in sorted(self.waiting)]
+        for minute_ms in _minutes(queues, upto_ms):
             self._run(minute_ms - 1)
             # After a silence the grid stands in the past: what comes now must not be judged as if it were known then.
             self.judge.settle(minute_ms - 1)
             cells: dict[tuple[str, str, int], Cell] = {}
             seen: list[Reported] = []
-            for source in sorted(self.waiting):
-                queue = self.waiting[source]
+            for queue in queues:
                 while queue and queue[0].upto_ms == minute_ms:
                     self._take_out(queue.popleft(), cells, seen)
             self.judge.counted_alike(add_up(cells, self.judge.subjects, self._group, minute_ms))
@@ -325,3 +319,14 @@ class GroupEngine:
     def firing(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Live alerts that fire now."""
         return firing(self.judge)
+
+
+def _minutes(queues: Iterable[Iterable[Report]], upto_ms: int) -> list[int]:
+    """The minutes up to a moment of which any partition has reported anything, in order."""
+    found: set[int] = set()
+    for queue in queues:
+        for report in queue:
+            if report.upto_ms > upto_ms:
+                break
+            found.add(report.upto_ms)
+    return sorted(found)

@@ -3,6 +3,7 @@ from typing import Any, final
 
 from kaohe.core.calendars import Period
 from kaohe.core.counts import Series
+from kaohe.core.subjects import AlertState
 from kaohe.core.watching import Watching
 
 MAX_TESTS: int
@@ -19,6 +20,9 @@ class Look:
         begin: int,
     ) -> None: ...
     def __call__(self, series: Series, periods: tuple[Period, ...], ending: bool, /) -> int: ...
+    def judged(
+        self, series: Series, periods: tuple[Period, ...], alerts: dict[str, AlertState], bits: dict[str, int]
+    ) -> tuple[int, int]: ...
 
 @final
 class Glance: ...

@@ -77,7 +77,7 @@ cdef class Look:
     cdef Term *terms
     cdef uint64_t *passing     # the sets of comparisons of all tests, one after the other
     cdef int *ends             # where those of each test end
-    cdef object every
+    cdef object every, all_rules
     cdef object calendar       # of whose periods ``earlier`` has the ones before
     cdef dict earlier
 
@@ -88,7 +88,7 @@ cdef class Look:
         sets = [one for own in passing for one in own]
         assert len(comparisons) <= TESTS, len(comparisons)
         self.begin, self.n_tests = begin, len(passing)
-        self.every = (1 << self.n_tests) - 1
+        self.every, self.all_rules = (1 << self.n_tests) - 1, (1 << begin) - 1
         self.earlier = {}
         self.n_windows, self.n_variables, self.n_comparisons = len(windows), len(variables), len(comparisons)
         self.windows = <Window *>PyMem_Malloc((self.n_windows + 1) * sizeof(Window))
@@ -148,7 +148,7 @@ cdef class Look:
         cdef uint64_t found = 0, held = 0
         cdef int at, place = 0, n = self.n_tests if ending else self.begin
         if n > 64 or self.n_variables > TESTS or self.n_windows > TESTS or not self.read(series, periods, values, seen, known):
-            return self.every if ending else self.every & ((1 << self.begin) - 1)
+            return self.every if ending else self.all_rules
         for at in range(self.n_comparisons):
             if self.holds(self.comparisons + at, values, seen, known):
                 held |= (<uint64_t>1) << at
@@ -160,6 +160,21 @@ cdef class Look:
                 place += 1
             place = self.ends[at]
         return found
+
+    cpdef tuple judged(self, Series series, tuple periods, dict alerts, dict bits):
+        """Which rules may hold, and which must be judged because an alert may begin, go on waiting, or end."""
+        firing = waiting = 0
+        for key, state in alerts.items():
+            bit = bits.get(key)
+            if bit is None:
+                continue
+            if state.firing:
+                firing |= bit
+            else:
+                waiting |= bit
+        found = self.passed(series, periods, firing != 0)
+        may_hold = found & self.all_rules
+        return may_hold, (may_hold & ~firing) | waiting | (firing & found >> self.begin)
 
     cdef bint read(self, Series series, tuple periods, int64_t *values, bint *seen, bint *known) except -1:
         """Read all variables; False where one is too large."""
@@ -333,9 +348,10 @@ def look_at(host, list keys not None, int64_t now_ms):
             watch = boundary.watches.get(key[0]) if not packs else None
             if watch is None:
                 watch = host.watch_of(boundary, key[0], packs)
-            may_hold = judged = (<Look>watch.screen).passed(series, boundary.periods, False) if not alerts else 0
             if alerts:
-                may_hold, judged = watch.look(series, boundary.periods, alerts)
+                may_hold, judged = (<Look>watch.screen).judged(series, boundary.periods, alerts, watch.bits)
+            else:
+                may_hold = judged = (<Look>watch.screen).passed(series, boundary.periods, False)
             if judged:
                 host.judge_watched(subject, watch, now_ms, today.day, may_hold, judged)
             if alerts and not stays:

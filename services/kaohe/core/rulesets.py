@@ -17,9 +17,8 @@ from datetime import date
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from kaohe.core.calendars import Period
 from kaohe.core.counting import NOT_SUMS, Layout
-from kaohe.core.counts import Series, span_ms
+from kaohe.core.counts import span_ms
 from kaohe.core.effects import decided_by, ending, names_of
 from kaohe.core.expressions import Condition, ExprType, bind, names, to_condition
 from kaohe.core.facts import Fact, Moment, facts_reader, metric_of
@@ -28,7 +27,6 @@ from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack, Rule
 from kaohe.core.outcomes import Outcomes
 from kaohe.core.screens import Screen, atoms_of, look, screen, truths, truths_seen
-from kaohe.core.subjects import AlertState
 
 MATCHERS_KEPT = 8
 """Matchers kept per rule set, one for each set of parameter values; more are made again when they are needed."""
@@ -169,7 +167,11 @@ class Watched(NamedTuple):
 
 
 class Watch:
-    """The live rules of the packs that judge a subject, looked at together."""
+    """The live rules of the packs that judge a subject, looked at together.
+
+    ``screen`` tells which of them may hold and which of their alerts may end, ``bits`` the bit of each in that, by the
+    key of its alert.
+    """
 
     def __init__(self, layout: Layout, sets: Iterable[RuleSet], day: date) -> None:
         self.watched: list[Watched] = []
@@ -182,27 +184,8 @@ class Watch:
                 self.watched.append(Watched(rules, rule, key, 1 << len(self.watched)))
                 conditions.append((rules.pack, bound[rule.id]))
                 ends.append((rules.pack, [ending(rules.pack, rule, effect, day) for effect in rule.effects]))
-        self._bits = {one.key: one.bit for one in self.watched}
-        self._count = len(self.watched)
-        self._every = (1 << self._count) - 1
+        self.bits = {one.key: one.bit for one in self.watched}
         self.screen = look(layout, conditions, ends)
-
-    def look(
-        self, series: Series, periods: tuple[Period, ...], alerts: Mapping[str, AlertState]
-    ) -> tuple[int, int]:
-        """Which rules may hold, and which must be judged because an alert may begin, go on waiting, or end.
-
-        Without any alert both are what the screen says of the beginnings.
-        """
-        firing = waiting = 0
-        for key, state in alerts.items():
-            if state.firing:
-                firing |= self._bits.get(key, 0)
-            else:
-                waiting |= self._bits.get(key, 0)
-        found = self.screen(series, periods, bool(firing))
-        may_hold = found & self._every
-        return may_hold, (may_hold & ~firing) | waiting | (firing & found >> self._count)
 
 
 class _InForce(NamedTuple):
