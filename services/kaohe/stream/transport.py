@@ -45,7 +45,7 @@ logger = get_logger(__name__)
 
 # A broker holds a fetch back so long when none of its partitions has anything new. The client asks each broker for one
 # fetch at a time, so for so long no other partition can be fetched either; Faust would let it be 1.5 seconds.
-FETCH_WAIT_MAX_MS = 50
+FETCH_WAIT_MAX_MS = 100
 
 
 class Batch:
