@@ -378,7 +378,7 @@ def test_what_was_stored_before_is_still_read(pack: Pack) -> None:
         count: int
 
     subject = Subject("agent", "a-1", Series(calendar("Asia/Shanghai"), GROUP_BUCKET_MS, ()), 0)
-    stored = msgspec.msgpack.decode(store(subject, {}, [], []))
+    stored = msgspec.msgpack.decode(store(subject, {}, [], [], live=False))
     position = 6
     assert stored[position] == {}, "evidence"
     old = {"call.answered|2026-08": Before(["e-1"], 7)}
@@ -389,7 +389,7 @@ def test_what_was_stored_before_is_still_read(pack: Pack) -> None:
         "k|month|2026-08": Evidence(2, [Sighting(1, 1, "e-1"), Sighting(2, 2, "x", ("e-2", "e-3"))])
     }
     again = Subject("agent", "a-1", subject.series, 0)
-    revive(again, load(store(subject, {}, [], [])), {})
+    revive(again, load(store(subject, {}, [], [], live=False)), {})
     assert again.evidence == subject.evidence
 
 

@@ -22,6 +22,7 @@ from kaohe.core.replay import Replay
 from kaohe.decisions import Decision
 from kaohe.errors import EventError, StateError
 from kaohe.events import PackActivated, make
+from tests.support.core_runs import Stored, save
 from tests.support.packs import Story, at, at_ms, by_name, make_pack, moment
 
 PARAMETERS = """
@@ -660,6 +661,16 @@ def standing(folder: Path) -> Story:
     return story
 
 
+def hand_over(story: Story) -> None:
+    """Successors of both stages take over from their checkpoints."""
+    replay, successors = story.replay, Replay(story.replay.packs, zones=story.replay.zones)
+    (engine,) = replay.engines
+    for old, new in ((engine, successors.engines[0]), (replay.group, successors.group)):
+        save(old, stored := Stored())
+        new.restore(stored)
+    replay.engines, replay.group = successors.engines, successors.group
+
+
 def test_an_alert_that_stands_ends_when_its_pack_is_in_force_no_more_for_the_agent(tmp_path: Path) -> None:
     story = standing(tmp_path)
     story.tell("2026-08-03T12:00:30", "roster.changed", packs=["another"])
@@ -669,15 +680,24 @@ def test_an_alert_that_stands_ends_when_its_pack_is_in_force_no_more_for_the_age
 
 def test_an_alert_that_stands_is_looked_at_by_a_successor_as_by_the_engine_before(tmp_path: Path) -> None:
     story = standing(tmp_path)
-    (engine,) = story.replay.engines
-    stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
-    successor = PartitionEngine(story.replay.packs, zones=Zones(default="Asia/Shanghai"))
-    successor.restore(stored)
-    story.replay.engines[0] = successor
+    hand_over(story)
     story.tick("2026-08-05T12:00")
     assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "00:05")]
+    (successor,) = story.replay.engines
     assert not successor.judge.watching.resting
     assert not successor.judge.watching.live
+
+
+def test_a_team_of_which_something_comes_late_is_looked_at_by_a_successor_too(tmp_path: Path) -> None:
+    rules = RULES[RULES.index("- id: busy-team") :]
+    story = Story(make_pack(tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=rules))
+    story.tick("2026-08-03T12:01")
+    for call in range(3):
+        story.late(f"2026-08-03T09:0{call}:00", "call.answered", call_id=f"c-{call}", team="t-1")
+    story.tick("2026-08-03T12:02")
+    hand_over(story)
+    story.tick("2026-08-03T13:00")
+    assert story.alerts() == [("busy-team", "t-1", "firing", "12:05")]
 
 
 LOOKING_BACK = """
@@ -690,7 +710,10 @@ LOOKING_BACK = """
 """
 
 
-def test_a_day_that_is_over_is_looked_back_at_although_nothing_comes_any_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_a_day_that_is_over_is_looked_back_at_although_nothing_comes_any_more(
+    tmp_path: Path, handed_over: bool
+) -> None:
     metrics = METRICS.replace("windows: [day, month, rolling 15m]", "windows: [day, month]")
     small = make_pack(tmp_path, parameters=PARAMETERS, metrics=metrics, rules=LOOKING_BACK)
     story = Story(small, zones=Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"}))
@@ -703,6 +726,8 @@ def test_a_day_that_is_over_is_looked_back_at_although_nothing_comes_any_more(tm
             )
     story.tick("2026-08-04T00:04")
     assert story.alerts() == []
+    if handed_over:
+        hand_over(story)
     story.tick("2026-08-06T12:00")
     shanghai, berlin = (
         (("firing", "2026-08-04T00:05"), ("resolved", "2026-08-05T00:05")),

@@ -4,7 +4,8 @@ Theory of operation. A judge's state is cut into keys so that a checkpoint write
 with the age of the log::
 
     judge                        the frame: boundary reached, versions that judge, periods to close next
-    s <level> <name>             a subject: roster, state of work, alerts, grades, totals, what waits to be judged
+    s <level> <name>             a subject: roster, state of work, alerts, grades, totals, what waits to be judged, and
+                                 whether it is looked at
     c <level> <name>             its open cells
     r <level> <name> <hour>      the cells of its rolling windows that began in one hour
     p <level> <name> <period>    the counts of one calendar period
@@ -108,7 +109,7 @@ def _store_subject(judge: Judge, subject: Subject, changed: dict[str, bytes | No
         ]
         for several in (judge.unjudged, judge.figures)
     )
-    changed[stored_key("s", key)] = store(subject, names, unjudged, figures)
+    changed[stored_key("s", key)] = store(subject, names, unjudged, figures, live=key in judge.watching.live)
     hours, gone = series.changed_hours()
     for hour in sorted(gone):
         changed[stored_key("r", key, str(hour))] = None
@@ -187,6 +188,8 @@ def _revive_subject(judge: Judge, key: Key, raw: bytes) -> None:
     stored = load(raw)
     subject = judge.add_subject(*key, shared_calendar(stored.zone), stored.first_seen_ms)
     revive(subject, stored, judge.layout.slots)
+    if stored.live or stored.alerts:
+        judge.watching.live.add(key)
     for several, kept in ((judge.unjudged, stored.unjudged), (judge.figures, stored.figures)):
         for pack, window, label in kept:
             if pack in judge.packs:
@@ -211,8 +214,8 @@ def _restore_frame(judge: Judge, state: StoredJudge) -> None:
     for key, subject in judge.subjects.items():
         if judge.grid_ms is not None:
             judge.watch_closes(subject.series.calendar)
-        if subject.alerts or not subject.series.rolling_is_empty:
-            judge.watching.live.add(key)
+        if not subject.series.rolling_is_empty:
+            judge.watching.live.add(key)  # what was stored before it was said who is live goes by this
     for name in replaced:
         # The version that judged is not loaded any more: its successor takes over what is open.
         judge.await_open(f"{name}@{judge.active[name]}")

@@ -414,6 +414,7 @@ class StoredSubject(msgspec.Struct, array_like=True):
     sittings: dict[str, Sitting] = {}
     marks: dict[str, list[Mark]] = {}
     figures: list[tuple[str, str, str]] = []
+    live: bool = False
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -423,12 +424,12 @@ _ENTRIES_DECODER = msgspec.msgpack.Decoder(list[Entry])
 
 def store(
     subject: Subject, slot_names: dict[int, str], unjudged: list[tuple[str, str, str]],
-    figures: list[tuple[str, str, str]],
+    figures: list[tuple[str, str, str]], *, live: bool,
 ) -> bytes:  # fmt: skip
     """The bytes of a subject without its cells, periods and entries.
 
     ``unjudged`` are the periods (pack key, window, label) that wait for the next evaluation, ``figures`` those whose
-    figures for reports wait for the next day.
+    figures for reports wait for the next day. ``live`` tells whether it is looked at at the next boundary.
     """
     series = subject.series
     stored = StoredSubject(
@@ -448,6 +449,7 @@ def store(
         sittings=subject.sittings,
         marks=subject.marks,
         figures=figures,
+        live=live,
     )
     return _ENCODER.encode(stored)
 

@@ -4,6 +4,10 @@ Theory of operation. Whoever has counts in a rolling window, or an alert, is *li
 log time (teams at each fifth minute): one look, compiled for all rules of a level on a day, says from the counts which
 rules may hold and which alerts may end, and only of these the matcher is asked. Whom nothing moves but a new day,
 another roster or version *rests* until then. An alert that fires goes on until its clear condition is met.
+
+A look too many can begin an alert as well as a look too few can miss one: when another version judges nobody looks at
+those who are neither live nor at rest. So a successor looks at the same ones. Who becomes live without an alert, or is
+live no more, is *touched*, and stored with it; with an alert one is looked at in any case, and nothing comes of it.
 """
 
 from __future__ import annotations
@@ -132,10 +136,12 @@ class Watching:
             if same and not waits and subject.roster_from_ms <= now_ms:
                 self.live.discard(key)
                 self.resting.add(key)
-        elif same or not at_midnight or subject.level not in self._looking_back:
+            return
+        if same or not at_midnight or subject.level not in self._looking_back:
             self.live.discard(key)
             self.glances.pop(key, None)
-            self.judge.touched.add(key)
+        # Also one that stays live: that a day which began woke it is not stored yet.
+        self.judge.touched.add(key)
 
     def next_day_ms(self, after_ms: int) -> int:
         """The next moment at which a day begins somewhere."""
