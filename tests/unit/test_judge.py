@@ -688,6 +688,20 @@ def test_an_alert_that_stands_is_looked_at_by_a_successor_as_by_the_engine_befor
     assert not successor.judge.watching.live
 
 
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_an_agent_whose_alert_ended_is_not_looked_at_because_it_once_rested(
+    tmp_path: Path, handed_over: bool
+) -> None:
+    story = standing(tmp_path)
+    story.tell("2026-08-03T12:00:30", "roster.changed", packs=["another"])
+    story.tick("2026-08-03T12:10")
+    if handed_over:
+        hand_over(story)
+    story.tell("2026-08-03T12:10:30", "roster.changed", packs=[])
+    story.tick("2026-08-03T12:30")
+    assert [one[2:] for one in story.alerts()] == [("firing", "09:05"), ("resolved", "12:05")]
+
+
 def test_a_team_of_which_something_comes_late_is_looked_at_by_a_successor_too(tmp_path: Path) -> None:
     rules = RULES[RULES.index("- id: busy-team") :]
     story = Story(make_pack(tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=rules))

@@ -137,6 +137,7 @@ class Watching:
                 self.live.discard(key)
                 self.resting.add(key)
             return
+        self.resting.discard(key)
         if same or not at_midnight or subject.level not in self._looking_back:
             self.live.discard(key)
             self.glances.pop(key, None)
