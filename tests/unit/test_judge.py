@@ -754,6 +754,26 @@ def test_a_day_that_is_over_is_looked_back_at_although_nothing_comes_any_more(
     assert len(said) == 8, "three calls are enough, and no day is looked at twice"
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_when_a_day_is_looked_back_at_does_not_depend_on_the_zones_of_others(
+    tmp_path: Path, others: int
+) -> None:
+    rules = {"1.0": LOOKING_BACK.replace("day >= 1", "day >= 2"), "2.0": LOOKING_BACK}
+    packs = [
+        make_pack(tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=text, version=version)
+        for version, text in rules.items()
+    ]
+    story = Story(*packs, zones=Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"}))
+    story.tick("2026-08-03T08:00")
+    story.tell("2026-08-03T09:00:00", "call.answered", call_id="c-1")
+    for _ in range(others):
+        story.tell("2026-08-03T09:00:00", "roster.changed", "b-1", site="berlin")
+    story.tick("2026-08-04T01:00")
+    activate(story, "2026-08-04T01:00", "2.0")
+    story.tick("2026-08-05T12:00")
+    assert [one[2:] for one in story.alerts()] == [("firing", "00:00"), ("resolved", "00:05")]
+
+
 PER_CUSTOMER = """
 - id: often
   level: [queue]

@@ -153,14 +153,23 @@ class Watching:
         return self.day_ms
 
     def _wake(self, now_ms: int) -> None:
-        """Where a day begins, look at all whose alerts stand, and at everybody about whom rules look back at a day."""
-        assert self.judge.grid_ms is not None
-        if self.next_day_ms(self.judge.grid_ms) > now_ms:
+        """When a day begins, look at all whose alerts stand, and at everybody there about whom rules look back.
+
+        Not at those in other zones: whether a day begins elsewhere depends on who else is judged here.
+        """
+        grid_ms = self.judge.grid_ms
+        assert grid_ms is not None
+        if self.next_day_ms(grid_ms) > now_ms:
             return
         self.live |= self.resting
         self.resting.clear()
+        begun = {
+            zone
+            for zone in {zone for _, zone, _ in self.judge.closes}
+            if shared_calendar(zone).containing("day", now_ms).start_ms > grid_ms
+        }
         for key, subject in self.judge.subjects.items():
-            if subject.level in self._looking_back:
+            if subject.level in self._looking_back and subject.series.calendar.name in begun:
                 self.live.add(key)
 
     def _watch_of(self, level: str, packs: list[str], day: date) -> Watch:
