@@ -1099,6 +1099,37 @@ def test_what_comes_late_for_a_closed_month_is_judged_by_the_version_that_closed
     assert (september.points, september.pack_version) == ("-3", "2.0")
 
 
+@pytest.mark.parametrize("other", [(), ("berlin",), ("berlin", "shanghai")])
+def test_a_month_that_another_version_closed_in_a_zone_is_closed_by_it_for_who_moves_there(
+    tmp_path: Path, pack: Pack, other: tuple[str, ...]
+) -> None:
+    """Whether or not another agent was, or is, there. The grace of the other version is shorter."""
+    rules = RULES.replace("points: p.step_points, per: 1", "points: 1, per: 1")
+    newer = make_pack(
+        tmp_path,
+        parameters=PARAMETERS,
+        metrics=METRICS,
+        rules=rules,
+        scorecard=SCORECARD,
+        version="2.0",
+        grace="24h",
+    )
+    zones = Zones(default="Asia/Shanghai", sites={"nome": "America/Nome", "berlin": "Europe/Berlin"})
+    story = Story(pack, newer, zones=zones)
+    story.tell("2026-08-03T08:00:00", "roster.changed", site="nome")
+    for day, site in enumerate(other, start=3):
+        story.tell(f"2026-08-0{day}T08:00:00", "roster.changed", "b-1", site=site)
+    errors(story, 3, "2026-08-05")
+    activate(story, "2026-08-20T08:00", "2.0")
+    activate(story, "2026-09-02T08:00", "1.0")
+    story.tell("2026-09-03T08:00:00", "roster.changed", site="berlin")
+    story.tick("2026-09-10T00:00")
+    one = charge(story, "errors")
+    assert (one.points, one.pack_version, one.status) == ("-1", "2.0", "final")
+    assert one.at == "2026-09-03T02:00:00+02:00"
+    assert ("2026-08", "99", "A", "final") in story.grades()
+
+
 def test_the_oldest_version_judges_until_an_event_says_otherwise(versions: tuple[Pack, Pack]) -> None:
     for order in itertools.permutations(versions):
         engine = PartitionEngine(order, zones=Zones(default="Asia/Shanghai"))

@@ -305,9 +305,12 @@ class Judge:
         self.active[name] = version
         self.watching.begin_anew()
         self._judgings.clear()
-        for (pack, zone, window), period in list(self.closes.items()):
-            if pack == before and (after, zone, window) in self.closes:
-                self.await_close((after, zone, window), period)
+        for key in [key for key in self.closes if key[0] == after and key[2] in self._closed_windows(before)]:
+            period = self.closes.get((before, *key[1:]))
+            if period is not None:
+                self.await_close(key, period)
+            else:
+                self._close_no_more(key)
         self.await_open(after)
 
     def await_open(self, pack_key: str) -> None:
@@ -348,7 +351,12 @@ class Judge:
         for (pack_key, zone, window), period in sorted(self.closes.items()):
             if zone != old.name or self.closes[pack_key, calendar.name, window].label <= period.label:
                 continue
-            self._close_for(subject, self.packs[pack_key], calendar.period(window, period.label), now_ms)
+            pack, closed = self.packs[pack_key], calendar.period(window, period.label)
+            if self.active.get(pack.name) == pack.version:
+                closing = self.version_of(pack.name, subject, closed) or pack
+                if self.judges_in(closing, subject, closed, now_ms):
+                    pack = closing
+            self._close_for(subject, pack, closed, now_ms)
 
     # --- log time -----------------------------------------------------------------------------------------------------
 
@@ -363,23 +371,43 @@ class Judge:
         """See to it that the periods of this calendar are closed."""
         assert self.grid_ms is not None
         for pack in self.packs.values():
-            for window in self.book.windows[pack.key] | {"day"}:
+            for window in self._closed_windows(pack.key):
                 key = (pack.key, calendar.name, window)
                 if key not in self.closes:
                     self.watching.day_ms = None  # perhaps a new zone, whose day begins sooner
-                    first = calendar.containing(window, self.grid_ms - pack.grace_ms)
-                    self.await_close(key, self._after_orders(pack.name, first, calendar))
+                    self.await_close(key, self._first_open(pack, window, calendar))
 
-    def _after_orders(self, name: str, period: Period, calendar: Calendar) -> Period:
-        """The first period from this one on that was not closed by order before the judge knew of its zone."""
-        for at_ms, window, label, _ in self.ordered.get(name, ()):
-            while window == period.window and period.label <= label and period.end_ms <= at_ms:
+    def _closed_windows(self, pack_key: str) -> set[str]:
+        """The windows whose periods a pack closes: those that it judges, and days, with which the past is forgotten."""
+        return self.book.windows[pack_key] | {"day"}
+
+    def _first_open(self, pack: Pack, window: str, calendar: Calendar) -> Period:
+        """The first period that was not closed before the judge knew of its zone: by the grace of this version, by
+        that of one which was in force before it, or by order.
+
+        Of two partitions one may have known the zone all the time, and both must say the same.
+        """
+        assert self.grid_ms is not None
+        name, over_ms = pack.name, self.grid_ms - pack.grace_ms
+        if self.active.get(name) == pack.version:
+            for (_, version), (until_ms, _) in pairwise(self.history.get(name, ())):
+                before = self.packs.get(f"{name}@{version}")
+                if before is not None and window in self._closed_windows(before.key):
+                    over_ms = max(over_ms, until_ms - before.grace_ms)
+        period = calendar.containing(window, over_ms)
+        for at_ms, ordered, label, _ in self.ordered.get(name, ()):
+            while ordered == window and period.label <= label and period.end_ms <= at_ms:
                 period = calendar.following(period)
         return period
 
     def await_close(self, key: tuple[str, str, str], period: Period) -> None:
         """The next period that a pack (its key) closes in a zone, of a window."""
         self.closes[key] = period
+        self._next_close_ms = None
+
+    def _close_no_more(self, key: tuple[str, str, str]) -> None:
+        """Nobody is in a zone: what is closed there is worked out when somebody is again."""
+        del self.closes[key]
         self._next_close_ms = None
 
     def _close_due_ms(self) -> int | None:
@@ -750,8 +778,7 @@ class Judge:
                 if period.window == "day":
                     forgetting.sweep(self, now_ms, key[1])
                 if calendar is None:
-                    del self.closes[key]
-                    self._next_close_ms = None
+                    self._close_no_more(key)
                     break
                 self.await_close(key, calendar.following(period))
 
