@@ -17,7 +17,6 @@ import base64
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any, Literal
 from zlib import crc32
 
@@ -220,15 +219,19 @@ def _reads_own_states(packs: Iterable[Pack]) -> bool:
     )
 
 
-@lru_cache(maxsize=MAX_SUBJECTS)
-def group_partition(level: str, name: str, group_partitions: int) -> int:
-    """The partition of the group stage that looks at a group."""
-    return crc32(f"{level}/{name}".encode()) % group_partitions
+class Targets(dict[str, int]):
+    """The partition of the group stage that looks at a group of a level, by its name; worked out when asked for."""
 
+    def __init__(self, level: str, group_partitions: int) -> None:
+        super().__init__()
+        self._level = level
+        self._partitions = group_partitions
 
-def company_partition(group_partitions: int) -> int:
-    """The one partition of the group stage that looks at the whole company."""
-    return group_partition("company", "company", group_partitions)
+    def __missing__(self, name: str) -> int:
+        if len(self) >= MAX_SUBJECTS:
+            self.clear()
+        found = self[name] = crc32(f"{self._level}/{name}".encode()) % self._partitions
+        return found
 
 
 def _check_agent(tag: str, data: Any, time_ms: int, agent: Subject | None) -> None:
@@ -260,6 +263,9 @@ class PartitionEngine(Intake):
         self.zones = zones
         self.partition = partition
         self.group_partitions = group_partitions
+        self._targets = {level: Targets(level, group_partitions) for level in GROUP_LEVELS}
+        # One partition looks at the whole company.
+        self._company = Targets("company", group_partitions)["company"]
         self.topic = topic
         self.layout = Layout(self.packs)
         self.counters = counters(self.layout)
@@ -899,10 +905,10 @@ class PartitionEngine(Intake):
         writer = Writer(self.names)
         for level, groups in self.groups.items():
             bucket_ms = BUCKETS_MS[level]
-            writer.take(level, groups, upto_ms // bucket_ms, bucket_ms, shares, self._target)
+            writer.take(level, groups, upto_ms // bucket_ms, bucket_ms, shares, self._targets[level])
         seen: list[list[Reported]] = [[] for _ in shares]
         for one in self.sightings.due(upto_ms):
-            seen[self._target(one[0], one[1])].append(one)
+            seen[self._targets[one[0]][one[1]]].append(one)
         # A report must fit into a message. The first ones say nothing of the new minute, so that it is complete only
         # with the last one.
         while len(self.judge.grader.proposals) > REPORT_PROPOSALS or len(self.alerts) > REPORT_ALERTS:
@@ -910,15 +916,10 @@ class PartitionEngine(Intake):
         self._send_report(upto_ms, writer.terms, shares, seen, self.activations)
         self.activations = []
 
-    def _target(self, level: str, name: str) -> int:
-        """The partition of the group stage that looks at a group."""
-        return group_partition(level, name, self.group_partitions)
-
     def _send_report(
         self, upto_ms: int, terms: list[str] | None = None, shares: Sequence[list[PackedGroup]] = (),
         seen: Sequence[list[Reported]] = (), activations: list[Any] | None = None,
     ) -> None:  # fmt: skip
-        company = company_partition(self.group_partitions)
         waiting = self.judge.grader.proposals
         proposals, self.judge.grader.proposals = waiting[:REPORT_PROPOSALS], waiting[REPORT_PROPOSALS:]
         alerts, self.alerts = self.alerts[:REPORT_ALERTS], self.alerts[REPORT_ALERTS:]
@@ -932,11 +933,11 @@ class PartitionEngine(Intake):
                 message.activations = activations
             if alerts:
                 message.alerts = [
-                    one for one in alerts if not one.name or self._target(one.level, one.name) == target
+                    one for one in alerts if not one.name or self._targets[one.level][one.name] == target
                 ]
             if seen and seen[target]:
                 message.seen = seen[target]
-            if target == company and proposals:
+            if target == self._company and proposals:
                 message.proposals = proposals
             self.judge.out.append(
                 Output("partials", b"%d" % self.partition, _REPORTS.encode(message), target)

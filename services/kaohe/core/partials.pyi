@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from kaohe.core.calendars import Period
@@ -17,7 +17,7 @@ class Writer:
         before: int,
         bucket_ms: int,
         shares: Sequence[list[Any]],
-        target: Callable[[str, str], int],
+        targets: Mapping[str, int],
     ) -> None: ...
 
 @final

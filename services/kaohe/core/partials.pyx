@@ -141,15 +141,15 @@ cdef class Writer:
         self.n += 1
 
     def take(self, str level not None, dict groups not None, int64_t before, int64_t bucket_ms, list shares not None,
-             target):
+             targets):
         """Put the cells of all buckets that come before one to the shares of whom they are for, and forget them.
 
-        ``groups`` are the open cells of a level by name and bucket; ``target`` gives the place of the share for a level
-        and name.
+        ``groups`` are the open cells of a level by name and bucket; ``targets`` has the place of the share for each
+        name.
         """
         for name, bucket, cell in past_ones(groups, before):
             shown = name or "all"
-            share = shares[target(level, shown) if len(shares) > 1 else 0]
+            share = shares[targets[shown] if len(shares) > 1 else 0]
             (<list>share).append((level, shown, <int64_t>bucket * bucket_ms, self.write(cell)))
 
 
