@@ -17,7 +17,7 @@ from kaohe.core.counting import Layout
 from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series
 from kaohe.core.effects import clears, work_out
 from kaohe.core.expressions import And, Compare, CompareOp, Condition, ExprType, Known, Or, names
-from kaohe.core.facts import NO_COUNTS, Moment, facts_reader, metric_windows, reader
+from kaohe.core.facts import Moment, facts_reader, metric_windows, reader
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack
 from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
@@ -108,10 +108,8 @@ def test_what_has_the_same_outcome_is_judged_alike() -> None:
         for _ in range(250 if outcomes.rules else 0):
             moment = some_moment(rng, layout, packs, rules.level, rules_only=True)
             moment.period = moment.calendar.containing(rules.on, NOW_MS - 1)
-            found = outcomes.told(moment.counts(rules.on) or NO_COUNTS) if outcomes.told else ()
-            found += outcomes.shown(moment) if outcomes.shown else ()
             fired = ask(moment)
-            for place, outcome in zip(outcomes.rules, found, strict=True):
+            for place, outcome in zip(outcomes.rules, outcomes(moment), strict=True):
                 rule = rules.rules[place]
                 comes_to: list[Fraction | bool] = [rule.id in fired]
                 if rule.id in fired:
@@ -127,22 +125,23 @@ def test_outcomes_as_numbers_are_the_same_exactly_when_the_outcomes_are() -> Non
     packs, layout = loaded()
     book = RuleBook(layout, packs, {level: frozenset({"period"}) for level in ("agent", "team")})
     rng = random.Random("numbers")
-    seen = {"told": 0, "alike": 0, "too large": 0}
+    seen = {"told": 0, "alike": 0, "too large": 0, "of baselines": 0}
     for rules in book.period.values():
         outcomes = rules.outcomes_on(TODAY)
         numbers: dict[tuple[Any, ...], bytes] = {}
         told: dict[bytes, tuple[Any, ...]] = {}
         for _ in range(250 if outcomes.verdicts is not None else 0):
             moment = some_moment(rng, layout, packs, rules.level, rules_only=True)
-            period = moment.calendar.containing(rules.on, NOW_MS - 1)
+            moment.period = moment.calendar.containing(rules.on, NOW_MS - 1)
+            periods = outcomes.periods(moment.calendar, moment.period)
+            seen["of baselines"] += len(periods) > 1
             if rng.random() < 0.2:
                 sums = [slot for slot in layout.slots.values() if slot < MAX_SLOT]
                 large = Cell(dict.fromkeys(sums, 1 << rng.choice((47, 70))))
                 moment.series.add(NOW_MS - MINUTE_MS, large, NOW_MS)
             assert outcomes.verdicts is not None
-            assert outcomes.told is not None
-            found = outcomes.verdicts(moment.series, period)
-            outcome = outcomes.told(moment.series.period_counts(period) or NO_COUNTS)
+            found = outcomes.verdicts(moment.series, periods)
+            outcome = outcomes(moment)
             if found is None:
                 seen["too large"] += 1
                 continue

@@ -114,7 +114,7 @@ def _counts_of(window: str) -> Callable[[Moment], Counts | None]:
     if window in AROUND_OPENING:
         return lambda moment: _around_opening(moment, before=window == "before_opened")
     assert window.startswith("baseline_"), window
-    kind, label = window[len("baseline_") :].split(":", 1)
+    kind, label = baseline_period(window)
     return lambda moment: moment.series.period_counts(moment.calendar.period(kind, label))
 
 
@@ -368,7 +368,7 @@ def _counts_reader(pack: Pack, metric: Metric, window: str) -> Callable[[Moment]
     """The counts of a window; which month a baseline is depends on the day."""
     if not window.startswith("baseline_"):
         return lambda moment: moment.counts(window)
-    months = lru_cache(maxsize=DAYS_KEPT)(lambda day: _baseline(pack, metric, window, day))
+    months = lru_cache(maxsize=DAYS_KEPT)(lambda day: baseline_of(pack, metric, window, day))
     return lambda moment: moment.counts(months(moment.day))
 
 
@@ -378,10 +378,17 @@ def _change(layout: Layout, pack: Pack, name: str) -> Reader:
     return lambda moment: None if (found := read_change(moment)) is None else Fraction(*found)
 
 
-def _baseline(pack: Pack, metric: Metric, window: str, day: date) -> str:
+def baseline_of(pack: Pack, metric: Metric, window: str, day: date) -> str:
+    """The name of a baseline's window on a day: with the label of its period."""
     label = pack.parameters[metric.baseline].value_at(day)
     assert isinstance(label, str), metric.baseline
     return f"{window}:{label}"
+
+
+def baseline_period(window: str) -> tuple[str, str]:
+    """Kind and label of the period of a baseline's window."""
+    kind, _, label = window.removeprefix("baseline_").partition(":")
+    return kind, label
 
 
 def _parameter_reader(parameter: Parameter) -> Reader:

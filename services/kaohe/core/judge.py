@@ -79,6 +79,7 @@ class _Judging(msgspec.Struct, kw_only=True):
     """
 
     period: Period
+    calendar: Calendar
     day: date
     in_force: bool
     rules: RuleSet | None
@@ -95,7 +96,9 @@ class _Judging(msgspec.Struct, kw_only=True):
             and self.is_told
             and not self.weighed
         ):
-            self.standing = Standing(self.period, self.outcomes.verdicts)
+            self.standing = Standing(
+                self.outcomes.periods(self.calendar, self.period), self.outcomes.verdicts
+            )
 
     def note(self, subject: Subject, outcomes: tuple[Any, ...]) -> None:
         """A subject was judged with these outcomes."""
@@ -542,20 +545,15 @@ class Judge:
 
     def _judge_waiting(self, pack: Pack, now_ms: int) -> None:
         waiting, self.unjudged[pack.key] = self.unjudged[pack.key], {}
-        known: dict[tuple[str, str, frozenset[Period]], tuple[list[_Turn], _Standings | None]] = {}
 
         def turns_of(subject: Subject, periods: frozenset[Period]) -> tuple[list[_Turn], _Standings | None]:
-            alike = (subject.level, subject.series.calendar.name, periods)
-            found = known.get(alike)
-            if found is None:
-                turns = self._turns(pack, subject, periods, now_ms)
-                found = known[alike] = turns, _standing(turns)
-            return found
+            turns = self._turns(pack, subject, periods, now_ms)
+            return turns, _standing(turns)
 
         self.touched.update(waiting)
-        for key in to_judge(waiting, self.subjects, turns_of, pack.name):
+        for key, turns in to_judge(waiting, self.subjects, turns_of, pack.name):
             subject = self.subjects[key]
-            for turn in turns_of(subject, waiting[key])[0]:
+            for turn in turns:
                 period = turn.judging.period
                 packs = (
                     subject.packs if turn.at_ms >= subject.roster_from_ms else subject.packs_at(turn.at_ms)
@@ -601,6 +599,7 @@ class Judge:
             weighs = bool(pack.cards) and (pack.key, subject.level, period.window) in self.grader.weighing
             found = self._judgings[key] = _Judging(
                 period=period,
+                calendar=calendar,
                 day=day,
                 in_force=day >= pack.in_force_from,
                 rules=rules,
@@ -613,24 +612,15 @@ class Judge:
     def _judge_open(self, subject: Subject, pack: Pack, judging: _Judging, now_ms: int) -> None:
         """Bring the provisional entries and the grade of a running period up to date, as far as anything moved."""
         period, outcomes = judging.period, judging.outcomes
-        series = subject.series
-        counts: Counts = series.period_counts(period) or NO_COUNTS
-        moment = None
-        now: tuple[Any, ...] = ()
-        if outcomes is not None:
-            if outcomes.told is not None:
-                now = outcomes.told(counts)
-            if outcomes.shown is not None:
-                moment = self.period_moment(subject, period, now_ms)
-                now += outcomes.shown(moment)
+        moment = self.period_moment(subject, period, now_ms)
+        now = outcomes(moment) if outcomes is not None else ()
         if judging.weighed:
+            counts: Counts = subject.series.period_counts(period) or NO_COUNTS
             now += tuple([counts.get(slot, 0) for slot in judging.weighed])
         before = judging.known.get(subject.name)
         if before == now and judging.is_told:
             return
         judging.note(subject, now)
-        if moment is None:
-            moment = self.period_moment(subject, period, now_ms)
         changed = False
         if judging.rules is not None and outcomes is not None:
             moved: Collection[int] = outcomes.rules

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeAlias, final
+from typing import TypeAlias, TypeVar, final
 
 from kaohe.core.calendars import Period
 from kaohe.core.counts import Series
@@ -11,21 +11,22 @@ MAX_FACTOR: int
 
 Key: TypeAlias = tuple[str, str]
 Term: TypeAlias = tuple[int, ...]
+_Turns = TypeVar("_Turns")
 
 class Verdicts:
     def __init__(
         self,
-        variables: Sequence[tuple[tuple[int, int], ...]],
+        variables: Sequence[tuple[int, tuple[tuple[int, int], ...]]],
         comparisons: Sequence[tuple[str, Sequence[Term]]],
         rules: Sequence[tuple[Sequence[int], Sequence[tuple[int, int, Sequence[Term], Sequence[Term]]]]],
     ) -> None: ...
-    def __call__(self, series: Series, period: Period, /) -> bytes | None: ...
+    def __call__(self, series: Series, periods: tuple[Period, ...], /) -> bytes | None: ...
 
 @final
 class Standing:
-    def __init__(self, period: Period, verdicts: Verdicts) -> None: ...
+    def __init__(self, periods: tuple[Period, ...], verdicts: Verdicts) -> None: ...
     @property
-    def period(self) -> Period: ...
+    def periods(self) -> tuple[Period, ...]: ...
     @property
     def verdicts(self) -> Verdicts: ...
     def note(self, name: str, series: Series) -> None: ...
@@ -34,9 +35,9 @@ class Standing:
 def to_judge(
     waiting: dict[Key, frozenset[Period]],
     subjects: dict[Key, Subject],
-    turns_of: Callable[[Subject, frozenset[Period]], tuple[object, tuple[tuple[Standing, int], ...] | None]],
+    turns_of: Callable[[Subject, frozenset[Period]], tuple[_Turns, tuple[tuple[Standing, int], ...] | None]],
     pack: str,
-) -> list[Key]: ...
+) -> list[tuple[Key, _Turns]]: ...
 def fold(
     opened: set[Key], subjects: dict[Key, Subject], now_ms: int
 ) -> tuple[

@@ -40,6 +40,10 @@ cdef struct Read:
     int32_t slot
     int64_t weight
 
+cdef struct Variable:
+    int period             # which of the periods is read
+    Run reads
+
 cdef struct Comparison:
     Op op
     Run terms
@@ -53,13 +57,13 @@ cdef struct Steps:
 cdef class Verdicts:
     """The outcomes of some rules about one period, as numbers.
 
-    ``variables`` are the reads of each sum (slot, weight), ``comparisons`` their operator and terms (factor and two
-    variables or -1), and of each rule there are the sets of comparisons (as bits) that make it hold together, and its
+    ``variables`` are sums: which of the periods is read, that one or a baseline, and what (slot, weight).
+    ``comparisons`` are their operator and terms (factor and two variables or -1), and of each rule there are the sets of comparisons (as bits) that make it hold together, and its
     steps: the comparisons that hold where there is data, the most there can be, and the terms of top and bottom.
     """
 
     cdef int n_variables, n_comparisons, n_rules
-    cdef Run *variables
+    cdef Variable *variables
     cdef Read *reads
     cdef Comparison *comparisons
     cdef Term *terms
@@ -70,14 +74,14 @@ cdef class Verdicts:
 
     def __init__(self, variables, comparisons, rules):
         cdef int at, place = 0
-        reads = [read for own in variables for read in own]
+        reads = [read for _, own in variables for read in own]
         terms = [one for _, own in comparisons for one in own]
         passing = [one for own, _ in rules for one in own]
         steps = [one for _, own in rules for one in own]
         terms += [one for _, _, *both in steps for own in both for one in own]
         assert max(len(variables), len(comparisons), len(rules) + len(steps)) <= NUMBERS
         self.n_variables, self.n_comparisons, self.n_rules = len(variables), len(comparisons), len(rules)
-        self.variables = <Run *>PyMem_Malloc((self.n_variables + 1) * sizeof(Run))
+        self.variables = <Variable *>PyMem_Malloc((self.n_variables + 1) * sizeof(Variable))
         self.reads = <Read *>PyMem_Malloc((len(reads) + 1) * sizeof(Read))
         self.comparisons = <Comparison *>PyMem_Malloc((self.n_comparisons + 1) * sizeof(Comparison))
         self.terms = <Term *>PyMem_Malloc((len(terms) + 1) * sizeof(Term))
@@ -90,8 +94,9 @@ cdef class Verdicts:
             or self.passing is NULL or self.sets is NULL or self.steps is NULL or self.amounts is NULL
         ):
             raise MemoryError
-        for at, own in enumerate(variables):
-            self.variables[at].first, self.variables[at].n = place, len(own)
+        for at, (period, own) in enumerate(variables):
+            self.variables[at].period = period
+            self.variables[at].reads.first, self.variables[at].reads.n = place, len(own)
             place += len(own)
         for at, (slot, weight) in enumerate(reads):
             self.reads[at].slot, self.reads[at].weight = slot, weight
@@ -131,15 +136,16 @@ cdef class Verdicts:
         PyMem_Free(self.steps)
         PyMem_Free(self.amounts)
 
-    def __call__(self, Series series not None, period):
-        """The outcomes of a period of a subject; None where a count is too large to tell."""
+    def __call__(self, Series series not None, tuple periods not None):
+        """The outcomes of a subject; None where a count is too large to tell."""
         cdef int64_t values[NUMBERS]
         cdef int64_t found[NUMBERS]
         cdef uint64_t held = 0
         cdef int at, rule, place = 0
         cdef bint holds
-        if not self.read(series, period, values):
-            return None
+        for at in range(len(periods)):
+            if not self.read(series, periods[at], at, values):
+                return None
         for at in range(self.n_comparisons):
             if compares(self.comparisons[at].op, self.total(self.comparisons[at].terms, values)):
                 held |= (<uint64_t>1) << at
@@ -156,12 +162,13 @@ cdef class Verdicts:
                 place += 1
         return PyBytes_FromStringAndSize(<char *>found, place * sizeof(int64_t))
 
-    cdef bint read(self, Series series, period, int64_t *values) except -1:
-        """Read all variables; False where one is too large."""
+    cdef bint read(self, Series series, period, int which, int64_t *values) except -1:
+        """Read the variables of one of the periods; False where one is too large."""
         cdef Cell folded = series.counts.get(period)
         cdef Cell recent = None
         cdef int at, read
         cdef int64_t count, more, total
+        cdef Run reads
         if series.recent.n or series.recent.others is not None:
             for one in series.recent_in:
                 if one is period:
@@ -171,8 +178,10 @@ cdef class Verdicts:
                 if period in series.recent_in:
                     recent = series.recent
         for at in range(self.n_variables):
-            total = 0
-            for read in range(self.variables[at].first, self.variables[at].first + self.variables[at].n):
+            if self.variables[at].period != which:
+                continue
+            total, reads = 0, self.variables[at].reads
+            for read in range(reads.first, reads.first + reads.n):
                 count = more = 0
                 if folded is not None:
                     if folded.others is not None and self.reads[read].slot in folded.others:
@@ -209,18 +218,21 @@ cdef class Verdicts:
 
 @cython.final
 cdef class Standing:
-    """The outcomes of one running period at the last judgement of each subject, by names."""
+    """The outcomes of one running period at the last judgement of each subject, by names.
 
-    cdef readonly object period
+    ``periods`` is what ``verdicts`` read: the running one and baselines.
+    """
+
+    cdef readonly tuple periods
     cdef readonly Verdicts verdicts
     cdef dict known
 
-    def __init__(self, period, Verdicts verdicts not None):
-        self.period, self.verdicts, self.known = period, verdicts, {}
+    def __init__(self, tuple periods not None, Verdicts verdicts not None):
+        self.periods, self.verdicts, self.known = periods, verdicts, {}
 
     def note(self, str name not None, Series series not None):
         """A subject was judged."""
-        self.known[name] = self.verdicts(series, self.period)
+        self.known[name] = self.verdicts(series, self.periods)
 
     def forget(self, str name not None):
         """What a subject's outcomes were counts no more."""
@@ -229,41 +241,42 @@ cdef class Standing:
     cdef bint stands(self, str name, Series series) except -1:
         """Whether a subject's outcomes are what they were when it was judged last."""
         before = self.known.get(name)
-        return before is not None and before == self.verdicts(series, self.period)
+        return before is not None and before == self.verdicts(series, self.periods)
 
 
 def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack not None):
-    """Of the subjects that wait (each with its periods) those of whom anything must be judged, in their order.
+    """Of the subjects that wait (each with its periods) those of whom anything must be judged, in the order of their
+    keys, each with the turns to judge it.
 
-    ``turns_of`` gives for a subject and its periods the turns to judge them, and what tells whether it must be: each
-    standing with the moment by which it is told whether the pack judges a subject; None where outcomes are not all.
+    ``turns_of`` gives for a subject and its periods the turns, which are the same for all of a level and calendar, and
+    what tells whether anything must be judged: each standing with the moment by which it is told whether the pack
+    judges a subject; None where outcomes are not all.
     """
     cdef list found = []
+    cdef dict known = {}
     cdef Series series
-    cdef tuple turns = None
-    cdef str level = None
-    cdef bint stands
-    calendar = periods = None
-    for key, these in waiting.items():
+    cdef tuple turns, standings
+    for key, periods in waiting.items():
         subject = subjects[key]
         series = subject.series
-        if these is not periods or series.calendar is not calendar or (<tuple>key)[0] is not level:
-            turns = turns_of(subject, these)[1]
-            periods, calendar, level = these, series.calendar, (<tuple>key)[0]
-        stands = turns is not None and not subject.leaves
-        if stands and turns:
-            stands = all_stand(subject, series, turns, pack)
-        if not stands:
-            found.append(key)
+        alike = ((<tuple>key)[0], series.calendar, periods)
+        turns = known.get(alike)
+        if turns is None:
+            turns = known[alike] = turns_of(subject, periods)
+        standings = turns[1]
+        if standings is None or subject.leaves or not all_stand(subject, series, standings, pack):
+            found.append((key, turns[0]))
     found.sort()
     return found
 
 
-cdef bint all_stand(subject, Series series, tuple turns, str pack) except -1:
+cdef bint all_stand(subject, Series series, tuple standings, str pack) except -1:
     cdef Standing standing
-    cdef int64_t at_ms, from_ms = subject.roster_from_ms
-    packs = subject.packs
-    for standing, at_ms in turns:
+    cdef int64_t at_ms, from_ms
+    if not standings:
+        return True
+    from_ms, packs = subject.roster_from_ms, subject.packs
+    for standing, at_ms in standings:
         if at_ms < from_ms:
             return False
         if packs and pack not in packs:

@@ -6,9 +6,10 @@ each rule is worked out from the counts alone: nothing while its condition does 
 while it does. Where the outcome of a rule is what it was when the subject was judged last, durable-rules would answer
 as it did, the amount would be what it was, and the rule is left alone. Every other rule is judged in full.
 
-An outcome may differ without need and must never be the same without right. What cannot be told exactly from sums (a
-percentile, a baseline, a text) is therefore told by the facts that decide it, as they are. Where every rule is told
-from sums alone, there are the same outcomes as numbers (``kaohe.core.moves``), for the loop over all who were counted.
+An outcome may differ without need and must never be the same without right. What cannot be told exactly from sums of
+the period and of its baseline (a percentile, a text, a rolling window) is therefore told by the facts that decide it,
+as they are. Where every rule is told from sums alone, there are the same outcomes as numbers (``kaohe.core.moves``),
+for the loop over all who were counted.
 
 Rules that wait for the close of the period, and effects that do, have no outcome before.
 """
@@ -20,10 +21,11 @@ from datetime import date
 from itertools import product as cartesian
 from typing import Any, NamedTuple
 
-from kaohe.core.counting import Counts, Layout
+from kaohe.core.calendars import Calendar, Period
+from kaohe.core.counting import Layout
 from kaohe.core.effects import decided_by, steps_on
 from kaohe.core.expressions import Condition
-from kaohe.core.facts import Moment, facts_reader
+from kaohe.core.facts import Moment, baseline_period, facts_reader
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.moves import MAX_FACTOR, MAX_NUMBERS, MAX_TERMS, Verdicts
 from kaohe.core.screens import Polynomial, Sums, Test, all_of, compiled, minus, product, text_of
@@ -54,15 +56,15 @@ class _Told(NamedTuple):
 class Outcomes:
     """The outcomes of some rules of a pack about one kind of period, with the parameters in force on a day.
 
-    ``rules`` are those that have one, by their places in the rule set. Outcomes come in their order: from ``told``
-    those that rest on sums of the period alone, then from ``shown`` the others'; None where there are no such rules.
-    ``verdicts`` has them as numbers where they all rest on sums that are not too many.
+    ``rules`` are those that have one, by their places in the rule set, and outcomes come in their order: first of those
+    that rest on sums alone. ``verdicts`` has them as numbers where all do, on sums that are not too many; it is asked
+    about the ``periods``.
     """
 
     def __init__(
         self, layout: Layout, pack: Pack, window: str, rules: Sequence[Rule], bound: Mapping[str, Condition], day: date
     ) -> None:  # fmt: skip
-        sums = Sums(layout)
+        sums = Sums(layout, day)
         told: list[tuple[int, _Told]] = []
         shown: list[int] = []
         for place, rule in enumerate(rules):
@@ -75,24 +77,34 @@ class Outcomes:
             else:
                 told.append((place, found))
         self.rules = tuple([place for place, _ in told] + shown)
-        self.told: Callable[[Counts], Outcome] | None = None
-        self.shown: Callable[[Moment], Outcome] | None = None
-        self.verdicts: Verdicts | None = None
-        if told:
-            parts = "".join(f"{_source(sums, one)}, " for _, one in told)
-            self.told = compiled("counts", [*sums.heads(lambda _: "counts"), f"return ({parts})"])
-            if not shown:
-                self.verdicts = _verdicts(sums, [one for _, one in told])
-        if shown:
-            self.shown = _facts(layout, pack, [rules[place] for place in shown])
+        parts = "".join(f"{_source(sums, one)}, " for _, one in told)
+        heads = sums.heads(lambda read: f"moment.counts({read!r})")
+        self._told: Callable[[Moment], Outcome] = compiled("moment", [*heads, f"return ({parts})"])
+        self._shown = _facts(layout, pack, [rules[place] for place in shown]) if shown else None
+        self.verdicts = _verdicts(sums, [one for _, one in told]) if told and not shown else None
+        self._windows = tuple(sums.windows)
+
+    def __call__(self, moment: Moment) -> Outcome:
+        """The outcomes of the moment's period."""
+        told = self._told(moment)
+        return told if self._shown is None else told + self._shown(moment)
+
+    def periods(self, calendar: Calendar, period: Period) -> tuple[Period, ...]:
+        """The periods of which sums are told, where one is judged: that one and baselines."""
+        return tuple(
+            [
+                period if window == period.window else calendar.period(*baseline_period(window))
+                for window in self._windows
+            ]
+        )
 
 
 def _told(
     sums: Sums, layout: Layout, pack: Pack, window: str, rule: Rule, effects: list[Effect], bound: Condition, day: date
 ) -> _Told | None:  # fmt: skip
-    """The outcome of one rule over the period's own sums; None when it rests on more than these."""
+    """The outcome of one rule over sums of the period and of baselines; None when it rests on more than these."""
     read = {name for effect in effects for name in decided_by(rule, effect) if name[:2] != "p."}
-    if any(name.split(".")[1:2] != [window] or "vs_" in name for name in read):
+    if any(one.split(".")[1:2] != [window] or one.endswith((".vs_previous", ".vs_before")) for one in read):
         return None
     if not sums.is_exact(pack, bound):
         return None
@@ -155,8 +167,8 @@ def _verdicts(sums: Sums, told: Sequence[_Told]) -> Verdicts | None:
         len(terms) <= MAX_TERMS and all(len(one) == 3 and abs(one[0]) < MAX_FACTOR for one in terms)
         for terms in several
     )
-    variables = [one.reads for one in sums.variables]
-    if not fits or any(abs(weight) >= MAX_WEIGHT for reads in variables for _, weight in reads):
+    variables = [(sums.windows[one.window], one.reads) for one in sums.variables]
+    if not fits or any(abs(weight) >= MAX_WEIGHT for _, reads in variables for _, weight in reads):
         return None
     return Verdicts(variables, comparisons, rules)
 

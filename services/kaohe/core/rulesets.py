@@ -59,7 +59,8 @@ class RuleSet:
         self._facts = facts_reader(layout, pack, self._types)
         self._parameters = tuple(sorted(name for name in types if name.startswith("p.")))
         deciding = {name for rule in rules for effect in rule.effects for name in decided_by(rule, effect)}
-        self._deciding = tuple(sorted(name[2:] for name in deciding if name.startswith("p.")))
+        against = {pack.metrics[name.split(".")[0]].baseline for name in deciding if "vs_baseline" in name}
+        self._deciding = tuple(sorted(against | {name[2:] for name in deciding if name.startswith("p.")}))
         self._outcomes: dict[tuple[Any, ...], Outcomes] = {}
         self._layout = layout
         self._in_force: dict[tuple[Fact, ...], _InForce] = {}

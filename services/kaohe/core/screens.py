@@ -18,6 +18,7 @@ facts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from kaohe.core.calendars import WINDOWS
 from kaohe.core.counting import Layout
 from kaohe.core.counts import MAX_SLOT, span_ms
 from kaohe.core.expressions import And, Compare, Condition, FieldRef, Known, Or
-from kaohe.core.facts import NO_COUNTS, Moment, compared_with, metric_of
+from kaohe.core.facts import NO_COUNTS, Moment, baseline_of, compared_with, metric_of
 from kaohe.core.looks import MAX_FACTOR, MAX_TERMS, MAX_TESTS, Look
 from kaohe.core.model import Pack
 
@@ -151,10 +152,14 @@ def _atoms(condition: Condition) -> list[Condition]:
 
 
 class Sums:
-    """Makes tests of counts, and knows which counts they read."""
+    """Makes tests of counts, and knows which counts they read.
 
-    def __init__(self, layout: Layout) -> None:
+    ``day`` tells which months changes are relative to that name a baseline; without it nothing is said of them.
+    """
+
+    def __init__(self, layout: Layout, day: date | None = None) -> None:
         self.layout = layout
+        self._day = day
         self.windows: dict[str, int] = {}
         self.variables: dict[Variable, int] = {}
 
@@ -164,7 +169,7 @@ class Sums:
         for window, number in self.windows.items():
             where = f"w{number}"
             lines.append(f"{where} = {counts_of(window)}")
-            if window.startswith("previous_"):
+            if window.startswith(("previous_", "baseline_")):
                 where = f"({where} or NOTHING)"
             read = dict.fromkeys(
                 slot for one in self.variables if one.window == window for slot, _ in one.reads
@@ -230,7 +235,9 @@ class Sums:
         if field.partition(".")[0] not in pack.metrics:
             return None
         metric, window, aspect = metric_of(pack, field)
-        if metric.kind in ("percentile", "distinct", "per_distinct") or "baseline" in window + aspect:
+        if metric.kind in ("percentile", "distinct", "per_distinct") or window.startswith("baseline_"):
+            return None
+        if aspect == "vs_baseline" and self._day is None:
             return None
         if (metric.scale <= 0 and aspect.startswith("vs_")) or (metric.kind == "max" and aspect):
             return None
@@ -242,7 +249,10 @@ class Sums:
             largest = self._variable(window, tops, largest=True)
             return Quotient(product(largest, up), down, (*known, ("seen", *next(iter(largest)))))
         if aspect.startswith("vs_"):
-            return self._change(window, compared_with(window, aspect), tops, bottoms, known)
+            earlier = compared_with(window, aspect)
+            if aspect == "vs_baseline" and self._day is not None:
+                earlier = baseline_of(pack, metric, earlier, self._day)
+            return self._change(window, earlier, tops, bottoms, known)
         top = self._variable(window, tops)
         if not bottoms:
             return Quotient(product(top, up), down, known)
@@ -254,9 +264,12 @@ class Sums:
     def _change(
         self, window: str, earlier: str, tops: Reads, bottoms: Reads, known: tuple[Test, ...]
     ) -> Quotient:
-        """``now / before - 1``, where the value before is above 0; a scale stands on both sides."""
+        """``now / before - 1``, where the value before is above 0; a scale stands on both sides.
+
+        The sums of a period of which nothing is known are 0.
+        """
         top, before = self._variable(window, tops), self._variable(earlier, tops)
-        known = (*known, self._known(earlier), compared(before, ">"))
+        known = (*known, compared(before, ">"))
         if not bottoms:
             return Quotient(minus(top, before), before, known)
         bottom, under = self._variable(window, bottoms), self._variable(earlier, bottoms)
