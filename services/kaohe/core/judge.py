@@ -14,7 +14,7 @@ of the running period that names the closed one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
 from itertools import pairwise
@@ -75,7 +75,7 @@ class _Judging(msgspec.Struct, kw_only=True):
 
     ``weighed`` are the counts that a scorecard looks at, for what it weighs may have changed although nothing did that
     a rule looks at; None when it looks at more than these. ``standing`` has the outcomes as numbers where these are
-    all that a judgement before the close rests on.
+    all that a judgement before the close rests on, otherwise ``known`` has them as they are, and then what is weighed.
     """
 
     period: Period
@@ -100,11 +100,25 @@ class _Judging(msgspec.Struct, kw_only=True):
                 self.outcomes.periods(self.calendar, self.period), self.outcomes.verdicts
             )
 
-    def note(self, subject: Subject, outcomes: tuple[Any, ...]) -> None:
-        """A subject was judged with these outcomes."""
-        self.known[subject.name] = outcomes
+    def moved(self, subject: Subject, moment: Moment) -> Sequence[int] | None:
+        """A subject is judged: the rules whose outcomes are not what they were at the last judgement, by their places;
+        None where nothing at all follows."""
+        outcomes = self.outcomes
+        every = outcomes.rules if outcomes is not None else ()
         if self.standing is not None:
-            self.standing.note(subject.name, subject.series)
+            moved = self.standing.moved(subject.name, subject.series)
+            return every if moved is None else [every[place] for place in moved] or None
+        now = outcomes(moment) if outcomes is not None else ()
+        if self.weighed:
+            counts: Counts = subject.series.period_counts(self.period) or NO_COUNTS
+            now += tuple([counts.get(slot, 0) for slot in self.weighed])
+        before = self.known.get(subject.name)
+        if before == now and self.is_told:
+            return None
+        self.known[subject.name] = now
+        if before is None:
+            return every
+        return [place for place, known, own in zip(every, before, now, strict=False) if known != own]
 
     def forget(self, name: str) -> None:
         """A subject must be judged anew, whatever its outcomes are."""
@@ -611,29 +625,14 @@ class Judge:
 
     def _judge_open(self, subject: Subject, pack: Pack, judging: _Judging, now_ms: int) -> None:
         """Bring the provisional entries and the grade of a running period up to date, as far as anything moved."""
-        period, outcomes = judging.period, judging.outcomes
+        period = judging.period
         moment = self.period_moment(subject, period, now_ms)
-        now = outcomes(moment) if outcomes is not None else ()
-        if judging.weighed:
-            counts: Counts = subject.series.period_counts(period) or NO_COUNTS
-            now += tuple([counts.get(slot, 0) for slot in judging.weighed])
-        before = judging.known.get(subject.name)
-        if before == now and judging.is_told:
+        moved = judging.moved(subject, moment)
+        if moved is None:
             return
-        judging.note(subject, now)
         changed = False
-        if judging.rules is not None and outcomes is not None:
-            moved: Collection[int] = outcomes.rules
-            if before is not None:
-                moved = [
-                    place
-                    for place, known, own in zip(outcomes.rules, before, now, strict=False)
-                    if known != own
-                ]
-            if moved:
-                changed = self._apply_period_rules(
-                    subject, judging.rules, moment, "provisional", sorted(moved)
-                )
+        if judging.rules is not None and moved:
+            changed = self._apply_period_rules(subject, judging.rules, moment, "provisional", sorted(moved))
         if changed or judging.weighs or judging.rules is None:
             self.grade(subject, pack, period, now_ms, "provisional", moment=moment)
 
@@ -682,20 +681,28 @@ class Judge:
         """Bring the entries of a period's rules, given by their places, to what the facts say; whether any changed."""
         period = moment.period
         assert period is not None
-        fired = {rule.id for rule in rules.fired(moment)}
+        fired = [rule.id for rule in rules.fired(moment)]
         if not fired and not subject.entries and not subject.grades:
             return False
-        known = {entry.rule for entry in subject.entries.values() if entry.label == period.label}
-        state = subject.grades.get(f"{rules.pack.name}|{period.window}|{period.label}")
-        if state is not None:
-            known |= state.caps.keys()
         changed = False
         for place in places:
             rule = rules.rules[place]
             holds = rule.id in fired
-            if (holds or rule.id in known) and (rule.provisional or status == "final"):
+            if (rule.provisional or status == "final") and (
+                holds or self._follows(subject, rules.pack, rule, period)
+            ):
                 changed |= self._apply_period_rule(subject, rules.pack, rule, moment, holds, status)
         return changed
+
+    @staticmethod
+    def _follows(subject: Subject, pack: Pack, rule: Rule, period: Period) -> bool:
+        """Whether anything followed from a rule in a period that may have to be taken back."""
+        state = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+        if state is not None and rule.id in state.caps:
+            return True
+        return any(
+            entry.rule == rule.id and entry.label == period.label for entry in subject.entries.values()
+        )
 
     def _apply_period_rule(
         self, subject: Subject, pack: Pack, rule: Rule, moment: Moment, holds: bool, status: Any

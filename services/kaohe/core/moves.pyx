@@ -15,6 +15,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memcmp
 
 from kaohe.core.counts cimport Cell, Series
 from kaohe.core.polynomials cimport AT_LEAST, AT_MOST, EQUAL, LESS, MORE, OTHER, Op, Term, compares, kaohe_wide, total_of
@@ -136,6 +137,20 @@ cdef class Verdicts:
         PyMem_Free(self.steps)
         PyMem_Free(self.amounts)
 
+    cdef list moved(self, bytes before, bytes now):
+        """The rules whose outcomes differ, by their places among the rules."""
+        cdef const char *one = before
+        cdef const char *other = now
+        cdef size_t size, at = 0
+        cdef int rule
+        cdef list found = []
+        for rule in range(self.n_rules):
+            size = (1 + self.amounts[rule].n) * sizeof(int64_t)
+            if memcmp(one + at, other + at, size) != 0:
+                found.append(rule)
+            at += size
+        return found
+
     def __call__(self, Series series not None, tuple periods not None):
         """The outcomes of a subject; None where a count is too large to tell."""
         cdef int64_t values[NUMBERS]
@@ -230,9 +245,12 @@ cdef class Standing:
     def __init__(self, tuple periods not None, Verdicts verdicts not None):
         self.periods, self.verdicts, self.known = periods, verdicts, {}
 
-    def note(self, str name not None, Series series not None):
-        """A subject was judged."""
-        self.known[name] = self.verdicts(series, self.periods)
+    def moved(self, str name not None, Series series not None):
+        """A subject is judged: the rules whose outcomes are not what they were at the last judgement, by their places;
+        None where that cannot be told."""
+        before = self.known.get(name)
+        now = self.known[name] = self.verdicts(series, self.periods)
+        return None if before is None or now is None else self.verdicts.moved(before, now)
 
     def forget(self, str name not None):
         """What a subject's outcomes were counts no more."""
