@@ -18,6 +18,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcmp
 
 from kaohe.core.counts cimport Cell, Series
+from kaohe.core.intake cimport Known
 from kaohe.core.polynomials cimport AT_LEAST, AT_MOST, EQUAL, LESS, MORE, OTHER, Op, Term, compares, kaohe_wide, total_of
 
 MAX_NUMBERS = 64
@@ -153,14 +154,19 @@ cdef class Verdicts:
 
     def __call__(self, Series series not None, tuple periods not None):
         """The outcomes of a subject; None where a count is too large to tell."""
-        cdef int64_t values[NUMBERS]
         cdef int64_t found[NUMBERS]
+        cdef int size = self.tell(series, periods, found)
+        return PyBytes_FromStringAndSize(<char *>found, size * sizeof(int64_t)) if size >= 0 else None
+
+    cdef int tell(self, Series series, tuple periods, int64_t *found) except -2:
+        """Put the outcomes of a subject there and say how many there are; -1 where a count is too large to tell."""
+        cdef int64_t values[NUMBERS]
         cdef uint64_t held = 0
         cdef int at, rule, place = 0
         cdef bint holds
         for at in range(len(periods)):
             if not self.read(series, periods[at], at, values):
-                return None
+                return -1
         for at in range(self.n_comparisons):
             if compares(self.comparisons[at].op, self.total(self.comparisons[at].terms, values)):
                 held |= (<uint64_t>1) << at
@@ -175,7 +181,7 @@ cdef class Verdicts:
             for at in range(self.amounts[rule].first, self.amounts[rule].first + self.amounts[rule].n):
                 found[place] = self.count(self.steps + at, held, values) if holds else 0
                 place += 1
-        return PyBytes_FromStringAndSize(<char *>found, place * sizeof(int64_t))
+        return place
 
     cdef bint read(self, Series series, period, int which, int64_t *values) except -1:
         """Read the variables of one of the periods; False where one is too large."""
@@ -258,8 +264,13 @@ cdef class Standing:
 
     cdef bint stands(self, str name, Series series) except -1:
         """Whether a subject's outcomes are what they were when it was judged last."""
-        before = self.known.get(name)
-        return before is not None and before == self.verdicts(series, self.periods)
+        cdef int64_t found[NUMBERS]
+        cdef bytes before = self.known.get(name)
+        cdef int size
+        if before is None:
+            return False
+        size = self.verdicts.tell(series, self.periods, found)
+        return size >= 0 and memcmp(<const char *>before, found, size * sizeof(int64_t)) == 0
 
 
 def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack not None):
@@ -272,34 +283,31 @@ def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack n
     """
     cdef list found = []
     cdef dict known = {}
-    cdef Series series
     cdef tuple turns, standings
+    cdef Known subject
     for key, periods in waiting.items():
         subject = subjects[key]
-        series = subject.series
-        alike = ((<tuple>key)[0], series.calendar, periods)
+        alike = ((<tuple>key)[0], subject.series.calendar, periods)
         turns = known.get(alike)
         if turns is None:
             turns = known[alike] = turns_of(subject, periods)
         standings = turns[1]
-        if standings is None or subject.leaves or not all_stand(subject, series, standings, pack):
+        if standings is None or subject.leaves or not all_stand(subject, (<tuple>key)[1], standings, pack):
             found.append((key, turns[0]))
     found.sort()
     return found
 
 
-cdef bint all_stand(subject, Series series, tuple standings, str pack) except -1:
+cdef bint all_stand(Known subject, str name, tuple standings, str pack) except -1:
     cdef Standing standing
-    cdef int64_t at_ms, from_ms
-    if not standings:
-        return True
-    from_ms, packs = subject.roster_from_ms, subject.packs
+    cdef int64_t at_ms
     for standing, at_ms in standings:
-        if at_ms < from_ms:
+        if at_ms < subject.roster_from_ms:
             return False
+        packs = subject.packs
         if packs and pack not in packs:
             continue
-        if not standing.stands(subject.name, series):
+        if not standing.stands(name, subject.series):
             return False
     return True
 
@@ -312,6 +320,7 @@ def fold(set opened not None, dict subjects not None, int64_t now_ms):
     """
     cdef dict found = {}
     cdef list several = [], folded = [], keys = None
+    cdef Known subject
     cdef Series series
     cdef str level = None
     periods = None
