@@ -130,7 +130,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shadow: bool = False
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What somebody said about an item: ``share`` of its points (1 is all). Peers and other departments are unnamed."""
 
     role: str
@@ -140,7 +140,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     word: str = ""
 
 
-class ScoreLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ScoreLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One item of a scorecard.
 
     It earned ``share`` (0 to 1; None without data) of ``most`` points of its dimension, which is ``part`` of the 100 of
@@ -164,7 +164,7 @@ class ScoreLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     said: list[Said] = []
 
 
-class ScoreDimension(msgspec.Struct, frozen=True, kw_only=True):
+class ScoreDimension(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One dimension of a scorecard: its ``weight`` (of 1) as the pack sets it, and what its lines contribute."""
 
     name: str
@@ -174,7 +174,7 @@ class ScoreDimension(msgspec.Struct, frozen=True, kw_only=True):
     contribution: str
 
 
-class ScoreChange(msgspec.Struct, frozen=True, kw_only=True):
+class ScoreChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What moved since the revision before: an item, an entry, a cap, a decision. Empty text: it was not there."""
 
     what: str
@@ -183,7 +183,7 @@ class ScoreChange(msgspec.Struct, frozen=True, kw_only=True):
     after: str
 
 
-class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How a score and grade came about: ``exact`` is the sum of all contributions and of the entries in ``others``.
 
     ``about`` is ``scorecard`` or ``combined`` (one score of several packs). ``word`` is the grade in words, ``notes``

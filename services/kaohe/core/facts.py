@@ -12,7 +12,7 @@ day on which a deadline ran out, or today for a live alert.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -423,8 +423,10 @@ def _plain(value: Any) -> Fact:
 # --- facts in words ---------------------------------------------------------------------------------------------------
 
 
-def added(values: Iterable[Fraction]) -> Fraction:
+def added(values: Sequence[Fraction]) -> Fraction:
     """The sum of some numbers, as a rule whole ones: put together as a quotient, which is reduced once."""
+    if len(values) == 1:
+        return values[0]
     top, bottom = 0, 1
     for one in values:
         if one.denominator == bottom:

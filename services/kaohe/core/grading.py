@@ -33,7 +33,7 @@ from kaohe.core.model import Combined, Item, Pack, Scorecard, Tally
 from kaohe.core.records import Output
 from kaohe.core.rulesets import slots_of
 from kaohe.core.scorecard import Earned, Mark
-from kaohe.core.scores import Terms, scale_of, terms_of
+from kaohe.core.scores import Shares, Terms, scale_of, shares_of, terms_of
 from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
 from kaohe.core.telling import brief, digest, digests
 from kaohe.decisions import (
@@ -143,6 +143,7 @@ class _Items(msgspec.Struct):
     """
 
     earned: list[Earned]
+    shares: Shares
     taken: frozenset[str]
     seen: dict[str, str]
     dimensions: list[ScoreDimension]
@@ -156,9 +157,8 @@ class _Items(msgspec.Struct):
 class _Sheet(msgspec.Struct):
     """Everything a revision of a grade says, before it is one."""
 
-    score: Fraction
+    score: str
     grade: str
-    exact: Fraction
     formula: str
     detail: ScoreDetail
     entries: list[str]
@@ -238,13 +238,13 @@ class Grader:
         settled = state.settled
         if (settled and not again) or (state.status == "withdrawn" and status != "final"):
             return
-        sheet = self._sheet(subject, pack, card, moment, state)
+        sheet = self._sheet(subject, pack, card, moment, state, subject.sittings.get(key))
         if sheet is None or (status == "provisional" and not state.revision and sheet.untouched):
             if status == "final":
                 self.combine(subject, pack, period, moment.at_ms)
             return
         subject.grades[key] = state
-        score_text = number_text(sheet.score)
+        score_text = sheet.score
         apart = (state.earned, state.others) != (sheet.earned, sheet.others)
         state.earned, state.others = sheet.earned, sheet.others
         same = (state.score, state.grade) == (score_text, sheet.grade)
@@ -284,19 +284,18 @@ class Grader:
         self.publish(subject, pack, period, state, message, moment.at_ms, sheet, again=settled)
 
     def _sheet(
-        self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, state: GradeState
+        self, subject: Subject, pack: Pack, card: Scorecard, moment: Moment, state: GradeState, sitting: Sitting | None
     ) -> _Sheet | None:  # fmt: skip
         """Work the card out; None when nothing is known at all."""
         period = moment.period
         assert period is not None
         terms = terms_of(self.judge.layout, pack, card, moment.day)
-        sitting = subject.sittings.get(f"{pack.name}|{period.window}|{period.label}")
         entries = subject.score_entries(pack.name, period.window, period.label)
         items: _Items | None = terms.unheard_card if sitting is None else None
         if items is None:
             items = self._items(subject, pack, card, terms, moment, sitting, _belongings(entries))
         beside = [entry for entry in entries if entry.counts and entry.id not in items.taken]
-        worked = terms.worked(items.earned, added([entry.worth for entry in beside]))
+        worked = terms.worked(items.shares, items.earned, added([entry.worth for entry in beside]))
         ruling = ruling_on(sitting, "")
         if worked is None and ruling is None:
             return None
@@ -312,8 +311,9 @@ class Grader:
             department=(line.department or line.team) if line is not None else "",
         )  # fmt: skip
         left_out = pack.name in self.left_out
+        score_text = number_text(score)
         return _Sheet(
-            score=score, grade=grade, exact=exact, formula=_formula(detail, score), detail=detail,
+            score=score_text, grade=grade, formula=_formula(detail, score_text), detail=detail,
             entries=sorted([*items.taken, *others]), seen=_seen(items, detail, state, ruling),
             ruled=ruling is not None, items=items,
             untouched=ruling is None and not others and not state.caps and items.untouched,
@@ -338,14 +338,15 @@ class Grader:
                         terms.unheard[item.name] = read
                 reads[item.name] = read
                 earned.append(Earned(dimension.name, item.name, most, read.share))
-        worked = terms.worked(earned, Fraction(0))
+        shares = shares_of(earned)
+        worked = terms.worked(shares, earned, Fraction(0))
         parts = {line.item: line for line in worked.lines} if worked is not None else {}
         lines = _lines(card, terms, reads, parts)
         seen = {key: text for read in reads.values() for key, text in read.seen.items()}
         seen |= {f"item:{line.item}": line.contribution for line in lines if line.share is not None}
         items = _Items(
-            earned=earned, taken=frozenset([entry for read in reads.values() for entry in read.entries]), seen=seen,
-            dimensions=_dimensions(card, terms, parts), lines=lines, pulls=_pulls(reads, parts),
+            earned=earned, shares=shares, taken=frozenset([entry for read in reads.values() for entry in read.entries]),
+            seen=seen, dimensions=_dimensions(card, terms, parts), lines=lines, pulls=_pulls(reads, parts),
             rests=_rests(card, reads, parts), untouched=all(read.untouched for read in reads.values()),
         )  # fmt: skip
         if reads.keys() == terms.unheard.keys() and sitting is None:
@@ -969,7 +970,7 @@ def changes_of(before: Mapping[str, str], after: Mapping[str, str]) -> list[Scor
     """What differs between what two revisions rested on, by key."""
     return [
         ScoreChange(what=what, id=found, before=before.get(key, ""), after=after.get(key, ""))
-        for key in sorted({key for key, _ in before.items() ^ after.items()})
+        for key in sorted([key for key in {**before, **after} if before.get(key) != after.get(key)])
         for what, _, found in [key.partition(":")]
     ]
 
@@ -978,9 +979,9 @@ def sentence(name: str, label: str, score: str, grade: str, detail: ScoreDetail)
     """A grade in one sentence in both languages, with what moved it and what decided it."""
     titles = {line.item: line.title for line in detail.lines}
     moved = [one for one in detail.changes if one.what == "item"] or detail.changes
-    told = moved[:CHANGES_TOLD]
-    en = [f"{titles[one.id].en if one.id in titles else one.id} {_moved(one)}" for one in told]
-    zh = [f"{titles[one.id].zh if one.id in titles else one.id} {_moved(one)}" for one in told]
+    told = [(titles.get(one.id) or Words(one.id, one.id), _moved(one)) for one in moved[:CHANGES_TOLD]]
+    en = [f"{title.en} {text}" for title, text in told]
+    zh = [f"{title.zh} {text}" for title, text in told]
     more_en = f" and {len(moved) - len(told)} more" if len(moved) > len(told) else ""
     more_zh = f"等 {len(moved)} 项" if len(moved) > len(told) else ""
     word_en = f" ({detail.word.en})" if detail.word is not None else ""
@@ -1080,12 +1081,12 @@ def tally_id(pack: Pack, tally: Tally, subject: str, label: str) -> str:
     return decision_id(pack.name, tally.id, "0", tally.level, subject, tally.window, label, "", "")
 
 
-def _formula(detail: ScoreDetail, score: Fraction) -> str:
+def _formula(detail: ScoreDetail, score: str) -> str:
     parts = [one.contribution for one in detail.dimensions] + [
         f"({worth})" for worth in detail.others.values()
     ]
     text = f"{' + '.join(parts)} = {detail.exact}"
-    return text if detail.exact == number_text(score) else f"{text}, shown as {number_text(score)}"
+    return text if detail.exact == score else f"{text}, shown as {score}"
 
 
 def _level(subject: Subject) -> Level:

@@ -71,6 +71,15 @@ def terms_of(layout: Layout, pack: Pack, card: Scorecard, day: date) -> Terms:
     return on_day(day)
 
 
+Shares = tuple[tuple[int, int] | None, ...]
+"""What items earned, as quotients: whole numbers are hashed many times faster than fractions."""
+
+
+def shares_of(earned: Iterable[Earned]) -> Shares:
+    """The shares of some items; None of one without data."""
+    return tuple([None if one.share is None else one.share.as_integer_ratio() for one in earned])
+
+
 class Terms:
     """A card of dimensions on one day: its bounds, bands and weights, and the most that each item can earn."""
 
@@ -89,15 +98,12 @@ class Terms:
         self.unheard_card: Any = None
         """What all items of a card come to where these are all that it has."""
         self._step = card.step
-        self._worked: dict[tuple[int | None, ...], Worked | None] = {}
+        self._worked: dict[tuple[int, int, Shares], Worked | None] = {}
         self._grades: dict[tuple[int, int], str] = {}
 
-    def worked(self, earned: Sequence[Earned], others: Fraction) -> Worked | None:
-        """The card worked out, of what all of its items earned; None when nothing has data."""
-        key: list[int | None] = [others.numerator, others.denominator]
-        for one in earned:
-            key += (None, None) if one.share is None else (one.share.numerator, one.share.denominator)
-        same = tuple(key)
+    def worked(self, shares: Shares, earned: Sequence[Earned], others: Fraction) -> Worked | None:
+        """The card worked out, of what all of its items earned, with their ``shares``; None when nothing has data."""
+        same = (others.numerator, others.denominator, shares)
         if same not in self._worked:
             if len(self._worked) >= SUMS_KEPT:
                 self._worked.clear()

@@ -328,6 +328,8 @@ class Subject(Known):
         return bool(left_on) and left_on < self.series.calendar.day(period.start_ms).isoformat()
 
     def _line_at(self, moment_ms: int) -> RosterLine:
+        if moment_ms >= self.roster_from_ms:
+            return self.roster[-1]
         found = self.roster[0]
         for line in self.roster:
             if line.from_ms > moment_ms:
