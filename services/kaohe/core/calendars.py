@@ -22,6 +22,7 @@ DAY_MS = 86_400_000
 REMEMBERED_QUARTER_HOURS = 20_000
 """Bound of the memory per zone: 208 days. It is emptied when full."""
 REMEMBERED_PERIODS = 4_096
+REMEMBERED_DAYS = 1_024
 REMEMBERED_TEXTS = 4_096
 """How many moments are remembered as text: most of what goes out is about the same few minutes."""
 
@@ -59,6 +60,7 @@ class Calendar:
         self._remembered: dict[int, tuple[Period, ...]] = {}
         self._days: dict[int, date] = {}
         self._period = lru_cache(maxsize=REMEMBERED_PERIODS)(self._make_period)
+        self._of_day = lru_cache(maxsize=REMEMBERED_DAYS)(self._periods_of)
         self._text = lru_cache(maxsize=REMEMBERED_TEXTS)(self._make_text)
 
     def periods(self, moment_ms: int) -> tuple[Period, ...]:
@@ -68,10 +70,12 @@ class Calendar:
         if found is None:
             if len(self._remembered) >= REMEMBERED_QUARTER_HOURS:
                 self._remembered.clear()
-            day = self.day(moment_ms)
-            found = tuple(self.period(window, label_of(window, day)) for window in WINDOWS)
-            self._remembered[key] = found
+            found = self._remembered[key] = self._of_day(self.day(moment_ms))
         return found
+
+    def _periods_of(self, day: date) -> tuple[Period, ...]:
+        """The periods of a day: one tuple for all of its moments, so that most who ask can tell by identity."""
+        return tuple([self.period(window, label_of(window, day)) for window in WINDOWS])
 
     def containing(self, window: str, moment_ms: int) -> Period:
         """The period of kind ``window`` that a moment belongs to."""

@@ -54,6 +54,8 @@ RETENTION_MS = 40 * DAY_MS
 """How long a closed period is kept for late events (and as the previous month of the next one)."""
 
 
+RELEVANT_KEPT = 1_000
+"""Of how many levels and sets of periods it is remembered which packs judge them."""
 MAX_HISTORY = 64
 """Activations of a pack, and periods closed by order, that are remembered: they tell which version closed what."""
 
@@ -220,8 +222,7 @@ class Judge:
         self.ordered: dict[str, list[tuple[int, str, str, str]]] = {}
         self._next_close_ms: int | None = None
         self.out: list[Output] = []
-        self._changed: Collection[Period] = ()
-        self._relevant: dict[str, list[tuple[str, frozenset[Period]]]] = {}
+        self._relevant: dict[tuple[str, tuple[Period, ...]], list[tuple[str, frozenset[Period]]]] = {}
         self._judged_windows: dict[str, dict[str, frozenset[str]]] = {}
         self.kept = forgetting.kept_by(layout, packs)
         self.retention_ms = RETENTION_MS + max((pack.grace_ms for pack in packs), default=0)
@@ -501,13 +502,13 @@ class Judge:
             wait(self.unjudged[pack_key], keys, periods)
 
     def _relevant_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
-        """As ``_judged_of``, remembered for the periods that were asked for last."""
-        if changed is not self._changed:
-            self._changed = changed
-            self._relevant.clear()
-        found = self._relevant.get(level)
+        """As ``_judged_of``, remembered: with the same sets for the same periods, waiting again changes nothing."""
+        key = level, tuple(changed)
+        found = self._relevant.get(key)
         if found is None:
-            found = self._relevant[level] = self._judged_of(level, changed)
+            if len(self._relevant) >= RELEVANT_KEPT:
+                self._relevant.clear()
+            found = self._relevant[key] = self._judged_of(level, changed)
         return found
 
     def _judged_of(self, level: str, changed: Collection[Period]) -> list[tuple[str, frozenset[Period]]]:
