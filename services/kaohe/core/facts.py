@@ -450,8 +450,9 @@ def number_text(value: Fraction | int) -> str:
 
 def quotient_text(top: int, bottom: int) -> str:
     """As ``number_text``, of a quotient that need not be reduced; ``bottom`` is positive."""
-    common = gcd(top, bottom)
-    top, bottom = top // common, bottom // common
+    if bottom != 1:
+        common = gcd(top, bottom)
+        top, bottom = top // common, bottom // common
     if bottom == 1:
         return str(top)
     if 10**9 % bottom == 0:

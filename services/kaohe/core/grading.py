@@ -840,8 +840,11 @@ def _lines(
 
 def _seen(items: _Items, detail: ScoreDetail, state: GradeState, ruling: Ruling | None) -> dict[str, str]:
     """What a revision rests on, by key: what the next one is compared with."""
-    seen = items.seen | {f"entry:{found}": worth for found, worth in detail.others.items()}
-    seen |= {f"cap:{name}": cap for name, cap in sorted(state.caps.items())}
+    seen = items.seen.copy()
+    for found, worth in detail.others.items():
+        seen[f"entry:{found}"] = worth
+    for name in sorted(state.caps):
+        seen[f"cap:{name}"] = state.caps[name]
     if ruling is not None:
         said = ruling.grade if ruling.score is None else number_text(Fraction(ruling.score, 100))
         seen["ruling:"] = f"{ruling.event_id}: {said}"
@@ -977,29 +980,39 @@ def changes_of(before: Mapping[str, str], after: Mapping[str, str]) -> list[Scor
 
 def sentence(name: str, label: str, score: str, grade: str, detail: ScoreDetail) -> Words:
     """A grade in one sentence in both languages, with what moved it and what decided it."""
+    kind_en, kind_zh = ("combined score", "综合得分") if detail.about == "combined" else ("score", "得分")
+    en, zh = (
+        f"{name}, {label}: {kind_en} {score}, grade {grade}",
+        f"{name}，{label}：{kind_zh} {score}，等级 {grade}",
+    )
+    if detail.word is not None:
+        en, zh = f"{en} ({detail.word.en})", f"{zh}（{detail.word.zh}）"
+    for note in detail.notes:
+        en, zh = f"{en}; {note.en}", f"{zh}；{note.zh}"
+    if detail.changes:
+        moved_en, moved_zh = _what_moved(detail)
+        en, zh = f"{en}; moved by {moved_en}", f"{zh}；变动：{moved_zh}"
+    return Words(en=en, zh=zh)
+
+
+def _what_moved(detail: ScoreDetail) -> tuple[str, str]:
+    """The first changes: those of items, or where no item moved the others."""
     titles = {line.item: line.title for line in detail.lines}
     moved = [one for one in detail.changes if one.what == "item"] or detail.changes
-    told = [(titles.get(one.id) or Words(one.id, one.id), _moved(one)) for one in moved[:CHANGES_TOLD]]
-    en = [f"{title.en} {text}" for title, text in told]
-    zh = [f"{title.zh} {text}" for title, text in told]
-    more_en = f" and {len(moved) - len(told)} more" if len(moved) > len(told) else ""
-    more_zh = f"等 {len(moved)} 项" if len(moved) > len(told) else ""
-    word_en = f" ({detail.word.en})" if detail.word is not None else ""
-    word_zh = f"（{detail.word.zh}）" if detail.word is not None else ""
-    notes_en = "".join(f"; {one.en}" for one in detail.notes)
-    notes_zh = "".join(f"；{one.zh}" for one in detail.notes)
-    why_en = f"; moved by {', '.join(en)}{more_en}" if en else ""
-    why_zh = f"；变动：{'、'.join(zh)}{more_zh}" if zh else ""
-    kind_en, kind_zh = ("combined score", "综合得分") if detail.about == "combined" else ("score", "得分")
-    return Words(
-        en=f"{name}, {label}: {kind_en} {score}, grade {grade}{word_en}{notes_en}{why_en}",
-        zh=f"{name}，{label}：{kind_zh} {score}，等级 {grade}{word_zh}{notes_zh}{why_zh}",
+    en, zh = [], []
+    for one in moved[:CHANGES_TOLD]:
+        title, change = titles.get(one.id), _moved(one)
+        en.append(f"{one.id if title is None else title.en} {change}")
+        zh.append(f"{one.id if title is None else title.zh} {change}")
+    more = len(moved) - len(en)
+    return (
+        ", ".join(en) + (f" and {more} more" if more else ""),
+        "、".join(zh) + (f"等 {len(moved)} 项" if more else ""),
     )
 
 
 def _moved(change: ScoreChange) -> str:
-    before, after = (_short(text) for text in (change.before, change.after))
-    return f"{before or '–'} → {after or '–'}"
+    return f"{_short(change.before) or '–'} → {_short(change.after) or '–'}"
 
 
 def _short(text: str) -> str:

@@ -255,7 +255,8 @@ class _Grounds:
             self._by = reader(layout, pack, effect.amount.by)
         self._on_day = lru_cache(maxsize=DAYS_KEPT)(self._day)
         named = [set(PLACEHOLDER.findall(words)) for words in (rule.explanation.en, rule.explanation.zh)]
-        alike = self._by is None and all(named) and not set.union(*named) & set(FRAME)
+        self._framed = bool(set.union(*named) & set(FRAME))
+        alike = self._by is None and all(named) and not self._framed
         self._sums = sums_reader(layout, pack, [name for name, _ in self._facts]) if alike else None
         self._told: dict[tuple[Any, ...], _Told] = {}
         same = {
@@ -293,7 +294,9 @@ class _Grounds:
             line = used_parameter(self._pack.parameters[self._table], moment.day, word)
             parameters = {**parameters, self._table: line}
             encoded = ENCODER.encode(parameters)
-        frame = {"subject": _json(subject), "period": label.encode(), "points": points.encode()}
+        frame = {}
+        if self._framed:
+            frame = {"subject": _json(subject), "period": label.encode(), "points": points.encode()}
         title = self._rule.title
         sentences = []
         for pattern, said, nothing in zip(day.patterns, (title.en, title.zh), NOTHING_KNOWN, strict=True):
