@@ -28,6 +28,7 @@ Five things follow from that, and this module is where they are kept right:
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -86,11 +87,13 @@ class _PlainRecords(PartitionRecords):
     next_fetch_offset: int
 
     @classmethod
-    def tell(cls, records: PartitionRecords) -> None:
-        """Let what was fetched, and of which nothing was taken yet, make plain records."""
-        if records._isolation_level == READ_UNCOMMITTED:  # noqa: SLF001 - the client has no other name for it
+    def tell(cls, records: Any) -> None:
+        """Let what was fetched make plain records, unless some of it was taken already: the rest lies half read."""
+        if type(records) is not PartitionRecords or records._isolation_level != READ_UNCOMMITTED:  # noqa: SLF001 - no other name
+            return
+        if inspect.getgeneratorstate(records._records_iterator) == inspect.GEN_CREATED:  # noqa: SLF001 - as above
             records.__class__ = cls
-            records._records_iterator = records._unpack_records()  # noqa: SLF001 - made when it came
+            records._records_iterator = records._unpack_records()  # noqa: SLF001 - as above
 
     def __iter__(self) -> Iterator[Record]:
         taken: Iterator[Record] = self._records_iterator
@@ -170,9 +173,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
         fetched = self._ensure_consumer()._fetcher._records  # noqa: SLF001 - the client has no name for it
         for result in fetched.values():
-            records = getattr(result, "_partition_records", None)
-            if type(records) is PartitionRecords:
-                _PlainRecords.tell(records)
+            _PlainRecords.tell(getattr(result, "_partition_records", None))
         found = await super()._fetch_records(*args, **kwargs)
         # No seek can come between the taking of the records and this: nothing is awaited.
         return {
