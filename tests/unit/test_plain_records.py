@@ -66,12 +66,12 @@ def test_part_of_them_may_be_taken_and_the_rest_later() -> None:
     assert [one.offset for one in own] == [1, 2, 5, 6, 8]
 
 
-def test_what_was_begun_as_records_of_the_client_is_finished_as_such() -> None:
-    """The rest of a batch would be lost otherwise: it lies in what was begun."""
-    own = fetched(log(), 0)
+def test_of_what_was_begun_nothing_is_lost() -> None:
+    own, wanted = fetched(log(), 0), [plain(one) for one in fetched(log(), 0)]
     first = next(own)
     _PlainRecords.tell(own)
-    assert [plain(one).offset for one in (first, *own)] == [0, 1, 2, 5, 6, 8]
+    assert [plain(first), *own] == wanted
+    assert own.next_fetch_offset == 9
 
 
 def test_a_damaged_batch_is_refused() -> None:

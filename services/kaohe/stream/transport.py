@@ -88,16 +88,18 @@ class _PlainRecords(PartitionRecords):
 
     @classmethod
     def tell(cls, records: Any) -> None:
-        """Let what was fetched make plain records, unless some of it was taken already: the rest lies half read."""
-        if type(records) is not PartitionRecords or records._isolation_level != READ_UNCOMMITTED:  # noqa: SLF001 - no other name
-            return
-        if inspect.getgeneratorstate(records._records_iterator) == inspect.GEN_CREATED:  # noqa: SLF001 - as above
+        """Let what was fetched make plain records. What was begun goes on where it is, the longer way."""
+        if type(records) is PartitionRecords and records._isolation_level == READ_UNCOMMITTED:  # noqa: SLF001
             records.__class__ = cls
-            records._records_iterator = records._unpack_records()  # noqa: SLF001 - as above
+            if inspect.getgeneratorstate(records._records_iterator) == inspect.GEN_CREATED:  # noqa: SLF001 - as above
+                records._records_iterator = records._unpack_records()  # noqa: SLF001 - as above
 
     def __iter__(self) -> Iterator[Record]:
         taken: Iterator[Record] = self._records_iterator
         return taken
+
+    def _consumer_record(self, _tp: Any, record: Any) -> Record:
+        return plain(record)
 
     def _unpack_records(self) -> Iterator[Record]:
         fetched = self._records
