@@ -544,6 +544,14 @@ def word(story: Story, when: str, tag: str, name: str, *, late: bool = True) -> 
     (story.late if late else story.tell)(when, tag, complaint_id="c-1", id=name, **more)
 
 
+def test_what_finds_no_room_is_not_stored(judged: Story) -> None:
+    engine = judged.replay.engines[0]
+    for number in range(engine.deadlines.most - len(engine.deadlines.items)):
+        engine.deadlines.items["p/d", "a-1", str(number)] = item(str(number), 1 << 50)
+    word(judged, "2026-08-03T09:00", "complaint.dismissed", "d-1", late=False)
+    assert not [key for key in engine.checkpoint() if key.startswith("d\x1f")]
+
+
 def test_what_is_found_right_again_is_charged_anew_under_an_id_of_its_own(judged: Story) -> None:
     for one in WORDS:
         word(judged, *one, late=False)
