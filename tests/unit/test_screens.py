@@ -18,10 +18,21 @@ from kaohe.core.counts import DISTINCT_SLOT, MAX_SLOT, Cell, Series
 from kaohe.core.effects import clears, work_out
 from kaohe.core.expressions import And, Compare, CompareOp, Condition, ExprType, Known, Or, names
 from kaohe.core.facts import Moment, facts_reader, metric_windows, reader
+from kaohe.core.looks import MAX_TESTS
 from kaohe.core.matcher import Matcher
 from kaohe.core.model import Pack
 from kaohe.core.rulesets import RuleBook, RuleSet, Watch, rolling_slots
-from kaohe.core.screens import atoms_of, screen, truths, truths_seen
+from kaohe.core.screens import (
+    ALWAYS,
+    NEVER,
+    all_of,
+    alternatives,
+    any_of,
+    atoms_of,
+    screen,
+    truths,
+    truths_seen,
+)
 from kaohe.core.subjects import AlertState
 from kaohe.packs.load import load_packs
 from tests.support.packs import at_ms
@@ -245,6 +256,17 @@ def test_where_a_count_is_too_large_a_look_lets_everything_through() -> None:
     slot = layout.reads[packs[0].key, "calls_waiting"][0][0][0]
     moment.series.add(NOW_MS - MINUTE_MS, Cell({slot: 1 << 50}), NOW_MS)
     assert watch.screen.judged(moment.series, periods, {}, watch.bits) == (every, every)
+
+
+def test_the_ways_to_pass_a_test_are_told_as_long_as_they_are_few() -> None:
+    one, two, three, four = (("seen", number) for number in range(4))
+    both = all_of([any_of([one, two]), any_of([three, four])])
+    assert alternatives(both) == [(one, three), (one, four), (two, three), (two, four)]
+    assert (alternatives(ALWAYS), alternatives(NEVER)) == ([()], [])
+    pairs = [any_of([("seen", number), ("unseen", number)]) for number in range(7)]
+    assert len(alternatives(all_of(pairs[:6])) or ()) == MAX_TESTS
+    assert alternatives(all_of(pairs)) is None
+    assert alternatives(any_of([one, all_of(pairs)])) is None
 
 
 def some_condition(

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from itertools import product as cartesian
 from typing import Any, NamedTuple
 
 from kaohe.core.calendars import Calendar, Period
@@ -28,7 +27,7 @@ from kaohe.core.expressions import Condition
 from kaohe.core.facts import Moment, baseline_period, facts_reader
 from kaohe.core.model import Effect, Pack, Rule
 from kaohe.core.moves import MAX_FACTOR, MAX_NUMBERS, MAX_TERMS, Verdicts
-from kaohe.core.screens import Polynomial, Sums, Test, all_of, compiled, minus, product, text_of
+from kaohe.core.screens import Polynomial, Sums, Test, all_of, alternatives, compiled, minus, product, text_of
 
 MOVING = ("deduct", "award", "grade")
 """The kinds of effects that follow a running period."""
@@ -141,11 +140,14 @@ def _verdicts(sums: Sums, told: Sequence[_Told]) -> Verdicts | None:
     """The outcomes of some rules as numbers; None where that is too much."""
     numbers: dict[Test, int] = {}
 
-    def sets(test: Test) -> list[int]:
-        """The sets of comparisons that pass a test together, a bit for each."""
+    def sets(test: Test) -> list[int] | None:
+        """The sets of comparisons that pass a test together, a bit for each; None where these are too many."""
+        found = alternatives(test)
+        if found is None:
+            return None
         return [
             sum(1 << numbers.setdefault(one, len(numbers)) for one in dict.fromkeys(together))
-            for together in _alternatives(test)
+            for together in found
         ]
 
     rules = []
@@ -153,10 +155,13 @@ def _verdicts(sums: Sums, told: Sequence[_Told]) -> Verdicts | None:
         steps = []
         for one in amounts:
             known = sets(one.known)
-            if len(known) != 1:
+            if known is None or len(known) != 1:
                 return None
             steps.append((known[0], one.most, _terms(one.top), _terms(one.bottom)))
-        rules.append((sets(holds), steps))
+        passing = sets(holds)
+        if passing is None:
+            return None
+        rules.append((passing, steps))
     if any(test[0] != "compare" for test in numbers) or any(one.largest for one in sums.variables):
         return None
     comparisons = [(op, _terms(dict(polynomial))) for _, polynomial, op in numbers]
@@ -171,16 +176,6 @@ def _verdicts(sums: Sums, told: Sequence[_Told]) -> Verdicts | None:
     if not fits or any(abs(weight) >= MAX_WEIGHT for _, reads in variables for _, weight in reads):
         return None
     return Verdicts(variables, comparisons, rules)
-
-
-def _alternatives(test: Test) -> list[tuple[Test, ...]]:
-    """The tests that pass a test together, each a way to pass it."""
-    kind, *rest = test
-    if kind == "any":
-        return [one for part in rest[0] for one in _alternatives(part)]
-    if kind == "all":
-        return [sum(one, ()) for one in cartesian(*[_alternatives(part) for part in rest[0]])]
-    return [(test,)]
 
 
 def _terms(polynomial: Polynomial) -> list[tuple[int, ...]]:

@@ -89,7 +89,7 @@ def truths_seen(layout: Layout, pack: Pack, conditions: Sequence[Condition]) -> 
         return None
     tests = [sums.test(pack, atom) for atom in atoms_of(conditions)]
     windows, variables, comparisons, passing = _tables(sums, tests)
-    told = {one for test in tests for together in _alternatives(test) for one in together}
+    told = {one for test in tests for together in _passing(test) for one in together}
     if max(len(told), len(tests), len(variables), len(windows)) > MAX_TESTS or not all(map(_fits, tests)):
         return None
     return Look(windows, variables, comparisons, passing, len(tests))
@@ -377,7 +377,7 @@ def _tables(sums: Sums, tests: Iterable[Test]) -> tuple[list[Any], list[Any], li
     passing = []
     for test in tests:
         found = []
-        for together in _alternatives(test):
+        for together in _passing(test):
             bits = 0
             for one in together:
                 if one in numbers or len(numbers) < MAX_TESTS:
@@ -396,19 +396,26 @@ def _tables(sums: Sums, tests: Iterable[Test]) -> tuple[list[Any], list[Any], li
     return windows, variables, comparisons, passing
 
 
-def _alternatives(test: Test) -> list[tuple[Test, ...]]:
-    """The comparisons that pass a test together. What is too much for a look passes."""
+def alternatives(test: Test) -> list[tuple[Test, ...]] | None:
+    """The ways to pass a test, each as what passes it together; None where there are more than ``MAX_TESTS``."""
     kind, *rest = test
-    if kind == "any":
-        return [found for part in rest[0] for found in _alternatives(part)]
-    if kind == "all":
-        found: list[tuple[Test, ...]] = [()]
-        for part in rest[0]:
-            found = [one + other for one in found for other in _alternatives(part)]
-            if len(found) > MAX_TESTS:
-                return [()]
-        return found
-    return [(test,) if _fits(test) else ()]
+    if kind not in ("any", "all"):
+        return [(test,)]
+    found: list[tuple[Test, ...]] = [] if kind == "any" else [()]
+    for part in rest[0]:
+        own = alternatives(part)
+        if own is None:
+            return None
+        found = found + own if kind == "any" else [one + other for one in found for other in own]
+        if len(found) > MAX_TESTS:
+            return None
+    return found
+
+
+def _passing(test: Test) -> list[tuple[Test, ...]]:
+    """The comparisons that pass a test together. What is too much for a look passes."""
+    found = alternatives(test)
+    return [()] if found is None else [tuple(filter(_fits, together)) for together in found]
 
 
 def _fits(test: Test) -> bool:
