@@ -127,6 +127,21 @@ def test_late_events_correct_the_figures_of_a_closed_month_once_a_day(pack: Pack
     assert told(story, "site")[-1][1:3] == (3, "final")
 
 
+@pytest.mark.parametrize("site", ["berlin", "shanghai"])
+def test_late_events_correct_the_figures_of_who_moved_to_a_zone_that_closes_later(
+    pack: Pack, site: str
+) -> None:
+    story = Story(pack, zones=Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin"}))
+    call(story, "2026-08-03T09:00", 10)
+    call(story, "2026-08-03T09:01", 10)
+    story.tell("2026-09-04T01:00:00", "roster.changed", site=site)
+    call(story, "2026-08-03T10:00", 40, late=True)
+    story.tick("2026-09-06T08:00")
+    assert told(story) == [
+        ("task", 1, "provisional", "10"), ("task", 2, "final", "10"), ("task", 3, "final", "20"),
+    ]  # fmt: skip
+
+
 def test_figures_follow_a_month_that_is_opened_again(pack: Pack) -> None:
     story = Story(pack)
     call(story, "2026-08-03T09:00", 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kaohe.core import corrections, group, reopening
+from kaohe.core import corrections, group, reopening, storing
 from kaohe.core import judge as module
 from kaohe.core.engine import PartitionEngine, Zones, read_report
 from kaohe.core.group import GroupEngine
@@ -19,6 +20,7 @@ from kaohe.core.model import Pack
 from kaohe.core.partials import Reader
 from kaohe.core.records import Record
 from kaohe.core.replay import Replay
+from kaohe.core.subjects import StoredSubject
 from kaohe.decisions import Decision
 from kaohe.errors import EventError, StateError
 from kaohe.events import PackActivated, make
@@ -387,6 +389,363 @@ def test_someone_first_heard_of_by_a_late_event_gets_that_month_closed_too(story
     story.tick("2026-09-04T00:00")
     assert story.decisions()[0] == ("errors", "2026-08", "-3", "final")
     assert ("2026-08", "97", "A", "final") in story.grades()
+
+
+# --- zones that were left ---------------------------------------------------------------------------------------------
+
+
+SITES = Zones(default="Asia/Shanghai", sites={"berlin": "Europe/Berlin", "nome": "America/Nome"})
+"""Shanghai closes August on September 4 at 0:00 of its clock, Berlin at 6:00 and Nome at 16:00."""
+Decided = tuple[str, str, str, str, str, str, str, str]
+Graded = tuple[str, str, str, str, str]
+
+
+class Mover(Story):
+    """A story of which each partition is stored and restored when somebody moves."""
+
+    def __init__(self, *packs: Pack, partitions: int = 1) -> None:
+        super().__init__(*packs, zones=SITES, partitions=partitions)
+        self.stored = [Stored() for _ in range(partitions)]
+
+    def go(self, when: str, site: str) -> None:
+        """A move, and a restart after it."""
+        self.tell(when, "roster.changed", site=site)
+        self.replay.finish()
+        for index, stored in enumerate(self.stored):
+            save(self.replay.engines[index], stored)
+            successor = PartitionEngine(self.replay.packs, zones=SITES, partition=index)
+            successor.restore(dict(stored))
+            self.replay.engines[index] = successor
+
+
+def in_shanghai(*packs: Pack, partitions: int = 1) -> Mover:
+    """August of somebody in Shanghai: three errors and a complaint."""
+    story = Mover(*packs, partitions=partitions)
+    story.tell("2026-08-03T08:00:00", "roster.changed", site="shanghai")
+    errors(story, 3)
+    story.tell("2026-08-03T10:00:00", "complaint.upheld", complaint_id="c-1")
+    return story
+
+
+def too_late(story: Story, number: int, day: str = "2026-08-31") -> None:
+    """An error and a complaint of a day that lies back."""
+    story.late(f"{day}T09:00:00", "error.recorded", id=f"error-{number}")
+    story.late(f"{day}T09:00:00", "complaint.upheld", complaint_id=f"late-{number}", id=f"complaint-{number}")
+
+
+def outcome(story: Story) -> tuple[list[Decided], list[Graded]]:
+    """The newest revision of every decision, and all grades that were no provisional ones."""
+    story.replay.finish()
+    of = attrgetter(
+        "rule", "incident", "kind", "period", "adjusts_period", "points", "status", "pack_version"
+    )
+    decided = sorted(of(one) for one in story.replay.newest_decisions().values())
+    grades = [one for one in story.replay.grade_list() if one.status != "provisional"]
+    return decided, [(one.period, one.score, one.grade, one.status, one.pack_version) for one in grades]
+
+
+def moved_after_the_close(
+    pack: Pack, ways: tuple[str, ...], partitions: int
+) -> tuple[list[Decided], list[Graded]]:
+    """Of somebody who is in Shanghai when August is closed, moves from hour to hour, and of whom much comes late."""
+    story = in_shanghai(pack, partitions=partitions)
+    story.tick("2026-09-04T00:30")
+    too_late(story, 0)
+    for hour in (1, 2, 3):
+        story.tick(f"2026-09-04T0{hour}:00")
+        too_late(story, 10 * hour)
+        if ways[hour - 1 :]:
+            story.go(f"2026-09-04T0{hour}:06:00", ways[hour - 1])  # counted, and not judged yet
+        too_late(story, hour)
+        story.late("2026-08-31T09:00:00", "complaint.upheld", complaint_id="late-0", id=f"again-{hour}")
+        story.tick(f"2026-09-04T0{hour}:30")
+    story.late("2026-09-04T03:10:00", "exemption.granted", exemption_id="x-1", incident="c-1")
+    story.tick("2026-09-05T00:00")
+    too_late(story, 4)
+    story.tick("2026-10-05T00:00")
+    return outcome(story)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ("berlin",), ("berlin", "nome"), ("nome", "berlin"), ("berlin", "shanghai"), ("berlin", "shanghai", "berlin"),
+        ("nome", "shanghai", "berlin"), ("berlin", "nome", "berlin"),
+    ],
+)  # fmt: skip
+def test_a_closed_month_stays_closed_for_who_moves_to_a_zone_that_closes_it_later(
+    tmp_path: Path, ways: tuple[str, ...], partitions: int
+) -> None:
+    rules = RULES.replace("at_most: 12", "at_most: 60")
+    pack = make_pack(tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=rules, scorecard=SCORECARD)
+    stayed = moved_after_the_close(pack, (), 1)
+    assert [one for one in stayed[0] if one[3] == "2026-08"] == [
+        ("complaint", "c-1", "deduct", "2026-08", "", "-5", "final", "1.0"),
+        ("errors", "", "deduct", "2026-08", "", "-3", "final", "1.0"),
+    ]
+    assert ("errors", "", "adjust", "2026-09", "2026-08", "-24", "final", "1.0") in stayed[0]
+    assert ("exemption", "c-1", "waive", "2026-09", "2026-08", "5", "final", "1.0") in stayed[0]
+    assert [one[:2] for one in stayed[1]] == [("2026-08", "92"), ("2026-09", "80")]
+    assert moved_after_the_close(pack, ways, partitions) == stayed
+
+
+def test_a_month_that_is_closed_for_one_is_open_for_others_of_the_same_zone_of_whom_the_same_waits(
+    pack: Pack,
+) -> None:
+    story = in_shanghai(pack)
+    for agent in ("a-0", "b-1"):
+        story.tell("2026-08-04T08:00:00", "roster.changed", agent, site="berlin")
+        for minute in range(2):
+            story.late(f"2026-08-04T07:0{minute}:00", "error.recorded", agent)
+    story.tick("2026-09-04T01:00")
+    story.go("2026-09-04T01:00:00", "berlin")
+    for agent in ("b-1", "a-1", "a-0"):
+        story.late("2026-08-31T09:00:00", "error.recorded", agent)
+    story.tick("2026-09-04T01:30")
+    story.replay.finish()
+    found = sorted(
+        (one.subject, one.kind, one.period, one.points, one.status)
+        for one in story.replay.newest_decisions().values()
+        if one.rule == "errors"
+    )
+    assert found == [
+        ("a-0", "deduct", "2026-08", "-3", "provisional"),
+        ("a-1", "adjust", "2026-09", "-3", "final"),
+        ("a-1", "deduct", "2026-08", "-3", "final"),
+        ("b-1", "deduct", "2026-08", "-3", "provisional"),
+    ]
+
+
+def test_what_waits_when_somebody_moves_to_a_zone_that_closes_later_is_not_lost(pack: Pack) -> None:
+    """Neither what came before the move, nor what came just before the close of the new zone."""
+    for move_at, late_at in (("T00:10:00", "T00:05"), ("T00:10:00", "T05:59"), ("T05:50:00", "T05:46")):
+        story = in_shanghai(pack)
+        story.tick("2026-09-04T00:00")
+        for when in sorted((move_at, late_at)):
+            if when == move_at:
+                story.go(f"2026-09-04{when}", "berlin")
+            else:
+                story.tick(f"2026-09-04{when}")
+                too_late(story, 1)
+        story.tick("2026-09-05T00:00")
+        assert ("errors", "2026-09", "-3", "final") in story.decisions()
+        assert [grade for grade in outcome(story)[1] if grade[0] == "2026-08"] == [
+            ("2026-08", "92", "B", "final", "1.0")
+        ]
+
+
+def test_a_closed_month_is_not_closed_again_for_who_moves_back(pack: Pack) -> None:
+    """Nothing was charged in it; what had been counted, and not judged, before the way back came too late."""
+    story = Mover(pack)
+    story.tell("2026-08-03T08:00:00", "roster.changed", site="shanghai")
+    errors(story, 2)
+    closed: list[tuple[str, str]] = []
+    story.tick("2026-09-04T01:00")
+    story.go("2026-09-04T01:00:00", "berlin")
+    story.tick("2026-09-04T02:00")
+    story.late("2026-08-31T09:00:00", "error.recorded")
+    story.replay.engines[0].judge.on_close = lambda subject, _, period, __: closed.append(
+        (subject.name, period.label)
+    )
+    story.tell("2026-09-04T02:06:00", "roster.changed", site="shanghai")
+    story.tick("2026-09-05T00:00")
+    assert story.decisions() == [("errors", "2026-09", "-3", "final")]
+    assert closed == []
+
+
+def test_a_month_that_another_version_began_is_closed_once_for_who_moves_to_a_zone_that_closed_it(
+    versions: tuple[Pack, Pack],
+) -> None:
+    story = Story(*versions, zones=SITES)
+    story.tell("2026-08-03T08:00:00", "roster.changed", site="berlin")
+    errors(story, 3)
+    closed: list[tuple[str, str]] = []
+    story.replay.engines[0].judge.on_close = lambda _, pack, period, __: closed.append(
+        (pack.version, period.label)
+    )
+    story.tell("2026-08-03T09:00:00", "roster.changed", "b-1", site="shanghai")
+    activate(story, "2026-09-04T02:00", "2.0")
+    closed.clear()
+    story.tell("2026-09-04T03:00:00", "roster.changed", site="shanghai")
+    story.tick("2026-09-05T00:00")
+    assert closed == [("1.0", "2026-08")]
+
+
+@pytest.mark.parametrize(
+    ("home", "activated_at", "moved_at", "site", "version"),
+    [
+        ("shanghai", "03:00", "02:00", "berlin", "1.0"),
+        ("shanghai", "02:00", "03:00", "berlin", "1.0"),
+        ("shanghai", "02:00", "07:00", "berlin", "1.0"),
+        ("berlin", "02:00", "07:00", "shanghai", "2.0"),
+        ("berlin", "02:00", "03:00", "shanghai", "1.0"),
+    ],
+)
+def test_who_moves_is_judged_for_a_closed_month_by_the_version_that_closed_it_for_them(
+    versions: tuple[Pack, Pack], home: str, activated_at: str, moved_at: str, site: str, version: str
+) -> None:
+    """Whichever closed it in the zone where they are now."""
+    story = in_shanghai(*versions)
+    story.tell("2026-08-04T08:00:00", "roster.changed", site=home)
+    for what, when in sorted([("activate", activated_at), ("go", moved_at)], key=lambda one: one[1]):
+        if what == "activate":
+            activate(story, f"2026-09-04T{when}", "2.0")
+        else:
+            story.go(f"2026-09-04T{when}:00", site)
+    too_late(story, 1)
+    story.tick("2026-09-04T18:00")
+    story.go("2026-09-04T18:00:00", "nome")
+    too_late(story, 2)
+    story.tick("2026-09-10T00:00")
+    each = {"1.0": 3, "2.0": 1}[version]
+    about_august = [
+        one[3:] for one in outcome(story)[0] if one[0] == "errors" and one[3:5] != ("2026-09", "")
+    ]
+    assert about_august == [
+        ("2026-09", "2026-08", str(-2 * each), "final", version), ("2026-08", "", str(-each), "final", version),
+    ]  # fmt: skip
+    closed = [one for one in story.replay.grade_list() if (one.period, one.status) == ("2026-08", "final")]
+    assert [one.pack_version for one in closed] == [version]
+
+
+def test_what_is_too_late_for_a_month_that_still_runs_in_the_new_zone_goes_into_the_next_one(
+    tmp_path: Path,
+) -> None:
+    own = make_pack(
+        tmp_path, parameters=PARAMETERS, metrics=METRICS, rules=RULES, scorecard=SCORECARD, grace="0h"
+    )
+    story = in_shanghai(own)
+    story.tick("2026-09-01T00:00")
+    story.go("2026-09-01T01:00:00", "berlin")
+    too_late(story, 1)
+    story.tell("2026-09-01T02:00:00", "error.recorded")
+    story.tell("2026-09-01T02:00:00", "complaint.upheld", complaint_id="c-2")
+    story.tell("2026-09-01T03:00:00", "exemption.granted", exemption_id="x-1", incident="c-1")
+    story.tick("2026-09-01T05:00")
+    decided = outcome(story)[0]
+    assert [one[0:5] for one in decided] == [
+        ("complaint", "c-1", "deduct", "2026-08", ""), ("complaint", "c-2", "deduct", "2026-09", "2026-08"),
+        ("complaint", "late-1", "deduct", "2026-09", "2026-08"), ("errors", "", "adjust", "2026-09", "2026-08"),
+        ("errors", "", "deduct", "2026-08", ""), ("exemption", "c-1", "waive", "2026-09", "2026-08"),
+    ]  # fmt: skip
+    story.tick("2026-10-02T00:00")
+    assert outcome(story)[0] == decided
+    assert [one[:4] for one in outcome(story)[1]] == [
+        ("2026-08", "92", "B", "final"), ("2026-09", "84", "C", "final")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("site", ["berlin", "shanghai"])
+def test_a_month_that_was_closed_early_stays_closed_for_who_moves(pack: Pack, site: str) -> None:
+    """By an order, when the month still ran in the new zone; and opened again it takes what comes late itself."""
+    story = in_shanghai(pack)
+    story.tick("2026-09-01T01:00")
+    order(story, "2026-09-01T01:00:00", "period.closed")
+    story.go("2026-09-01T02:00:00", site)
+    too_late(story, 1)
+    story.tick("2026-09-01T03:00")
+    assert ("errors", "2026-09", "-3", "final") in story.decisions()
+    order(story, "2026-09-01T04:00:00", "period.reopened")
+    too_late(story, 2)
+    story.tick("2026-09-01T05:00")
+    order(story, "2026-09-01T05:00:00", "period.closed")
+    too_late(story, 3)
+    story.tick("2026-09-20T00:00")
+    assert sum(Fraction(points) for rule, _, points, _ in story.decisions() if rule == "errors") == -12
+    august = [one for one in outcome(story)[0] if one[0] == "complaint" and one[3] == "2026-08"]
+    assert [one[1] for one in august] == ["c-1", "late-2"]
+    assert [one[:2] for one in outcome(story)[1]] == [
+        ("2026-08", "92"), ("2026-08", "84.5"), ("2026-08", "87.5"), ("2026-08", "81.5")
+    ]  # fmt: skip
+
+
+def order(story: Story, when: str, tag: str) -> None:
+    story.tell(
+        when, tag, "", subject="periods", pack="small", window="month", period="2026-08", by="hr", reason="So."
+    )  # fmt: skip
+
+
+WEEKS = """
+- id: errors
+  level: [agent]
+  judged: week
+  when: errors.week > 1
+  then:
+    - deduct: {points: 3, per: 1, over: 1, of: errors.week}
+- id: complaint
+  level: [agent]
+  on: complaint.upheld
+  incident: complaint_id
+  when: "true"
+  then:
+    - deduct: {points: 5}
+"""
+
+
+@pytest.mark.parametrize("site", ["berlin", "shanghai"])
+def test_a_closed_week_stays_closed_for_who_moves_and_a_complaint_of_a_month_without_score_too(
+    tmp_path: Path, site: str
+) -> None:
+    own = make_pack(tmp_path, metrics=METRICS.replace("[month]", "[week]"), rules=WEEKS)
+    story = in_shanghai(own)
+    story.tick("2026-08-13T00:30")
+    story.late("2026-08-03T09:30:00", "error.recorded")
+    story.go("2026-08-13T01:00:00", site)
+    story.late("2026-08-03T09:31:00", "error.recorded")
+    story.tick("2026-09-04T07:00")
+    too_late(story, 1)
+    story.tick("2026-09-04T07:30")
+    story.go("2026-09-04T08:00:00", {"berlin": "nome", "shanghai": "shanghai"}[site])
+    story.late("2026-08-31T09:00:00", "complaint.upheld", complaint_id="late-1", id="again")
+    story.tick("2026-10-10T00:00")
+    assert [one[1:6] for one in outcome(story)[0]] == [
+        ("c-1", "deduct", "2026-08", "", "-5"), ("late-1", "deduct", "2026-09", "2026-08", "-5"),
+        ("", "adjust", "2026-W33", "2026-W32", "-6"), ("", "deduct", "2026-W32", "", "-6"),
+    ]  # fmt: skip
+
+
+def test_a_month_in_which_nobody_knew_an_agent_is_open_until_their_own_zone_closes_it(pack: Pack) -> None:
+    story = Mover(pack)
+    story.tell("2026-09-03T08:00:00", "roster.changed", site="shanghai")
+    story.go("2026-09-04T01:00:00", "berlin")
+    errors(story, 1, "2026-09-04", hour=2)
+    for minute in range(3):
+        story.late(f"2026-08-31T09:0{minute}:00", "error.recorded")
+    story.tick("2026-09-05T00:00")
+    assert ("errors", "2026-08", "-3", "final") in story.decisions()
+    assert ("2026-08", "97", "A", "final") in story.grades()
+
+
+def test_what_a_zone_that_was_left_had_closed_is_forgotten_with_the_month(pack: Pack) -> None:
+    story = in_shanghai(pack)
+    story.tick("2026-09-04T01:00")
+    story.go("2026-09-04T01:00:00", "berlin")
+    agent = story.replay.engines[0].judge.subjects["agent", "a-1"]
+    assert agent.closed_elsewhere == {"small|month|2026-08": "1.0"}
+    story.ticks("2026-09-04T02:00", "2026-10-13T00:00", 86_400_000)
+    assert agent.closed_elsewhere
+    story.ticks("2026-10-14T08:00", "2026-10-16T08:00", 86_400_000)
+    assert agent.closed_elsewhere == {}
+    story.go("2026-10-17T01:00:00", "shanghai")
+    assert story.replay.engines[0].judge.subjects["agent", "a-1"].closed_elsewhere == {}
+
+
+def test_who_was_stored_before_it_was_noted_what_other_zones_closed_is_restored(pack: Pack) -> None:
+    story = in_shanghai(pack)
+    story.tick("2026-08-03T11:00")
+    engine = story.replay.engines[0]
+    stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
+    key, before = (
+        storing.stored_key("s", ("agent", "a-1")),
+        StoredSubject.__struct_fields__.index("closed_elsewhere"),
+    )
+    stored[key] = msgspec.msgpack.encode(msgspec.msgpack.decode(stored[key])[:before])
+    successor = PartitionEngine((pack,), zones=SITES)
+    successor.restore(stored)
+    story.replay.engines[0] = successor
+    story.tick("2026-09-05T00:00")
+    assert ("errors", "2026-08", "-3", "final") in story.decisions()
 
 
 # --- scores and grades ------------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def reverse(
     period = calendar.period(entry.window, entry.label)
     adjusts = entry.adjusts
     if judge.is_closed(pack, subject, period, now_ms):
-        period, adjusts = calendar.containing(entry.window, now_ms), entry.label
+        period, adjusts = judge.running(pack, subject, entry.window, now_ms), entry.label
     found = decision_id(pack.name, rule.id, str(index), subject.level, subject.name, "reverse", entry.id)
     points = -entry.worth
     waiver = Entry(

@@ -803,7 +803,7 @@ class PartitionEngine(Intake):
             for window in self.judge.grader.evaluated.get(pack.key, ()):
                 period = agent.series.calendar.containing(window, time_ms)
                 if self.judge.is_closed(pack, agent, period, now_ms):
-                    period = agent.series.calendar.containing(window, now_ms)
+                    period = self.judge.running(pack, agent, window, now_ms)
                 if self.judge.judges(pack, agent, time_ms):
                     hear_evaluation(event.data, pack, period, agent)
                     self.judge.touched.add(agent.key)

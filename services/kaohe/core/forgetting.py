@@ -121,13 +121,16 @@ def _sweep_subject(judge: Judge, subject: Subject, edge: int) -> None:
     if old:
         subject.waivers = [waiver for waiver in subject.waivers if waiver.at_ms > edge]
     sittings = [key for key in subject.sittings if ended(*key.split("|")[1:])]
+    elsewhere = [key for key in subject.closed_elsewhere if ended(*key.split("|")[1:])]
     for key in grades:
         del subject.grades[key]
     for key in evidence:
         del subject.evidence[key]
     for key in sittings:
         del subject.sittings[key]
-    if entries or grades or evidence or old or sittings:
+    for key in elsewhere:
+        del subject.closed_elsewhere[key]
+    if entries or grades or evidence or old or sittings or elsewhere:
         judge.touched.add(subject.key)
 
 

@@ -10,6 +10,8 @@ cdef class Known:
     cdef readonly Series series
     cdef public int64_t first_seen_ms, roster_from_ms
     cdef public str team, site
+    # By pack, window and label of a period: the version that had closed it in a zone that was left.
+    cdef public dict closed_elsewhere
     # The state of work, since when it lasts, and up to when it is counted.
     cdef public str state
     cdef public int64_t state_from_ms, state_since_ms

@@ -45,6 +45,7 @@ class Known:
     roster_from_ms: int
     team: str
     site: str
+    closed_elsewhere: dict[str, str]
     state: str
     state_from_ms: int
     state_since_ms: int

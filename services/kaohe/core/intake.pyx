@@ -147,6 +147,7 @@ cdef class Known:
         self.key, self.series, self.first_seen_ms = key, series, first_seen_ms
         self.roster_from_ms = self.state_from_ms = self.state_since_ms = 0
         self.team = self.site = self.state = ""
+        self.closed_elsewhere = {}
 
 
 @cython.final

@@ -10,6 +10,10 @@ A rule about a period keeps one entry per effect, subject and period. While the 
 and every change of its amount is a revision; the close (end of the period plus the pack's grace) makes it final. What
 still comes later, as long as the closed period is kept, is judged again and the difference becomes an ``adjust`` entry
 of the running period that names the closed one.
+
+Each zone closes by its own midnights. Who moves to another one takes over what that one has closed, and keeps what was
+closed for them before: the few periods of which both do not say the same are noted (``Known.closed_elsewhere``), and
+forgotten with them.
 """
 
 from __future__ import annotations
@@ -165,6 +169,11 @@ def _standing(turns: Iterable[_Turn]) -> _Standings | None:
     return tuple(found)
 
 
+def _window_of_events(pack: Pack) -> str:
+    """To periods of which window a pack charges single events."""
+    return pack.scorecard.window if pack.scorecard else "month"
+
+
 def _count(counters: dict[Any, int], key: Any) -> None:
     counters[key] = counters.get(key, 0) + 1
 
@@ -279,10 +288,21 @@ class Judge:
         history = self.history.get(name)
         if history is None:
             return pack  # it has closed every period so far
-        following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
-        if following is None or period.end_ms > following.start_ms:
-            return pack
-        return self.packs.get(f"{name}@{self._closing_version(name, history, period)}", pack)
+        version = subject.closed_by(name, period)
+        if version is None:
+            following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
+            if following is None or period.end_ms > following.start_ms:
+                return pack
+            version = self._closing_version(name, history, period)
+        return self.packs.get(f"{name}@{version}", pack)
+
+    def _closer(self, active: Pack, calendar: Calendar, period: Period, now_ms: int) -> str | None:
+        """The version of a pack that has closed a period in a zone, if it is closed there."""
+        if not self._has_closed(active, calendar, period, now_ms):
+            return None
+        return self._closing_version(
+            active.name, self.history.get(active.name, [(0, active.version)]), period
+        )
 
     def _closing_version(self, name: str, history: list[tuple[int, str]], period: Period) -> str:
         """Which version closed a period: by its own grace while it was in force, or by an order before that.
@@ -348,11 +368,13 @@ class Judge:
                 self.touched.add(key)
 
     def move(self, subject: Subject, calendar: Calendar, now_ms: int) -> None:
-        """Let a subject keep another calendar. What its new zone has closed already is closed for it too."""
+        """Let a subject keep another calendar. What its new zone has closed already is closed for it too, and what was
+        closed for it stays so."""
         self.watching.awake(subject.key)
         old = subject.series.calendar
         if old.name == calendar.name:
             return
+        closed_there = self._compare_zones(subject, calendar, now_ms) if self.grid_ms is not None else []
         subject.series.move(calendar)
         self.touched.add(subject.key)
         for judging in self._judgings.values():
@@ -363,18 +385,39 @@ class Judge:
                 waiting[subject.key] = frozenset(
                     calendar.period(period.window, period.label) for period in periods
                 )
-        if self.grid_ms is None:
-            return
+        for pack, period in closed_there:
+            closing = self.version_of(pack.name, subject, period) or pack
+            own = closing if self.judges_in(closing, subject, period, now_ms) else pack
+            self._close_for(subject, own, period, now_ms)
+
+    def _compare_zones(self, subject: Subject, calendar: Calendar, now_ms: int) -> list[tuple[Pack, Period]]:
+        """Of a subject that is about to move: the periods that its new zone has closed, and that are open for it yet.
+
+        Of what is closed for it already it is noted what the new zone does not say as well: there a result that was
+        final would count as open again, or another version would judge what comes late.
+        """
         self.watch_closes(calendar)
-        for (pack_key, zone, window), period in sorted(self.closes.items()):
-            if zone != old.name or self.closes[pack_key, calendar.name, window].label <= period.label:
-                continue
-            pack, closed = self.packs[pack_key], calendar.period(window, period.label)
-            if self.active.get(pack.name) == pack.version:
-                closing = self.version_of(pack.name, subject, closed) or pack
-                if self.judges_in(closing, subject, closed, now_ms):
-                    pack = closing
-            self._close_for(subject, pack, closed, now_ms)
+        old, kept = subject.series.calendar, dict(subject.closed_elsewhere)
+        found: list[tuple[Pack, Period]] = []
+        since_ms = max(subject.first_seen_ms, now_ms - self.retention_ms)
+        for pack in self.active_packs():
+            for window in sorted(self.book.windows[pack.key] | {_window_of_events(pack)}, key=WINDOWS.index):
+                closed_there = []
+                period = old.following(old.containing(window, now_ms))
+                while period.end_ms > since_ms:
+                    there, key = calendar.period(window, period.label), f"{pack.name}|{window}|{period.label}"
+                    before = subject.closed_by(pack.name, period) or self._closer(pack, old, period, now_ms)
+                    after = self._closer(pack, calendar, there, now_ms)
+                    if before == after:
+                        kept.pop(key, None)
+                    elif before is None:
+                        closed_there.append((pack, there))
+                    else:
+                        kept[key] = before
+                    period = old.previous(period)
+                found += reversed(closed_there)
+        subject.closed_elsewhere = kept
+        return found
 
     # --- log time -----------------------------------------------------------------------------------------------------
 
@@ -585,7 +628,8 @@ class Judge:
                     self._adjust(subject, pack, period, now_ms)
 
     def _turns(self, pack: Pack, subject: Subject, periods: Iterable[Period], now_ms: int) -> list[_Turn]:
-        """What is judged at an evaluation for all subjects of a level and zone for which the same periods wait."""
+        """What is judged at an evaluation for all subjects of a level and zone for which the same periods wait, but for
+        those of whom another zone has closed periods."""
         found = []
         for period in sorted(periods):
             if self.version_of(pack.name, subject, period) is not pack:
@@ -727,12 +771,27 @@ class Judge:
 
     def is_closed(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether a period was closed: by this version, or by one before it whose grace may have been another."""
-        following = self.closes.get((pack.key, subject.series.calendar.name, period.window))
         if self.reopened and self.is_reopened(pack, period):
             return False
+        if subject.closed_by(pack.name, period) is not None:
+            return True
+        return self._has_closed(pack, subject.series.calendar, period, now_ms)
+
+    def _has_closed(self, pack: Pack, calendar: Calendar, period: Period, now_ms: int) -> bool:
+        """Whether a period is closed for whoever was in a zone all the time."""
+        following = self.closes.get((pack.key, calendar.name, period.window))
         if following is None:
             return period.end_ms + pack.grace_ms <= now_ms
         return period.end_ms <= following.start_ms
+
+    def running(self, pack: Pack, subject: Subject, window: str, now_ms: int) -> Period:
+        """The period that takes what comes too late for a closed one: the present one, or the next after all that are
+        closed, where the subject comes from a zone in which the present one was over."""
+        calendar = subject.series.calendar
+        period = calendar.containing(window, now_ms)
+        while self.is_closed(pack, subject, period, now_ms):
+            period = calendar.following(period)
+        return period
 
     def closes_now(self, pack: Pack, subject: Subject, period: Period, now_ms: int) -> bool:
         """Whether a period is over with its grace and about to be closed, after the shorter ones."""
@@ -784,6 +843,8 @@ class Judge:
         """Judge a period for good, if the subject was known in it."""
         if subject.first_seen_ms >= period.end_ms or period.window not in self.book.windows[pack.key]:
             return
+        if subject.closed_by(pack.name, period) is not None:
+            return  # it was judged for good before; what waits of it came too late
         if self.judges_in(pack, subject, period, now_ms):
             self._judge_finally(subject, pack, period, now_ms)
             if self.on_close is not None:
@@ -808,7 +869,7 @@ class Judge:
         moment = self.period_moment(subject, closed, now_ms)
         if rules is None or moment.day < pack.in_force_from:
             return
-        running = subject.series.calendar.containing(closed.window, now_ms - 1)
+        running = self.running(pack, subject, closed.window, now_ms - 1)
         fired = {rule.id for rule in rules.fired(moment)}
         for rule in rules.rules:
             for index, effect in enumerate(rule.effects):
@@ -973,10 +1034,10 @@ class Judge:
         fired = rules.fired(moment)
         if not fired:
             return []
-        window = pack.scorecard.window if pack.scorecard else "month"
+        window = _window_of_events(pack)
         own = subject.series.calendar.containing(window, cause_of(fired[0]).at_ms)
         closed = self.is_closed(pack, subject, own, now_ms)
-        period = subject.series.calendar.containing(window, now_ms) if closed else own
+        period = self.running(pack, subject, window, now_ms) if closed else own
         adjusts = own.label if closed else ""
         for rule in fired:
             cause = cause_of(rule)

@@ -277,9 +277,9 @@ def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack n
     """Of the subjects that wait (each with its periods) those of whom anything must be judged, in the order of their
     keys, each with the turns to judge it.
 
-    ``turns_of`` gives for a subject and its periods the turns, which are the same for all of a level and calendar, and
-    what tells whether anything must be judged: each standing with the moment by which it is told whether the pack
-    judges a subject; None where outcomes are not all.
+    ``turns_of`` gives for a subject and its periods the turns, and what tells whether anything must be judged: each
+    standing with the moment by which it is told whether the pack judges a subject; None where outcomes are not all.
+    Both are the same for all of a level and calendar, but for the few of whom another zone has closed periods.
     """
     cdef list found = []
     cdef dict known = {}
@@ -287,10 +287,13 @@ def to_judge(dict waiting not None, dict subjects not None, turns_of, str pack n
     cdef Known subject
     for key, periods in waiting.items():
         subject = subjects[key]
-        alike = ((<tuple>key)[0], subject.series.calendar, periods)
-        turns = known.get(alike)
-        if turns is None:
-            turns = known[alike] = turns_of(subject, periods)
+        if subject.closed_elsewhere:
+            turns = turns_of(subject, periods)
+        else:
+            alike = ((<tuple>key)[0], subject.series.calendar, periods)
+            turns = known.get(alike)
+            if turns is None:
+                turns = known[alike] = turns_of(subject, periods)
         standings = turns[1]
         if standings is None or subject.leaves or not all_stand(subject, (<tuple>key)[1], standings, pack):
             found.append((key, turns[0]))

@@ -4,8 +4,8 @@ Theory of operation. A judge's state is cut into keys so that a checkpoint write
 with the age of the log::
 
     judge                        the frame: boundary reached, versions that judge, periods to close next
-    s <level> <name>             a subject: roster, state of work, alerts, grades, totals, what waits to be judged, and
-                                 whether it is looked at
+    s <level> <name>             a subject: roster, state of work, alerts, grades, totals, what waits to be judged, what
+                                 was closed for it in other zones, and whether it is looked at
     c <level> <name>             its open cells
     r <level> <name> <hour>      the cells of its rolling windows that began in one hour
     p <level> <name> <period>    the counts of one calendar period

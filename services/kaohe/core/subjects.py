@@ -316,6 +316,12 @@ class Subject(Known):
         """The line of the roster that holds at a moment; before the first line that one. None: nobody knows."""
         return self._line_at(moment_ms) if self.roster else None
 
+    def closed_by(self, pack: str, period: Period) -> str | None:
+        """The version of a pack that had closed a period in a zone that the subject has left, if one had."""
+        if not self.closed_elsewhere:
+            return None
+        return self.closed_elsewhere.get(f"{pack}|{period.window}|{period.label}")
+
     def mark(self, key: str, mark: Mark) -> None:
         """Keep the final result of a period, in the order of periods; a second one for the same period replaces it."""
         self.marks[key] = with_mark(self.marks.get(key, []), mark)[-MAX_MARKS:]
@@ -417,6 +423,7 @@ class StoredSubject(msgspec.Struct, array_like=True):
     marks: dict[str, list[Mark]] = {}
     figures: list[tuple[str, str, str]] = []
     live: bool = False
+    closed_elsewhere: dict[str, str] = {}
 
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
@@ -452,6 +459,7 @@ def store(
         marks=subject.marks,
         figures=figures,
         live=live,
+        closed_elsewhere=subject.closed_elsewhere,
     )
     return _ENCODER.encode(stored)
 
@@ -471,6 +479,7 @@ def revive(subject: Subject, stored: StoredSubject, slots: dict[str, int]) -> No
     subject.evidence = {key: one for key, one in stored.evidence.items() if key.count("|") == 2}
     subject.sittings = stored.sittings
     subject.marks = stored.marks
+    subject.closed_elsewhere = stored.closed_elsewhere
     for line in stored.roster:
         subject.enrol(line)
     subject.state = stored.state
