@@ -83,7 +83,7 @@ class Watching:
         return bool(self._looking_back or self.resting)
 
     def begin_anew(self) -> None:
-        """Another version judges: look at everybody again."""
+        """Another version judges: look again at all that are looked at or rest (at others with their next count)."""
         self.activations += 1
         self.live |= self.resting
         self.resting.clear()
