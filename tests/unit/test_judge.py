@@ -95,13 +95,7 @@ answered:
   level: [agent, queue, team]
   windows: [day, month, rolling 15m]
 """
-RULES = """
-- id: errors
-  level: [agent]
-  judged: month
-  when: errors.month > p.error_limit
-  then:
-    - deduct: {points: p.step_points, per: 1, over: p.error_limit, of: errors.month, at_most: 12}
+COMPLAINT = """
 - id: complaint
   level: [agent]
   on: complaint.upheld
@@ -109,6 +103,18 @@ RULES = """
   when: "true"
   then:
     - deduct: {points: p.complaint_points}
+"""
+RULES = (
+    """
+- id: errors
+  level: [agent]
+  judged: month
+  when: errors.month > p.error_limit
+  then:
+    - deduct: {points: p.step_points, per: 1, over: p.error_limit, of: errors.month, at_most: 12}
+"""
+    + COMPLAINT
+    + """
 - id: attitude
   level: [agent]
   on: complaint.upheld
@@ -148,6 +154,7 @@ RULES = """
   then:
     - alert: {clear: answered.day < 3, severity: info, owner: team_leader, response: {en: Look., zh: 查看。}}
 """
+)
 SCORECARD = """
 window: month
 level: agent
@@ -673,14 +680,7 @@ WEEKS = """
   when: errors.week > 1
   then:
     - deduct: {points: 3, per: 1, over: 1, of: errors.week}
-- id: complaint
-  level: [agent]
-  on: complaint.upheld
-  incident: complaint_id
-  when: "true"
-  then:
-    - deduct: {points: 5}
-"""
+""" + COMPLAINT.replace("p.complaint_points", "5")
 
 
 @pytest.mark.parametrize("site", ["berlin", "shanghai"])
