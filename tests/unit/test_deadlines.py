@@ -374,7 +374,7 @@ def test_items_are_stored_in_chunks_that_are_as_they_were_after_a_restart() -> N
     assert sorted(items.touched) == [1, 2]
     save(items, stored)
     successor = Deadlines()
-    successor.restore(dict(stored))
+    successor.restore(stored)
     assert successor.checkpoint() == {}
     assert successor.items == items.items
     for one in (items, successor):
@@ -402,9 +402,8 @@ def test_a_chunk_that_is_too_large_is_split(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(stored) > 2
     assert all(len(raw) <= 100 or len(CHUNK_DECODER.decode(raw)) == 1 for raw in stored.values())
     successor = Deadlines()
-    successor.restore(dict(stored))
+    successor.restore(stored)
     assert successor.items == items.items
-    list(items.missed_before(100 + ABANDONED_MS + 1))
     list(items.missed_before(100 + ABANDONED_MS + 1))
     save(items, stored)
     assert stored == {}
@@ -595,7 +594,7 @@ def test_a_restart_between_words_changes_nothing(judged: Story) -> None:
     engine = judged.replay.engines[0]
     stored = {key: raw for key, raw in engine.checkpoint().items() if raw is not None}
     successor = PartitionEngine(engine.packs, zones=engine.zones)
-    successor.restore(dict(stored))
+    successor.restore(stored)
     for one in WORDS[2:]:
         word(judged, *one, late=False)
         successor.tick(engine.watermark_ms)

@@ -13,7 +13,7 @@ import pytest
 
 from kaohe.cli.periods import lines_of
 from kaohe.core import company
-from kaohe.core.engine import PartitionEngine, Targets, Zones
+from kaohe.core.engine import PartitionEngine, Zones, group_partition
 from kaohe.core.grading import Proposal
 from kaohe.core.group import GroupEngine
 from kaohe.core.model import Pack
@@ -660,7 +660,7 @@ def test_the_company_is_looked_at_in_one_of_several_group_partitions(pack: Pack)
     for target in range(3):
         group = GroupEngine((pack,), zones=zones, partition=target, source_partitions=2)
         said.append([one.value for one in group.apply(reports[target]) if one.topic == "grades"])
-    assert [target for target, own in enumerate(said) if own] == [Targets("company", 3)["company"]]
+    assert [target for target, own in enumerate(said) if own] == [group_partition("company", "company", 3)]
     found = _in_order([*raws, *(raw for own in said for raw in own)], GRADE_DECODER)
     assert {GRADE_DECODER.decode(raw).id: raw for raw in found} == lived(pack, log, 1, rng)["grades"]
 

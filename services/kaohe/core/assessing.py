@@ -23,7 +23,7 @@ from kaohe.core.calendars import Calendar, Period, bounds_of
 from kaohe.core.facts import number_text
 from kaohe.core.model import Item, Pack, Scorecard
 from kaohe.core.scorecard import grade_of
-from kaohe.core.subjects import MAX_VOICES, SEPARATOR, RosterLine, Ruling, Sitting, Subject, Voice
+from kaohe.core.subjects import MAX_VOICES, SEPARATOR, RosterLine, Ruling, Sitting, Subject, Voice, result_key
 from kaohe.errors import EventError, UsageError
 
 ASSESSMENTS = ("assessment.submitted", "assessment.decided")
@@ -66,12 +66,7 @@ class Case:
     @property
     def key(self) -> str:
         """Under which a subject keeps the sitting."""
-        return sitting_key(self.pack, self.period)
-
-
-def sitting_key(pack: Pack, period: Period) -> str:
-    """Under which a subject keeps what was said for a period of a pack."""
-    return f"{pack.name}|{period.window}|{period.label}"
+        return result_key(self.pack.name, self.period)
 
 
 def case_of(
@@ -298,7 +293,7 @@ def is_unheard(data: Any, case: Case, subject: Subject, time_ms: int) -> bool:
 
 def hear_evaluation(data: Any, pack: Pack, period: Period, subject: Subject) -> None:
     """Add the score of a monitored contact to its assessor's sums."""
-    sitting = subject.sittings.setdefault(sitting_key(pack, period), Sitting())
+    sitting = subject.sittings.setdefault(result_key(pack.name, period), Sitting())
     for voice in sitting.voices:
         if (voice.role, voice.by) == (EVALUATED, data.by):
             voice.count += 1

@@ -160,7 +160,6 @@ class Deadlines(Dues):
         for number in sorted(int(parts[1]) for parts in own if len(parts) == 2):
             for item in CHUNK_DECODER.decode(items[f"{KEY}{SEPARATOR}{number}"]):
                 self.put_back(item)
-                self.queue(item)
         # Each item was once stored alone, under its own id.
         for parts in sorted(parts for parts in own if len(parts) > 2):
             key = SEPARATOR.join(parts)

@@ -165,7 +165,7 @@ cdef class Dues:
             own = self.chunks[self.newest] = []
         (<list>own).append(key)
         self.items[key] = item
-        return 0
+        return self.queue(item)
 
     cpdef int changed(self, item) except -1:
         """Note that an item changed."""

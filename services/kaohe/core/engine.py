@@ -70,6 +70,7 @@ from kaohe.core.subjects import (
     RosterLine,
     StateLine,
     Subject,
+    result_key,
 )
 from kaohe.core.workflow import Workflow
 from kaohe.decisions import ENCODER, Reject, Words
@@ -219,7 +220,12 @@ def _reads_own_states(packs: Iterable[Pack]) -> bool:
     )
 
 
-class Targets(dict[str, int]):
+def group_partition(level: str, name: str, group_partitions: int) -> int:
+    """The partition of the group stage that looks at a group; one looks at the whole ``company``."""
+    return crc32(f"{level}/{name}".encode()) % group_partitions
+
+
+class _Targets(dict[str, int]):
     """The partition of the group stage that looks at a group of a level, by its name; worked out when asked for."""
 
     def __init__(self, level: str, group_partitions: int) -> None:
@@ -230,7 +236,7 @@ class Targets(dict[str, int]):
     def __missing__(self, name: str) -> int:
         if len(self) >= MAX_SUBJECTS:
             self.clear()
-        found = self[name] = crc32(f"{self._level}/{name}".encode()) % self._partitions
+        found = self[name] = group_partition(self._level, name, self._partitions)
         return found
 
 
@@ -263,9 +269,8 @@ class PartitionEngine(Intake):
         self.zones = zones
         self.partition = partition
         self.group_partitions = group_partitions
-        self._targets = {level: Targets(level, group_partitions) for level in GROUP_LEVELS}
-        # One partition looks at the whole company.
-        self._company = Targets("company", group_partitions)["company"]
+        self._targets = {level: _Targets(level, group_partitions) for level in GROUP_LEVELS}
+        self._company = group_partition("company", "company", group_partitions)
         self.topic = topic
         self.layout = Layout(self.packs)
         self.counters = counters(self.layout)
@@ -524,7 +529,7 @@ class PartitionEngine(Intake):
                 self.attending.excuse(agent, pack, entries, time_ms, event.id)
 
     def _closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
-        state = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+        state = subject.grades.get(result_key(pack.name, period))
         if state is None or subject.level != "agent":
             return
         own_id = f"{pack.name}/{subject.name}/{period.label}"

@@ -34,7 +34,7 @@ from kaohe.core.records import Output
 from kaohe.core.rulesets import slots_of
 from kaohe.core.scorecard import Earned, Mark
 from kaohe.core.scores import Shares, Terms, scale_of, shares_of, terms_of
-from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject
+from kaohe.core.subjects import Entry, GradeState, Ruling, Sitting, Subject, result_key
 from kaohe.core.telling import brief, digest, digests
 from kaohe.decisions import (
     ENCODER,
@@ -233,7 +233,7 @@ class Grader:
         """
         period = moment.period
         assert period is not None
-        key = f"{pack.name}|{period.window}|{period.label}"
+        key = result_key(pack.name, period)
         state = subject.grades.get(key) or GradeState()
         settled = state.settled
         if (settled and not again) or (state.status == "withdrawn" and status != "final"):
@@ -519,7 +519,7 @@ class Grader:
         combined = owner.results.combined
         assert combined is not None
         calendar = subject.series.calendar
-        key = f"{joint_name(owner)}|{period.window}|{period.label}"
+        key = result_key(joint_name(owner), period)
         state = subject.grades.get(key) or GradeState()
         settled_before = state.settled
         if settled_before and not again:
@@ -587,7 +587,7 @@ class Grader:
 
     def _withdraw(self, subject: Subject, pack: Pack, name: str, period: Period, now_ms: int) -> None:
         """``name`` is that of the pack, or under which its one score of several packs goes out."""
-        state = subject.grades[f"{name}|{period.window}|{period.label}"]
+        state = subject.grades[result_key(name, period)]
         state.status, state.revision, state.seen, state.told = "withdrawn", state.revision + 1, {}, {}
         self.judge.touched.add(subject.key)
         who, label, title = subject.name, period.label, pack.title
@@ -617,7 +617,7 @@ class Grader:
                 pack, subject, min(now_ms, period.end_ms) - 1
             ):
                 continue
-            own = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+            own = subject.grades.get(result_key(pack.name, period))
             if own is not None and own.revision and own.status != "withdrawn":
                 scores[pack.name] = Fraction(own.score)
                 packs[pack.name] = pack
@@ -665,7 +665,7 @@ class Grader:
         if self.card(pack, "agent", period.window) is None:
             belongs = _belongings(subject.score_entries(pack.name, period.window, period.label))
             return frozenset(rule for rule, several in belongs.items() if sum(one.worth for one in several))
-        state = subject.grades[f"{pack.name}|{period.window}|{period.label}"]
+        state = subject.grades[result_key(pack.name, period)]
         if not state.earned:
             return frozenset()
         items = {item for _, item, _, share in state.earned if share is not None}
@@ -673,7 +673,7 @@ class Grader:
 
     def _without(self, subject: Subject, pack: Pack, period: Period, left: set[str]) -> Fraction | None:
         """A pack's score without these rules and items; None when nothing is left that gives one."""
-        state = subject.grades[f"{pack.name}|{period.window}|{period.label}"]
+        state = subject.grades[result_key(pack.name, period)]
         day = subject.series.calendar.day(period.start_ms)
         card = self.card(pack, "agent", period.window)
         if card is None:

@@ -162,7 +162,8 @@ class GroupEngine:
         elif upto_ms <= self.now_ms:
             return
         queues = [self.waiting[source] for source in sorted(self.waiting)]
-        for minute_ms in _minutes(queues, upto_ms):
+        # The reports of a source wait in the order of their minutes.
+        while (minute_ms := min([one[0].upto_ms for one in queues if one], default=upto_ms + 1)) <= upto_ms:
             self._run(minute_ms - 1)
             # After a silence the grid stands in the past: what comes now must not be judged as if it were known then.
             self.judge.settle(minute_ms - 1)
@@ -319,14 +320,3 @@ class GroupEngine:
     def firing(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Live alerts that fire now."""
         return firing(self.judge)
-
-
-def _minutes(queues: Iterable[Iterable[Report]], upto_ms: int) -> list[int]:
-    """The minutes up to a moment of which any partition has reported anything, in order."""
-    found: set[int] = set()
-    for queue in queues:
-        for report in queue:
-            if report.upto_ms > upto_ms:
-                break
-            found.add(report.upto_ms)
-    return sorted(found)

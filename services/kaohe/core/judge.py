@@ -50,6 +50,7 @@ from kaohe.core.subjects import (
     Entry,
     GradeState,
     Subject,
+    result_key,
 )
 from kaohe.core.watching import Watching
 from kaohe.decisions import alert_id, decision_id
@@ -405,7 +406,7 @@ class Judge:
                 closed_there = []
                 period = old.following(old.containing(window, now_ms))
                 while period.end_ms > since_ms:
-                    there, key = calendar.period(window, period.label), f"{pack.name}|{window}|{period.label}"
+                    there, key = calendar.period(window, period.label), result_key(pack.name, period)
                     before = subject.closed_by(pack.name, period) or self._closer(pack, old, period, now_ms)
                     after = self._closer(pack, calendar, there, now_ms)
                     if before == after:
@@ -742,7 +743,7 @@ class Judge:
     @staticmethod
     def _follows(subject: Subject, pack: Pack, rule: Rule, period: Period) -> bool:
         """Whether anything followed from a rule in a period that may have to be taken back."""
-        state = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+        state = subject.grades.get(result_key(pack.name, period))
         if state is not None and rule.id in state.caps:
             return True
         return any(
@@ -853,7 +854,7 @@ class Judge:
             # Who came under another policy in the course of the period is not charged by this one for a part of it.
             self._judging(pack, subject, period).forget(subject.name)
             self._settle_left(subject, pack, self.period_moment(subject, period, now_ms))
-            shown = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+            shown = subject.grades.get(result_key(pack.name, period))
             if shown is not None and shown.revision and not shown.settled and shown.status != "withdrawn":
                 # A score that was shown never becomes a final one.
                 self.grader.withdraw(subject, pack, period, now_ms)
@@ -1182,7 +1183,7 @@ class Judge:
         self, subject: Subject, pack: Pack, rule: Rule, effect: Effect, period: Period, holds: bool,
         incident: str = "",
     ) -> None:  # fmt: skip
-        state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
+        state = subject.grades.setdefault(result_key(pack.name, period), GradeState())
         key = f"{rule.id}|{incident}" if incident else rule.id
         if holds and state.caps.get(key) != effect.grade_at_most:
             state.caps = {**state.caps, key: effect.grade_at_most}
@@ -1217,7 +1218,7 @@ class Judge:
         day = subject.series.calendar.day(period.start_ms)
         if day < pack.in_force_from:
             return
-        state = subject.grades.setdefault(f"{pack.name}|{period.window}|{period.label}", GradeState())
+        state = subject.grades.setdefault(result_key(pack.name, period), GradeState())
         settled = state.settled
         if (settled and not again) or (state.status == "withdrawn" and status != "final"):
             return
@@ -1270,7 +1271,7 @@ class Judge:
 
     def regrade_closed(self, subject: Subject, pack: Pack, period: Period, now_ms: int) -> None:
         """Bring a result that was final up to date: what it was made of changed."""
-        known = subject.grades.get(f"{pack.name}|{period.window}|{period.label}")
+        known = subject.grades.get(result_key(pack.name, period))
         if known is not None and known.settled:
             self.grade(subject, pack, period, now_ms, "final", again=True)
 

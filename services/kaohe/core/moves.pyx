@@ -60,8 +60,9 @@ cdef class Verdicts:
     """The outcomes of some rules about one period, as numbers.
 
     ``variables`` are sums: which of the periods is read, that one or a baseline, and what (slot, weight).
-    ``comparisons`` are their operator and terms (factor and two variables or -1), and of each rule there are the sets of comparisons (as bits) that make it hold together, and its
-    steps: the comparisons that hold where there is data, the most there can be, and the terms of top and bottom.
+    ``comparisons`` are their operator and terms (factor and two variables or -1), and of each rule there are the sets of
+    comparisons (as bits) that make it hold together, and its steps: the comparisons that hold where there is data, the
+    most there can be, and the terms of top and bottom.
     """
 
     cdef int n_variables, n_comparisons, n_rules

@@ -83,6 +83,11 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 @lru_cache(maxsize=4_096)
+def result_key(pack: str, period: Period) -> str:
+    """Under which a subject keeps what belongs to a pack and a period: the grade, what people said, who closed it."""
+    return f"{pack}|{period.window}|{period.label}"
+
+
 def _worth(points: str) -> Fraction:
     return Fraction(points)
 
@@ -320,7 +325,7 @@ class Subject(Known):
         """The version of a pack that had closed a period in a zone that the subject has left, if one had."""
         if not self.closed_elsewhere:
             return None
-        return self.closed_elsewhere.get(f"{pack}|{period.window}|{period.label}")
+        return self.closed_elsewhere.get(result_key(pack, period))
 
     def mark(self, key: str, mark: Mark) -> None:
         """Keep the final result of a period, in the order of periods; a second one for the same period replaces it."""
